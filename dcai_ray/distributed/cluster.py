@@ -1,0 +1,66 @@
+"""Joining a Ray cluster, or starting one on this machine: every Ray option in one place."""
+
+import logging
+import os
+import warnings
+
+import ray
+
+from dcai_ray.config import ResourcesConfig
+from dcai_ray.progress import say
+
+_STORE_BYTES = 2 * 2**30  # of the object store of a local cluster, at most 30 % of the memory
+_STORE_SHARE = 0.3
+
+
+def connect(resources: ResourcesConfig) -> None:
+    """Join the cluster of RAY_ADDRESS or of the submitted job; else start one here.
+
+    A second call does nothing. A cluster started here ends with this process.
+
+    Raises:
+        ConnectionError: there is no cluster at RAY_ADDRESS.
+    """
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    # This package's own messages come from the driver; a worker's prints would garble the bar.
+    options = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        if address:
+            try:
+                ray.init(**options)
+            except (ConnectionError, RuntimeError, TimeoutError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise ConnectionError(
+                    f"no Ray cluster at RAY_ADDRESS={address} ({reason}); start it or unset it"
+                ) from None
+        else:
+            ray.init(
+                address="local",
+                num_cpus=resources.num_cpus,
+                include_dashboard=False,
+                object_store_memory=min(_STORE_BYTES, int(_STORE_SHARE * _memory_bytes())),
+                **options,
+            )
+    cores = ray.cluster_resources().get("CPU", 0)
+    gpus = ray.cluster_resources().get("GPU", 0)
+    where = f"cluster at {address}" if address else "this machine"
+    say(f"Ray on {where}: {cores:g} CPUs, {gpus:g} GPUs, {len(ray.nodes())} nodes")
+
+
+def num_cpus() -> int:
+    """Cores of the cluster as it is now."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def num_gpus(resources: ResourcesConfig) -> float:
+    """GPUs that a task of a network asks for."""
+    if resources.gpus_per_task is not None:
+        return resources.gpus_per_task
+    return 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

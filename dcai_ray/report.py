@@ -1,0 +1,7 @@
+"""placeholder"""
+
+from dcai_ray.findings import Findings
+
+
+def write_report(findings: Findings) -> None:
+    """x"""

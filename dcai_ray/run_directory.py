@@ -1,0 +1,153 @@
+"""One run's folder: where each file is, which settings it belongs to, what was done when.
+
+config.yaml           the settings of the steps done so far
+run.json              versions, and of each step its fingerprint, seconds and what it found
+images.parquet        every image: split, id, class, size, content hash; skipped.parquet the rest
+baseline/, cleaned/   metrics.parquet, model-<arm>-<backbone>-<seed>.safetensors
+features/<split>/     part-00000.parquet ..., _manifest.json
+values/values.parquet kept.parquet report.html
+"""
+
+import json
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from dcai_ray import tables
+from dcai_ray.config import differences
+from dcai_ray.storage import Location
+
+_PACKAGES = ("dcai_ray", "numpy", "scikit-learn", "torch", "torchvision", "ray", "pyarrow", "numba")
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """The folder of one run, local or remote."""
+
+    location: Location
+    features: Location = field(default=None)  # type: ignore[assignment]
+    """Where the features are; in the folder itself by default."""
+
+    def __post_init__(self) -> None:
+        if self.features is None:
+            object.__setattr__(self, "features", self.location / "features")
+
+    @property
+    def images(self) -> Location:
+        """The manifest of the data."""
+        return self.location / "images.parquet"
+
+    @property
+    def skipped(self) -> Location:
+        """Images left out as unreadable."""
+        return self.location / "skipped.parquet"
+
+    @property
+    def values(self) -> Location:
+        """The value of every training image."""
+        return self.location / "values/values.parquet"
+
+    @property
+    def kept(self) -> Location:
+        """The training images that the rule keeps."""
+        return self.location / "kept.parquet"
+
+    @property
+    def probes(self) -> Location:
+        """Scores of the probes on features, an arm and seed a row."""
+        return self.location / "cleaned/probes.parquet"
+
+    @property
+    def report(self) -> Location:
+        """What a person reads."""
+        return self.location / "report.html"
+
+    def metrics(self, step: str) -> Location:
+        """Learning curves of a step: baseline or cleaned."""
+        return self.location / f"{step}/metrics.parquet"
+
+    def model(self, step: str, arm: str, backbone: str, seed: int) -> Location:
+        """A trained network."""
+        return self.location / f"{step}/model-{arm}-{backbone}-{seed}.safetensors"
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of the steps done so far; empty for a new folder."""
+        file = self.location / "config.yaml"
+        if not file.exists():
+            return {}
+        content = yaml.safe_load(file.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError(f"{file}: not the settings of a run; use another --run")
+        return content
+
+    def claim(self, sections: dict[str, Any]) -> None:
+        """Make the folder these settings' own, or see that it is.
+
+        Args:
+            sections: plain settings by step; those of other steps stay as they are.
+        Raises:
+            ValueError: the folder was made with other settings; the differing keys are named.
+        """
+        there = self.settings()
+        other = differences(there, sections)
+        if other:
+            raise ValueError(
+                f"{self.location} was made with other settings ({'; '.join(other)}); "
+                "use another --run, or the same settings"
+            )
+        merged = {**there, **sections}
+        if merged != there:
+            text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
+            (self.location / "config.yaml").write_bytes(text.encode())
+
+    def record(self) -> dict[str, Any]:
+        """What run.json says; empty for a new folder."""
+        file = self.location / "run.json"
+        return json.loads(file.read_bytes()) if file.exists() else {}
+
+    def note_step(self, step: str, made_from: str, seconds: float, **found: Any) -> None:
+        """Write into run.json that a step was done."""
+        record = self.record()
+        record["versions"] = {"python": platform.python_version(), **_versions()}
+        steps = record.setdefault("steps", {})
+        steps[step] = {"fingerprint": made_from, "seconds": round(seconds, 2), **found}
+        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        (self.location / "run.json").write_bytes(text.encode())
+
+
+def read_values(uri: str) -> pa.Table:
+    """The values of a run.
+
+    Args:
+        uri: a run's folder, or the Parquet file itself.
+    Raises:
+        OSError: there are none.
+        ValueError: the file is damaged.
+    """
+    location = Location(uri)
+    if location.is_folder():
+        location = RunDirectory(location).values
+    return tables.read_table(location)
+
+
+def read_features(uri: str) -> tables.Features:
+    """The features of one split (`<run>/features/train`): ids, labels and x (k, d) float32.
+
+    Raises:
+        ValueError: the set is incomplete or damaged; the message names the file.
+    """
+    return tables.read_features(Location(uri))
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,156 @@
+"""Files by local path or URI: the one layer under everything that is read or written.
+
+A `Location` is a string with methods. It pickles as that string, so it travels to workers; the
+`pyarrow.fs` filesystem behind it is made where it is used. A write is all or nothing: the bytes are
+ready before the file is opened; locally they go to a temporary name that is renamed, on an object
+store they are one PUT.
+"""
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import unquote, urlsplit
+
+from pyarrow import fs
+
+_URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A file or folder, local (`data/pets`, `file:///data/pets`) or remote (`s3://bucket/pets`).
+
+    A remote URI may carry the store's options behind a `?`, as pyarrow reads them
+    (`?endpoint_override=host:port&scheme=http`); they stay with every location made from it.
+    """
+
+    uri: str
+
+    def __post_init__(self) -> None:
+        if self.uri.startswith("file://"):
+            object.__setattr__(self, "uri", unquote(urlsplit(self.uri).path))
+        if not self.remote:
+            path = os.path.abspath(os.path.expanduser(self.uri))
+            object.__setattr__(self, "uri", path)
+
+    @property
+    def remote(self) -> bool:
+        """Whether this is a URI of an object store rather than a local path."""
+        return bool(_URI.match(self.uri))
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self._path.rstrip("/").rsplit("/", 1)[-1]
+
+    def __truediv__(self, name: str) -> "Location":
+        if not self.remote:
+            return Location(f"{self.uri}/{name}")
+        base, mark, options = self.uri.partition("?")
+        return Location(f"{base.rstrip('/')}/{name}{mark}{options}")
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def exists(self) -> bool:
+        """Whether a file or folder is there."""
+        return self._info().type != fs.FileType.NotFound
+
+    def is_folder(self) -> bool:
+        """Whether a folder is there."""
+        return self._info().type == fs.FileType.Directory
+
+    def read_bytes(self, limit: int | None = None) -> bytes:
+        """The whole content, or its first `limit` bytes.
+
+        Raises:
+            OSError: the file is absent or cannot be read.
+        """
+        with self._filesystem.open_input_stream(self._path) as stream:
+            return stream.read(limit)
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write the file whole, replacing what was there; folders on the way are made."""
+        if self.remote:
+            with self._filesystem.open_output_stream(self._path) as stream:
+                stream.write(content)
+            return
+        folder, name = os.path.split(self.uri)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with open(temporary, "wb") as stream:
+                stream.write(content)
+            os.replace(temporary, self.uri)
+        except BaseException:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+            raise
+
+    def delete(self) -> None:
+        """Delete the file if it is there."""
+        if self._info().type == fs.FileType.File:
+            self._filesystem.delete_file(self._path)
+
+    def walk(self) -> Iterator[tuple[str, int]]:
+        """(path relative to this folder, size in bytes) of every file below it, sorted.
+
+        Symbolic links are followed.
+        """
+        if self.remote:
+            selector = fs.FileSelector(self._path, recursive=True)
+            start = len(self._path.rstrip("/")) + 1
+            found = [
+                (info.path[start:], info.size)
+                for info in self._filesystem.get_file_info(selector)
+                if info.type == fs.FileType.File
+            ]
+        else:
+            found = list(_walk_local(self.uri))
+        yield from sorted(found)
+
+    def folders(self) -> list[str]:
+        """Names of the folders right below this one, sorted."""
+        found = self._filesystem.get_file_info(fs.FileSelector(self._path))
+        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+
+    def _info(self) -> fs.FileInfo:
+        return self._filesystem.get_file_info(self._path)
+
+    @property
+    def _filesystem(self) -> fs.FileSystem:
+        if not self.remote:
+            return _local()
+        scheme, _, rest = self.uri.partition("://")
+        base, mark, options = rest.partition("?")
+        return _remote(f"{scheme}://{base.split('/', 1)[0]}{mark}{options}")
+
+    @property
+    def _path(self) -> str:
+        """What the filesystem calls it; taken from the URI as it is, so any character may occur."""
+        return self.uri.partition("://")[2].partition("?")[0] if self.remote else self.uri
+
+
+def _walk_local(root: str) -> Iterator[tuple[str, int]]:
+    for folder, _, names in os.walk(root, followlinks=True):
+        for name in names:
+            path = os.path.join(folder, name)
+            if os.path.isfile(path):
+                yield os.path.relpath(path, root).replace(os.sep, "/"), os.path.getsize(path)
+
+
+@lru_cache(maxsize=1)
+def _local() -> fs.FileSystem:
+    return fs.LocalFileSystem()
+
+
+@lru_cache(maxsize=16)
+def _remote(uri: str) -> fs.FileSystem:
+    try:
+        return fs.FileSystem.from_uri(uri)[0]
+    except (ValueError, OSError) as error:  # pyarrow's errors are several lines
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{uri}: no storage that pyarrow opens ({reason})") from None

@@ -1,0 +1,96 @@
+"""From a decoded picture to what a network sees: a float32 tensor (3, size, size).
+
+Training takes a random crop and mirrors half of the pictures; validation and feature extraction
+resize the short side and cut out the centre. Randomness comes from a generator a picture, so it
+does not depend on the order or the thread in which pictures are decoded.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+_RATIO = (3 / 4, 4 / 3)  # of a random crop's sides
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def centre_crop(image: Image.Image, size_px: int) -> torch.Tensor:
+    """Resize the short side to `size_px`, cut out the centre: (3, size_px, size_px) uint8."""
+    short = F.resize(image, size_px, InterpolationMode.BILINEAR)
+    return F.pil_to_tensor(F.center_crop(short, size_px))
+
+
+def random_crop(
+    image: Image.Image,
+    size_px: int,
+    rng: np.random.Generator,
+    *,
+    scale: tuple[float, float] = (0.08, 1.0),
+    flip: bool = True,
+) -> torch.Tensor:
+    """A random part of the picture at `size_px`, mirrored at random: (3, size_px, size_px) uint8.
+
+    The distribution of torchvision's RandomResizedCrop: an area uniform in `scale`, a ratio of the
+    sides log-uniform in 3/4 to 4/3; after ten draws that do not fit, the centre.
+    """
+    top, left, height, width = _crop_box(image.width, image.height, rng, scale)
+    size = [size_px, size_px]
+    part = F.resized_crop(image, top, left, height, width, size, InterpolationMode.BILINEAR)
+    if flip and rng.random() < 0.5:
+        part = F.hflip(part)
+    return F.pil_to_tensor(part)
+
+
+def normalized(batch: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """Pictures (3, s, s) uint8 as one float32 tensor (b, 3, s, s), channels last, on the device."""
+    pixels = torch.stack(tuple(batch)).to(device, non_blocking=True)
+    pixels = pixels.float().div_(255)
+    mean = torch.tensor(_MEAN, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(_STD, device=device).view(1, 3, 1, 1)
+    return pixels.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+
+
+def read_ahead(function: Callable[[T], R], arguments: Iterable[T], threads: int) -> Iterator[R]:
+    """function(argument) for each argument, in order, computed a little ahead in threads."""
+    pending: deque[object] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for argument in arguments:
+                pending.append(pool.submit(function, argument))
+                if len(pending) > 2 * threads:
+                    yield pending.popleft().result()  # type: ignore[attr-defined]
+            while pending:
+                yield pending.popleft().result()  # type: ignore[attr-defined]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _crop_box(
+    width: int, height: int, rng: np.random.Generator, scale: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random crop."""
+    area = width * height
+    for _ in range(10):
+        target = area * rng.uniform(*scale)
+        ratio = math.exp(rng.uniform(math.log(_RATIO[0]), math.log(_RATIO[1])))
+        w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(rng.integers(0, height - h + 1))
+            left = int(rng.integers(0, width - w + 1))
+            return top, left, h, w
+    w, h = width, height
+    if width / height < _RATIO[0]:
+        h = round(width / _RATIO[0])
+    elif width / height > _RATIO[1]:
+        w = round(height * _RATIO[1])
+    return (height - h) // 2, (width - w) // 2, h, w
