@@ -77,8 +77,8 @@ def share_loss(
     if len(np.unique(y_train[kept])) < len(classes):
         return None
     probe = new_probe("logistic", num_train=int(kept.sum()))
-    probe.fit(x_train[kept], y_train[kept])
-    return float(log_loss(y_val, probe.predict_proba(x_val), labels=classes))
+    probe.fit(np.float64(x_train[kept]), y_train[kept])  # float32 would end in coarse losses
+    return float(log_loss(y_val, probe.predict_proba(np.float64(x_val)), labels=classes))
 
 
 def best_share(losses: Mapping[float, float | None]) -> float:
