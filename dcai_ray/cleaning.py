@@ -97,7 +97,7 @@ def check_classes_kept(
     """
     left = np.bincount(y[kept], minlength=len(classes))
     if (left == 0).any():
-        emptied = ", ".join(classes[i] for i in np.flatnonzero(left == 0))
+        emptied = ", ".join(classes[i] for i in np.flatnonzero(left == 0).tolist())
         raise ValueError(
             f"rule {rule} would drop every image of class {emptied}; choose the rule share with "
             "per_class, or look at that class first"
@@ -114,6 +114,34 @@ def random_choice(kept: NDArray[np.bool_], y: NDArray[np.integer], seed: int) ->
     chosen[first] = True
     chosen[rest[: max(int(kept.sum()) - len(first), 0)]] = True
     return chosen
+
+
+def arms(
+    kept: NDArray[np.bool_],
+    y: NDArray[np.integer],
+    wrong: NDArray[np.bool_] | None,
+    *,
+    has_clean: bool,
+    seeds: Sequence[int],
+) -> dict[str, dict[int, NDArray[np.bool_]]]:
+    """The training sets that are compared: by arm and seed, (n,) which training images are in.
+
+    Args:
+        kept: (n,) what the rule keeps.
+        y: (n,) class numbers.
+        wrong: (n,) known wrong labels; None where nothing is known.
+        has_clean: whether there is a clean shapley_val; the arms with `clean` in their name add it.
+        seeds: one draw of the random arm each; the other arms are alike for all.
+    """
+    masks = {"all": np.ones_like(kept), "kept": kept, "random": kept}
+    if has_clean:
+        masks |= {"clean": np.zeros_like(kept), "kept+clean": kept}
+    if wrong is not None and wrong.any():
+        masks["truth"] = ~wrong
+    return {
+        arm: {seed: random_choice(kept, y, seed) if arm == "random" else mask for seed in seeds}
+        for arm, mask in masks.items()
+    }
 
 
 def neighbours(
@@ -138,11 +166,8 @@ def neighbours(
     found = []
     for start in range(0, len(val), rows_at_a_time):
         rows = slice(start, start + rows_at_a_time)
-        distance = offset - val[rows] @ train.T
-        if left_out is not None:
-            own = left_out[rows]
-            distance[np.flatnonzero(own >= 0), own[own >= 0]] = distance.max() + 1
-        found.append(neighbour_order(distance)[:, :k])
+        own = None if left_out is None else left_out[rows]
+        found.append(neighbour_order(offset - val[rows] @ train.T, own)[:, :k])
     return np.concatenate(found)
 
 

@@ -25,7 +25,7 @@ Backbone = Literal[
 Metric = Literal["euclidean", "cosine"]
 Rule = Literal["validated", "zero", "chance", "share"]
 
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def _at_least(owner: str, settings: object, least: float, *names: str) -> None:
@@ -41,9 +41,12 @@ class ImagesConfig:
 
     __pydantic_config__: ClassVar = _STRICT
     unreadable: Literal["fail", "skip"] = "fail"
-    """An image that cannot be decoded ends the run, or is left out and listed in skipped.parquet."""
+    """An image that cannot be decoded ends the run, or is left out (listed in skipped.parquet)."""
     split_seed: int = 0
     """Decides which half of val serves as shapley_val where the data has none."""
+
+    def __post_init__(self) -> None:
+        _at_least("images", self, 0, "split_seed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +93,8 @@ class FinetuneConfig:
             raise ValueError("finetune.backbones and finetune.seeds must name at least one each")
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.backbones)) < len(self.backbones):
             raise ValueError("finetune.backbones and finetune.seeds must not repeat an entry")
+        if min(self.seeds) < 0:
+            raise ValueError(f"finetune.seeds must be at least 0, got {min(self.seeds)}")
         if self.learning_rate <= 0:
             raise ValueError(f"finetune.learning_rate must be positive, got {self.learning_rate}")
         if self.size_px is not None and self.size_px < 32:
@@ -139,8 +144,8 @@ class ValueConfig:
     """With validation clean, also value by self up to this many training images; 0 for never."""
     rule: Rule | None = None
     """What to keep: validated (the share that serves a probe best on shapley_val; the default with
-    a clean shapley_val), zero (value > 0), chance (value > 1 / (classes x images); the default
-    without one) or share (drop the lowest `drop_share`)."""
+    a clean shapley_val), zero (value > 0; the default without one), chance (value > 1 / (classes x
+    images), which finds more and errs more) or share (drop the lowest `drop_share`)."""
     drop_share: float = 0.2
     """For the rule share: the part of the training images to drop."""
     per_class: bool = False
@@ -154,12 +159,12 @@ class ValueConfig:
         if min(self.beta) <= 0:
             raise ValueError(f"value.beta must be positive, got {self.beta}")
         if self.rule == "validated" and self.validation == "self":
-            raise ValueError("value.rule validated needs a clean shapley_val; use chance or zero")
+            raise ValueError("value.rule validated needs a clean shapley_val; use zero or chance")
 
     @property
     def chosen_rule(self) -> Rule:
         """The rule, with its default filled in."""
-        return self.rule or ("chance" if self.validation == "self" else "validated")
+        return self.rule or ("zero" if self.validation == "self" else "validated")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,6 +197,8 @@ class ResourcesConfig:
         _at_least("resources", self, 1, "decode_threads")
         if self.num_cpus is not None:
             _at_least("resources", self, 1, "num_cpus")
+        if self.gpus_per_task is not None:
+            _at_least("resources", self, 0, "gpus_per_task")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -261,7 +268,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> lis
 
 
 def _problem(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
+    where = ".".join(str(part) for part in error["loc"]) or "settings"
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"unknown key {where}"
     message = error["msg"].removeprefix("Value error, ")

@@ -38,8 +38,8 @@ def write_digits(root: Location, *, seed: int = 0) -> None:
     """Write train, shapley_val and val below `root`, and `truth.csv` for the training images.
 
     1,000 training images, 30 % of them under the name of the digit that looks most like them (as
-    people err), 300 and 497 clean ones to validate on. The same seed writes the same files. `truth.csv` comes last: it says that the set
-    is complete.
+    people err), 300 and 497 clean ones to validate on. The same seed writes the same files.
+    `truth.csv` comes last: it says that the set is complete.
     """
     from sklearn.datasets import load_digits
 

@@ -124,7 +124,9 @@ def probe_scores(
         standardize: scale features to mean 0 and variance 1 for the logistic probe.
     """
     probe = new_probe(name, standardize=standardize, num_train=len(y_train))
-    x_train, x_val = np.float64(x_train), np.float64(x_val)  # float32 would end in coarse scores
+    # float32 would end in coarse scores.
+    x_train = x_train.astype(np.float64)
+    x_val = x_val.astype(np.float64)
     probe.fit(x_train, y_train)
     probabilities = np.zeros((len(y_val), num_classes))
     probabilities[:, probe.classes_] = probe.predict_proba(x_val)

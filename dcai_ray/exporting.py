@@ -21,9 +21,12 @@ def export_kept(
         ValueError: there is nothing to export, or the target is not empty.
         OSError: a file cannot be written or linked.
     """
-    if not run.kept.exists() or not run.images.exists():
+    settings = run.settings()
+    if settings and "data" not in settings:
+        raise ValueError(f"{run.location}: valued from imported features; no images to export")
+    if not (run.kept.exists() and run.images.exists()):
         raise ValueError(f"{run.location}: nothing to export yet; value the images first")
-    data = Location(run.settings()["data"])
+    data = Location(settings["data"])
     if target.exists() and next(target.walk(), None) is not None:
         raise ValueError(f"{target}: not empty; export to a new folder")
     if how != "copy" and (data.remote or target.remote):

@@ -40,7 +40,7 @@ def extract(
         ValueError: a file is unreadable, or a feature is not finite; the message names the file.
     """
     device = device or torch.device("cpu")
-    network = network.to(device=device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
 
     def pixels(file: Location) -> torch.Tensor:
         return centre_crop(images.read(file), size_px)

@@ -94,7 +94,7 @@ def summary(findings: Findings) -> list[str]:
             lines.append(f"accuracy, {model}: {rest}")
     if findings.agreement is not None and findings.agreement < LOW_AGREEMENT:
         lines.append(disagreement(findings.agreement))
-    return lines[:4] + [f"report: {findings.run.report}"]
+    return [*lines[:4], f"report: {findings.run.report}"]
 
 
 LOW_AGREEMENT = 0.3
@@ -118,20 +118,33 @@ def describe_choice(choice: dict[str, Any]) -> str:
 
 
 def text_table(rows: Sequence[Row]) -> str:
-    """The before/after table in plain text."""
-    head = (
-        f"{'model':<24}{'arm':<12}{'images':>8}{'accuracy':>10}{'+-':>7}{'AUROC':>8}"
-        f"{'to all':>9}{'to random':>11}{'wins':>8}"
-    )
-    lines = [head, "-" * len(head)]
-    for row in rows:
-        wins = f"{row.wins_over_random}/{row.seeds}" if row.arm != "random" else ""
-        spread = f"{row.spread:.3f}" if np.isfinite(row.spread) else ""
-        lines.append(
-            f"{row.model:<24}{row.arm:<12}{row.images:>8.0f}{row.accuracy:>10.3f}{spread:>7}"
-            f"{row.auroc:>8.3f}{row.against_all:>+9.3f}{row.against_random:>+11.3f}{wins:>8}"
+    """The before/after table in plain text; a spread is left out where nothing depends on seeds."""
+    head = ("model", "arm", "images", "accuracy", "+-", "AUROC", "to all", "to random", "wins")
+    body = [
+        (
+            row.model,
+            row.arm,
+            f"{row.images:.0f}",
+            f"{row.accuracy:.3f}",
+            f"{row.spread:.3f}" if row.spread > 1e-9 else "",
+            f"{row.auroc:.3f}",
+            _signed(row.against_all) if row.arm != "all" else "",
+            _signed(row.against_random) if row.arm != "random" else "",
+            f"{row.wins_over_random}/{row.seeds}" if row.arm != "random" else "",
         )
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+    lines = []
+    for cells in (head, tuple("-" * width for width in widths), *body):
+        text = [cell.ljust(width) for cell, width in zip(cells[:2], widths[:2], strict=True)]
+        figures = [cell.rjust(width) for cell, width in zip(cells[2:], widths[2:], strict=True)]
+        lines.append("  ".join(text + figures).rstrip())
     return "\n".join(lines)
+
+
+def _signed(difference: float) -> str:
+    return f"{difference:+.3f}" if np.isfinite(difference) else ""
 
 
 def _truth(run: RunDirectory, settings: dict[str, Any], values: pa.Table | None) -> Truth | None:
@@ -198,4 +211,7 @@ def _arm_sizes(run: RunDirectory, values: pa.Table | None, truth: Truth | None) 
 def _agreement(values: pa.Table | None) -> float | None:
     if values is None or "value_self" not in values.column_names:
         return None
-    return float(spearmanr(values["value"].to_numpy(), values["value_self"].to_numpy()).statistic)
+    pair = values["value"].to_numpy(), values["value_self"].to_numpy()
+    if any(np.ptp(opinion) == 0 for opinion in pair):  # values all alike have no ranks
+        return None
+    return float(spearmanr(*pair).statistic)

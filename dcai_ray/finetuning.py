@@ -82,7 +82,7 @@ def new_training(
     network: nn.Module, backbone: str, recipe: FinetuneConfig, device: torch.device
 ) -> Training:
     """A network on its device, with the optimizer of the recipe."""
-    network = network.to(device=device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
     parameters = list(network.parameters())
     if recipe.feature_extract:
         network.requires_grad_(False)
@@ -213,7 +213,7 @@ class _Precision:
             if not torch.is_tensor(output):
                 auxiliary = F.cross_entropy(output.aux_logits.float(), targets)
                 objective = loss + _AUXILIARY_WEIGHT * auxiliary
-        self._scaler.scale(objective).backward()
+        self._scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
         self._scaler.step(training.optimizer)
         self._scaler.update()
         return loss.detach(), logits.detach().float()

@@ -5,7 +5,7 @@
 
 Folders below a class belong to it. Order is by class, then by id (the path below the split), so it
 does not depend on the file system. Every file that Pillow reads is decoded to 8-bit RGB: EXIF
-orientation applied, transparency laid on white, 16-bit scaled down, the first frame of an animation.
+orientation applied, transparency laid on white, 16 bits scaled down, an animation's first frame.
 """
 
 import hashlib
@@ -25,6 +25,16 @@ SPLITS = ("train", "shapley_val", "val")
 
 # Formats Pillow opens only with an outside program, or that are no pictures.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+# What Pillow's readers raise over bytes that make no sense.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    struct.error,
+)
 _MAX_PIXELS = 178_956_970  # where Pillow refuses: a decompression bomb
 
 
@@ -89,6 +99,8 @@ def list_splits(data: Location, *, split_seed: int = 0) -> Listing:
     if "shapley_val" not in listed:
         images = halve_val(images, split_seed)
         halves = Counter(image.split for image in images)
+        if not halves["val"]:
+            raise ValueError(f"{data / 'val'}: too few images to halve; two of a class are needed")
         notes.append(
             f"no shapley_val: a seeded half of val serves ({halves['shapley_val']} images), "
             f"the other half stays val ({halves['val']})"
@@ -157,10 +169,9 @@ def decode(content: bytes) -> Image.Image:
         raise ValueError(f"more than {_MAX_PIXELS:,} pixels: too large to decode") from None
     except UnidentifiedImageError:
         raise ValueError("not an image that Pillow can identify") from None
-    except (OSError, SyntaxError, EOFError, IndexError, struct.error) as error:
-        raise ValueError(
-            f"damaged: {str(error).splitlines()[0] if str(error) else error!r}"
-        ) from None
+    except _DAMAGE as error:
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        raise ValueError(f"damaged: {reason}") from None
 
 
 def read(file: Location) -> Image.Image:
@@ -225,15 +236,16 @@ def _classes_of(data: Location, split: str, notes: list[str]) -> list[ImageFile]
         parts = path.split("/")
         if any(part.startswith(".") or part == "__MACOSX" for part in parts):
             hidden += 1
-        elif len(parts) == 1:
-            other["outside of class folders"] += 1
-        elif "." + path.rsplit(".", 1)[-1].lower() not in _extensions():
+            continue
+        is_image = "." + path.rsplit(".", 1)[-1].lower() in _extensions()
+        if len(parts) == 1:
+            if split or is_image:  # beside the classes of a plain folder lie truth.csv and the like
+                other["outside of class folders"] += 1
+        elif not is_image:
             other["not images by their ending"] += 1
         else:
             full = f"{split}/{path}" if split else path
             images.append(ImageFile(split or "train", path, parts[0], full, size))
-    if not split:  # beside the classes of a plain folder lie truth.csv and the like
-        other.pop("outside of class folders", None)
     for count, what in ((hidden, "hidden"), *((n, what) for what, n in sorted(other.items()))):
         if count:
             notes.append(f"{split or data.name}: {count} files passed over ({what})")

@@ -23,6 +23,17 @@ from dcai_ray.storage import Location
 
 _PACKAGES = ("dcai_ray", "numpy", "scikit-learn", "torch", "torchvision", "ray", "pyarrow", "numba")
 
+# What the step of a section writes: until that is there, the section may still change.
+_WRITES = {
+    "data": "images.parquet",
+    "images": "images.parquet",
+    "finetune": "baseline",
+    "extract": "features",
+    "features": "values",
+    "value": "values",
+    "retrain": "cleaned/probes.parquet",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
@@ -79,7 +90,10 @@ class RunDirectory:
         file = self.location / "config.yaml"
         if not file.exists():
             return {}
-        content = yaml.safe_load(file.read_bytes())
+        try:
+            content = yaml.safe_load(file.read_bytes())
+        except yaml.YAMLError:
+            content = None
         if not isinstance(content, dict):
             raise ValueError(f"{file}: not the settings of a run; use another --run")
         return content
@@ -87,13 +101,17 @@ class RunDirectory:
     def claim(self, sections: dict[str, Any]) -> None:
         """Make the folder these settings' own, or see that it is.
 
+        Settings of a step that has written nothing yet, such as a mistaken file of weights, bind
+        nobody.
+
         Args:
             sections: plain settings by step; those of other steps stay as they are.
         Raises:
             ValueError: the folder was made with other settings; the differing keys are named.
         """
         there = self.settings()
-        other = differences(there, sections)
+        bound = {key: entry for key, entry in there.items() if self._has_used(key)}
+        other = differences(bound, sections)
         if other:
             raise ValueError(
                 f"{self.location} was made with other settings ({'; '.join(other)}); "
@@ -104,10 +122,16 @@ class RunDirectory:
             text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
             (self.location / "config.yaml").write_bytes(text.encode())
 
+    def _has_used(self, section: str) -> bool:
+        return (self.location / _WRITES.get(section, "config.yaml")).exists()
+
     def record(self) -> dict[str, Any]:
         """What run.json says; empty for a new folder."""
         file = self.location / "run.json"
-        return json.loads(file.read_bytes()) if file.exists() else {}
+        try:
+            return json.loads(file.read_bytes()) if file.exists() else {}
+        except ValueError:
+            raise ValueError(f"{file}: damaged; delete it, it is written again") from None
 
     def note_step(self, step: str, made_from: str, seconds: float, **found: Any) -> None:
         """Write into run.json that a step was done."""

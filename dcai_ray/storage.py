@@ -7,6 +7,7 @@ store they are one PUT.
 """
 
 import os
+import posixpath
 import re
 import uuid
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
-_URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
+# The store, the path below it and its options; a name may hold "?", options are `?name=value...`.
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+://[^/?]*)/*(.*?)(\?[a-z_]+=[^?]*)?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +41,19 @@ class Location:
     @property
     def remote(self) -> bool:
         """Whether this is a URI of an object store rather than a local path."""
-        return bool(_URI.match(self.uri))
+        return bool(_URI.fullmatch(self.uri))
 
     @property
     def name(self) -> str:
         """The last part of the path."""
-        return self._path.rstrip("/").rsplit("/", 1)[-1]
+        path = "/".join(self._parts[:2]) if self.remote else self.uri
+        return path.rstrip("/").rsplit("/", 1)[-1]
 
     def __truediv__(self, name: str) -> "Location":
         if not self.remote:
             return Location(f"{self.uri}/{name}")
-        base, mark, options = self.uri.partition("?")
-        return Location(f"{base.rstrip('/')}/{name}{mark}{options}")
+        store, path, options = self._parts
+        return Location(f"{f'{store}/{path}'.rstrip('/')}/{name}{options}")
 
     def __str__(self) -> str:
         return self.uri
@@ -69,6 +72,9 @@ class Location:
         Raises:
             OSError: the file is absent or cannot be read.
         """
+        if not self.remote:
+            with open(self.uri, "rb") as file:
+                return file.read(limit)
         with self._filesystem.open_input_stream(self._path) as stream:
             return stream.read(limit)
 
@@ -85,9 +91,11 @@ class Location:
             with open(temporary, "wb") as stream:
                 stream.write(content)
             os.replace(temporary, self.uri)
-        except BaseException:
+        except BaseException as error:
             if os.path.exists(temporary):
                 os.unlink(temporary)
+            if isinstance(error, OSError):  # say the file that was wanted; a full disk names none
+                error.filename, error.filename2 = self.uri, None
             raise
 
     def delete(self) -> None:
@@ -98,7 +106,11 @@ class Location:
     def walk(self) -> Iterator[tuple[str, int]]:
         """(path relative to this folder, size in bytes) of every file below it, sorted.
 
-        Symbolic links are followed.
+        Symbolic links are followed; one that leads nowhere counts as a file of 0 bytes.
+
+        Raises:
+            OSError: a folder cannot be read.
+            ValueError: a name is not UTF-8.
         """
         if self.remote:
             selector = fs.FileSelector(self._path, recursive=True)
@@ -124,22 +136,43 @@ class Location:
     def _filesystem(self) -> fs.FileSystem:
         if not self.remote:
             return _local()
-        scheme, _, rest = self.uri.partition("://")
-        base, mark, options = rest.partition("?")
-        return _remote(f"{scheme}://{base.split('/', 1)[0]}{mark}{options}")
+        store, _, options = self._parts
+        return _remote(store + options)[0]
 
     @property
     def _path(self) -> str:
         """What the filesystem calls it; taken from the URI as it is, so any character may occur."""
-        return self.uri.partition("://")[2].partition("?")[0] if self.remote else self.uri
+        if not self.remote:
+            return self.uri
+        store, path, options = self._parts
+        return posixpath.join(_remote(store + options)[1], path).rstrip("/")
+
+    @property
+    def _parts(self) -> tuple[str, str, str]:
+        """`s3://bucket`, `pets/cat.png` and `?scheme=http` of a URI."""
+        found = _URI.fullmatch(self.uri)
+        assert found
+        return found[1], found[2], found[3] or ""
 
 
 def _walk_local(root: str) -> Iterator[tuple[str, int]]:
-    for folder, _, names in os.walk(root, followlinks=True):
+    def fail(error: OSError) -> None:
+        raise error
+
+    for folder, below, names in os.walk(root, onerror=fail, followlinks=True):
+        here = os.path.realpath(folder) + os.sep
+        below[:] = [  # a link to a folder it lies in would go round for ever
+            name
+            for name in below
+            if not here.startswith(os.path.realpath(os.path.join(folder, name)) + os.sep)
+        ]
         for name in names:
             path = os.path.join(folder, name)
-            if os.path.isfile(path):
-                yield os.path.relpath(path, root).replace(os.sep, "/"), os.path.getsize(path)
+            if not path.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in path):
+                raise ValueError(f"{os.fsencode(path)!r}: the name is not UTF-8; rename it")
+            if os.path.isfile(path) or os.path.islink(path):
+                size = os.path.getsize(path) if os.path.exists(path) else 0
+                yield os.path.relpath(path, root).replace(os.sep, "/"), size
 
 
 @lru_cache(maxsize=1)
@@ -148,9 +181,10 @@ def _local() -> fs.FileSystem:
 
 
 @lru_cache(maxsize=16)
-def _remote(uri: str) -> fs.FileSystem:
+def _remote(uri: str) -> tuple[fs.FileSystem, str]:
+    """The filesystem, and what it calls the store's root: without the keys a URI may carry."""
     try:
-        return fs.FileSystem.from_uri(uri)[0]
+        return fs.FileSystem.from_uri(uri)
     except (ValueError, OSError) as error:  # pyarrow's errors are several lines
         reason = str(error).splitlines()[0]
         raise ValueError(f"{uri}: no storage that pyarrow opens ({reason})") from None

@@ -21,6 +21,7 @@ from dcai_ray.storage import Location
 
 _FINGERPRINT = b"dcai_ray.fingerprint"
 _MANIFEST = "_manifest.json"
+_DAMAGE = (ValueError, OSError, pa.ArrowException)  # what pyarrow raises over a damaged file
 
 IMAGES = pa.schema(
     [
@@ -90,7 +91,7 @@ def write_table(location: Location, table: pa.Table, fingerprint: str, **metadat
     kept = table.schema.metadata or {}
     table = table.replace_schema_metadata({**kept, **notes, _FINGERPRINT: fingerprint.encode()})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     location.write_bytes(sink.getvalue().to_pybytes())
 
 
@@ -103,8 +104,8 @@ def read_table(location: Location) -> pa.Table:
     """
     content = location.read_bytes()
     try:
-        return pq.read_table(pa.BufferReader(content))
-    except pa.ArrowInvalid as error:
+        return pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+    except _DAMAGE as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{location}: not a readable Parquet file ({reason}); delete it") from None
 
@@ -113,11 +114,12 @@ def made_from(location: Location) -> str:
     """The fingerprint of a Parquet file; "" where it is absent, damaged or without one."""
     if not location.exists():
         return ""
+    content = location.read_bytes()
     try:
-        schema = pq.read_schema(pa.BufferReader(location.read_bytes()))
-    except pa.ArrowInvalid:
+        schema = pq.read_schema(pa.BufferReader(content))
+        return (schema.metadata or {}).get(_FINGERPRINT, b"").decode()
+    except _DAMAGE:
         return ""
-    return (schema.metadata or {}).get(_FINGERPRINT, b"").decode()
 
 
 def is_made(location: Location, wanted: str) -> bool:
@@ -179,8 +181,16 @@ def read_features(folder: Location) -> Features:
     """
     if not (folder / _MANIFEST).exists():
         raise ValueError(f"{folder}: no complete set of features (no {_MANIFEST}); extract first")
-    manifest = json.loads((folder / _MANIFEST).read_bytes())
-    tables = [(folder / name, read_table(folder / name)) for name in manifest["shards"]]
+    content = (folder / _MANIFEST).read_bytes()
+    try:
+        manifest = json.loads(content)
+        shards, source = [folder / name for name in manifest["shards"]], manifest["fingerprint"]
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{folder / _MANIFEST}: damaged; delete it and extract again") from None
+    absent = [shard for shard in shards if not shard.exists()]
+    if absent or not shards:
+        raise ValueError(f"{absent[0] if absent else folder}: no such shard; extract again")
+    tables = [(shard, read_table(shard)) for shard in shards]
     first = tables[0][1]
     for path, table in tables:
         _check_shard(path, table, first)
@@ -198,7 +208,7 @@ def read_features(folder: Location) -> Features:
         labels=tuple(i for _, table in tables for i in table["label"].to_pylist()),
         x=np.concatenate(x).reshape(-1, width),
         backbone=note(first, "backbone"),
-        fingerprint=manifest["fingerprint"],
+        fingerprint=source,
     )
 
 
@@ -217,6 +227,45 @@ def check_same_features(first: Features, second: Features, names: tuple[str, str
                 f"features of {names[0]} and {names[1]} must have the same {what}, "
                 f"got {one} and {two}; extract both with one backbone"
             )
+
+
+def check_ids(path: Location, ids: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse values of other images.
+
+    Raises:
+        ValueError: the ids differ, or their order does.
+    """
+    if list(ids) != list(wanted):
+        raise ValueError(
+            f"{path}: ids do not match the training images ({len(ids)} there, {len(wanted)} now); "
+            "value them again in another --run"
+        )
+
+
+def class_numbers(
+    labels: Sequence[str], classes: Sequence[str], where: Location
+) -> NDArray[np.int64]:
+    """Class numbers of labels.
+
+    Raises:
+        ValueError: a label is no class of train; the message names it.
+    """
+    number = {label: i for i, label in enumerate(classes)}
+    unknown = sorted(set(labels) - number.keys())
+    if unknown:
+        raise ValueError(f"{where}: class {', '.join(unknown)} does not occur in train")
+    return np.array([number[label] for label in labels], dtype=np.int64)
+
+
+def kept_mask(values: pa.Table) -> NDArray[np.bool_]:
+    """(n,) whether the rule keeps an image; the undecided are kept."""
+    return np.array([decision != "drop" for decision in values["decision"].to_pylist()])
+
+
+def kept_table(values: pa.Table) -> pa.Table:
+    """The rows of the values that the rule keeps, as `KEPT`."""
+    columns = pa.table({name: values[name] for name in KEPT.names})
+    return columns.filter(pa.array(kept_mask(values)))
 
 
 def _check_shard(path: Location, table: pa.Table, first: pa.Table) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from typing import Any
 
 import ray
 
@@ -25,7 +26,7 @@ def connect(resources: ResourcesConfig) -> None:
         return
     address = os.environ.get("RAY_ADDRESS")
     # This package's own messages come from the driver; a worker's prints would garble the bar.
-    options = {"log_to_driver": False, "logging_level": logging.ERROR}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         if address:
@@ -44,22 +45,24 @@ def connect(resources: ResourcesConfig) -> None:
                 object_store_memory=min(_STORE_BYTES, int(_STORE_SHARE * _memory_bytes())),
                 **options,
             )
-    cores = ray.cluster_resources().get("CPU", 0)
-    gpus = ray.cluster_resources().get("GPU", 0)
     where = f"cluster at {address}" if address else "this machine"
-    say(f"Ray on {where}: {cores:g} CPUs, {gpus:g} GPUs, {len(ray.nodes())} nodes")
+    say(f"Ray on {where}: {_total('CPU'):g} CPUs, {_total('GPU'):g} GPUs")
 
 
 def num_cpus() -> int:
     """Cores of the cluster as it is now."""
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return max(1, int(_total("CPU")))
 
 
 def num_gpus(resources: ResourcesConfig) -> float:
     """GPUs that a task of a network asks for."""
     if resources.gpus_per_task is not None:
         return resources.gpus_per_task
-    return 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
+    return 1 if _total("GPU") >= 1 else 0
+
+
+def _total(resource: str) -> float:
+    return float(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
 
 
 def _memory_bytes() -> int:

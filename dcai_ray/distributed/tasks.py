@@ -1,20 +1,17 @@
-"""What a Ray task does, and running many of them.
+"""What a task does: plain functions of a job, for `pool.run_tasks`.
 
-Each function is plain and works in any process; a job says all it needs, so a task that is run
-again, here or elsewhere, writes the same bytes.
+A job says all that a task needs, so one that is run again, here or elsewhere, writes the same
+bytes.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import ray
 from numpy.typing import NDArray
-from ray.exceptions import RayTaskError
-from threadpoolctl import threadpool_limits
 
 from dcai_ray import images, tables
 from dcai_ray.cleaning import share_loss
@@ -22,90 +19,6 @@ from dcai_ray.config import ExtractConfig, FinetuneConfig
 from dcai_ray.evaluation import probe_scores
 from dcai_ray.storage import Location
 from dcai_ray.valuation.knn_shapley import Game, Sums, block_sums
-
-_POLL_S = 0.5
-_RETRIES = 5  # of a task whose process or machine died
-
-
-class Ticks:
-    """Counts what running tasks have got done, for the progress bar alone."""
-
-    def __init__(self) -> None:
-        self._done: dict[int, float] = {}
-
-    def tick(self, job: int, done: float) -> None:
-        """Job number `job` has done so many units."""
-        self._done[job] = done
-
-    def total(self) -> float:
-        """Units done by all jobs."""
-        return sum(self._done.values())
-
-
-def run_all(
-    function: Callable[..., Any],
-    jobs: Sequence[Any],
-    *,
-    shared: Any = None,
-    in_flight: int,
-    num_cpus: float = 1,
-    num_gpus: float = 0,
-    on_progress: Callable[[float], None] = lambda done: None,
-    ticking: bool = False,
-) -> Iterator[tuple[int, Any]]:
-    """(number of the job, result) in order of arrival, for `function(job[, shared][, tick])`.
-
-    Args:
-        function: a function of this module.
-        jobs: small arguments, one a task.
-        shared: a big argument for all tasks; put into the object store once.
-        in_flight: tasks submitted at a time.
-        num_cpus: cores a task.
-        num_gpus: GPUs a task.
-        on_progress: told the units done: jobs, or with `ticking` what the tasks say.
-        ticking: give each task a function to say how far it is.
-    Raises:
-        Exception: what a task raised; its tasks are cancelled. Death of a process is no error: the
-            task is run again.
-    """
-    remote = ray.remote(
-        num_cpus=num_cpus, num_gpus=num_gpus, max_retries=_RETRIES, scheduling_strategy="SPREAD"
-    )(_call)
-    reference = None if shared is None else ray.put(shared)
-    ticks = ray.remote(num_cpus=0)(Ticks).remote() if ticking else None
-    waiting = iter(enumerate(jobs))
-    flying: dict[ray.ObjectRef, int] = {}
-    finished = 0
-    try:
-        while True:
-            while len(flying) < in_flight and (entry := next(waiting, None)) is not None:
-                number, job = entry
-                flying[remote.remote(function, job, reference, ticks, number)] = number
-            if not flying:
-                return
-            arrived, _ = ray.wait(list(flying), num_returns=1, timeout=_POLL_S)
-            for ref in arrived:
-                number = flying.pop(ref)
-                result = ray.get(ref)
-                finished += 1
-                yield number, result
-            on_progress(ray.get(ticks.total.remote()) if ticks else finished)
-    except RayTaskError as error:
-        raise error.cause from None
-    finally:
-        for ref in flying:
-            ray.cancel(ref, force=True)
-        if ticks:
-            ray.kill(ticks)
-
-
-def _call(function: Callable[..., Any], job: Any, shared: Any, ticks: Any, number: int) -> Any:
-    """In a worker: one thread for BLAS, as its bits depend on their number."""
-    arguments = [] if shared is None else [shared]
-    if ticks is not None:
-        arguments.append(lambda done: ticks.tick.remote(number, done))
-    with threadpool_limits(1):
-        return function(job, *arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +31,15 @@ class InspectJob:
 
 def inspect_images(job: InspectJob) -> list[images.Inspected]:
     """Decode every file once, to find the unreadable before anything is computed."""
-    return [images.inspect((job.data / path).read_bytes()) for path in job.paths]
+    return [_inspected(job.data / path) for path in job.paths]
+
+
+def _inspected(file: Location) -> images.Inspected:
+    try:
+        content = file.read_bytes()
+    except (FileNotFoundError, PermissionError) as error:  # a link that leads nowhere, say
+        return images.Inspected(0, 0, "", (error.strerror or "cannot be read").lower())
+    return images.inspect(content)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,11 @@ BLOCK = 64
 """Validation points whose values are summed before they are merged with the rest."""
 
 # Distances that agree to 2^-30 of their range are ties: neither BLAS nor CPU decides a rank.
+# Rounding error does not count as a range, so the range is at least 2^-10 of the largest distance.
 _DISTANCE_BITS = 30
-_BYTES_AN_ENTRY = 20  # of a tile: distance, key and rank
+_DIGIT_BITS, _DIGITS = 11, 3  # of the radix sort; together more than _DISTANCE_BITS
+_LEAST_RANGE = 2.0**-10
+_BYTES_AN_ENTRY = 12  # of a tile: distance and rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +228,18 @@ def aligned(
         raise ValueError(f"metric must be euclidean or cosine, got {metric!r}")
     centre = x_train.mean(axis=0, dtype=np.float64)
     train = x_train - centre
-    offset = np.zeros(len(train))
     if metric == "euclidean":
         offset = np.einsum("nd,nd->n", train, train) / 2
-    else:  # the length of a validation point does not change its ranking
-        norms = np.linalg.norm(train, axis=1, keepdims=True)
-        train /= np.where(norms > 0, norms, 1.0)
-    return train, train if x_val is None else x_val - centre, offset
+        return train, train if x_val is None else x_val - centre, offset
+    train = _unit(train)
+    return train, train if x_val is None else _unit(x_val - centre), np.ones(len(train))
+
+
+def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows of length 1, in place; a row of zeros stays."""
+    norms = np.sqrt(np.einsum("nd,nd->n", x, x))[:, np.newaxis]
+    x /= np.where(norms > 0, norms, 1.0)
+    return x
 
 
 def neighbour_order(
@@ -239,27 +247,55 @@ def neighbour_order(
 ) -> NDArray[np.int32]:
     """Training indices by distance, nearest first, ties by lowest index.
 
-    Distance and index are packed into one integer a point, so that one plain sort settles both,
-    faster than argsort and nine times faster than a stable one.
-
     Args:
         distance: (m, n).
-        left_out: (m,) one training index a row that is not ranked.
+        left_out: (m,) one training index a row that is not ranked; -1 for none.
     Returns:
-        (m, n) int32, or (m, n - 1) with `left_out`.
+        (m, n) int32, or (m, n - 1) with `left_out`: a row that leaves none out lacks its farthest.
     """
     num_rows, num_players = distance.shape
-    index_bits = max(num_players - 1, 1).bit_length()
-    lowest = distance.min(axis=1, keepdims=True)
-    span = np.maximum(distance.max(axis=1, keepdims=True) - lowest, np.finfo(np.float64).tiny)
-    keys = ((distance - lowest) * (2**_DISTANCE_BITS / span)).astype(np.int64)
-    keys <<= index_bits
-    keys |= np.arange(num_players)
-    if left_out is not None:
-        keys[np.arange(num_rows), left_out] = np.iinfo(np.int64).max  # sorts behind all others
-    keys.sort(axis=1)
-    keys &= 2**index_bits - 1
-    return keys[:, : num_players - (left_out is not None)].astype(np.int32)
+    lowest, highest = distance.min(axis=1), distance.max(axis=1)
+    size = np.maximum(np.abs(lowest), np.abs(highest))
+    span = np.maximum(highest - lowest, _LEAST_RANGE * size)
+    scale = 2.0**_DISTANCE_BITS / np.where(span > 0, span, 1.0)
+    order = np.empty((num_rows, num_players - (left_out is not None)), dtype=np.int32)
+    skipped = np.full(num_rows, -1) if left_out is None else left_out
+    _radix_order(distance, lowest, scale, skipped, order)
+    return order
+
+
+@numba.njit(cache=True, nogil=True)
+def _radix_order(distance, lowest, scale, skipped, order):  # type: ignore[no-untyped-def]
+    """Fill `order` (m, n or n - 1): each row's distances, rounded to whole numbers, are sorted
+    digit by digit from the last, which keeps the order of equals: several times faster than
+    argsort, which does not."""
+    num_players = distance.shape[1]
+    base = 1 << _DIGIT_BITS
+    keys, sorted_keys = np.empty(num_players, np.int64), np.empty(num_players, np.int64)
+    ends = np.empty((_DIGITS, base), np.int64)
+    for row in range(distance.shape[0]):
+        ends[:] = 0
+        count = 0
+        for player in range(num_players):
+            if player == skipped[row]:
+                continue
+            # To the nearest: cut off, equal distances at a border would part by rounding errors.
+            cell = np.int64((distance[row, player] - lowest[row]) * scale[row] + 0.5)
+            keys[count] = cell << 32 | player
+            for digit in range(_DIGITS):
+                ends[digit, cell >> digit * _DIGIT_BITS & base - 1] += 1
+            count += 1
+        for digit in range(_DIGITS):
+            place = 0  # where each value of the digit begins
+            for value in range(base):
+                ends[digit, value], place = place, place + ends[digit, value]
+            for i in range(count):
+                value = keys[i] >> 32 + digit * _DIGIT_BITS & base - 1
+                sorted_keys[ends[digit, value]] = keys[i]
+                ends[digit, value] += 1
+            keys, sorted_keys = sorted_keys, keys
+        for rank in range(order.shape[1]):
+            order[row, rank] = keys[rank] & 0xFFFFFFFF
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,0 +1,30 @@
+# make demo    install, then the whole line on the embedded demo set
+# make test    install, then all tests
+# make check   install, then lint and types
+# Everything goes to .venv; PYTHON=python3.12 chooses another interpreter.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PROJECT := setup.cfg pyproject.toml constraints.txt
+
+.PHONY: demo test check clean
+
+demo: .venv/.demo
+	$(BIN)/dcai-ray demo
+
+test: .venv/.dev
+	$(BIN)/python -m pytest
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.venv/.demo .venv/.dev: .venv/.%: $(PROJECT)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed, this is " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,51 @@
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def image_folder(tmp_path) -> Callable[..., Path]:
+    """A factory: `image_folder({"train/cat": 3, "train/dog": 2})` writes as many images and gives
+    the root. The images are noise, all different, the same in every run."""
+
+    def write(counts: Mapping[str, int], *, name="data", size_px=8, seed=0) -> Path:
+        rng = np.random.default_rng(seed)
+        for folder, count in counts.items():
+            (tmp_path / name / folder).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (size_px, size_px, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / name / folder / f"{i:03d}.png")
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Data sets that are not part of the repository: the study's features, cats and dogs."""
+    beside = REPOSITORY.parent / "shared/data"
+    folder = Path(os.environ.get("DCAI_RAY_SHARED_DATA") or beside)
+    if not folder.is_dir():
+        pytest.skip(f"no data sets in {folder}; DCAI_RAY_SHARED_DATA may name their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One local cluster of two worker processes for all tests that need one."""
+    import ray
+
+    from dcai_ray.config import ResourcesConfig
+    from dcai_ray.distributed.cluster import connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        connect(ResourcesConfig(num_cpus=2))
+    yield
+    ray.shutdown()

@@ -1,0 +1,248 @@
+"""The closed form against its definition: all coalitions of small games, ties and all."""
+
+import itertools
+import pickle
+from fractions import Fraction
+from math import comb
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import beta as beta_function
+
+from dcai_ray.valuation.knn_shapley import (
+    block_sums,
+    knn_game,
+    knn_shapley,
+    merge,
+    neighbour_order,
+    standard_error,
+)
+
+SUM_OF_FEW = 1e-13  # a few hundred terms below 1
+METRICS = ("euclidean", "cosine")
+
+
+def small_game(seed, n, m=3, d=2):
+    """Points on a grid of whole numbers, so that many distances tie; random labels of three
+    classes, so that both signs occur."""
+    rng = np.random.default_rng(seed)
+    x, x_val = rng.integers(0, 4, (n, d)), rng.integers(0, 4, (m, d))
+    return x, rng.integers(0, 3, n), x_val, rng.integers(0, 3, m)
+
+
+def cloud(seed, n, m, d=5):
+    rng = np.random.default_rng(seed)
+    x, x_val = rng.standard_normal((n, d)), rng.standard_normal((m, d))
+    return x, rng.integers(0, 3, n), x_val, rng.integers(0, 3, m)
+
+
+def exact_ranking(x_train, point, metric):
+    """Indices nearest first, ties by index, in whole numbers and fractions: no rounding."""
+    n, centre = len(x_train), x_train.sum(axis=0)
+    whole, goal = n * x_train - centre, n * point - centre  # n times the centred points
+    if metric == "euclidean":
+        distance = ((whole - goal) ** 2).sum(axis=1).tolist()
+    else:  # - sign(cos) cos^2, but for the length of `goal`
+        pairs = zip((whole @ goal).tolist(), (whole**2).sum(axis=1).tolist(), strict=True)
+        distance = [Fraction(-dot * abs(dot), length) if length else 0 for dot, length in pairs]
+    return sorted(range(n), key=lambda i: (distance[i], i))
+
+
+def utilities(x_train, y_train, x_val, y_val, k, metric, leave_one_out=False):
+    """(2^n,) v(S) for every coalition S, a bit a player, as the module's docstring defines it."""
+    n = len(x_train)
+    members = (np.arange(2**n)[:, np.newaxis] >> np.arange(n) & 1).astype(bool)  # (2^n, n)
+    v = np.zeros(2**n)
+    for own, (point, label) in enumerate(zip(x_val, y_val, strict=True)):
+        ranking = exact_ranking(x_train, point, metric)
+        if leave_one_out:
+            ranking.remove(own)
+        there = members[:, ranking]  # nearest first
+        votes = there & (there.cumsum(axis=1) <= k)
+        v += (votes & (y_train[ranking] == label)).sum(axis=1) / k
+    return v / len(x_val)
+
+
+def semivalue(v, size_weights):
+    """sum over S of p(|S|) / C(n-1, |S|) (v(S + i) - v(S)); `size_weights` p sums to 1."""
+    n = len(size_weights)
+    coalitions = np.arange(2**n)
+    sizes = (coalitions[:, np.newaxis] >> np.arange(n) & 1).sum(axis=1)
+    each = np.array([p / comb(n - 1, size) for size, p in enumerate(size_weights)])
+    values = []
+    for i in range(n):
+        without = coalitions[(coalitions >> i & 1) == 0]
+        values.append(each[sizes[without]] @ (v[without | 1 << i] - v[without]))
+    return np.array(values)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("n", range(1, 10))
+def test_equals_shapley_by_enumeration_for_every_k(n, metric):
+    for k, seed in itertools.product(range(1, n + 3), range(4)):
+        game = small_game(seed, n)
+        expected = semivalue(utilities(*game, k, metric), np.full(n, 1 / n))
+        assert_allclose(knn_shapley(*game, k=k, metric=metric), expected, atol=SUM_OF_FEW)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("n", range(2, 9))
+def test_without_validation_set_each_point_is_left_out_of_its_own_ranking(n, metric):
+    for k, seed in itertools.product(range(1, n + 2), range(2)):
+        x, y, _, _ = small_game(seed, n)
+        v = utilities(x, y, x, y, k, metric, leave_one_out=True)
+        expected = semivalue(v, np.full(n, 1 / n))
+        assert_allclose(knn_shapley(x, y, k=k, metric=metric), expected, atol=SUM_OF_FEW)
+
+
+def test_each_of_many_points_is_left_out_of_its_own_ranking_alone():
+    x, y, _, _ = cloud(8, n=150, m=1)  # three blocks
+    expected = np.zeros(150)
+    for j in range(150):
+        others = np.arange(150) != j
+        one = knn_shapley(x[others], y[others], x[[j]], y[[j]], k=5, metric="euclidean")
+        expected[others] += one / 150
+    assert_allclose(knn_shapley(x, y, k=5, metric="euclidean"), expected, atol=SUM_OF_FEW)
+
+
+def beta_sizes(n, a, b):
+    """P(|S|) of Beta(a, b) Shapley, Kwon & Zou 2022, eq. 5: C(n-1, s) B(s+b, n-1-s+a) / B(a, b)."""
+    return [
+        comb(n - 1, s) * beta_function(s + b, n - 1 - s + a) / beta_function(a, b) for s in range(n)
+    ]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 6, 7, 9])
+@pytest.mark.parametrize(
+    ("name", "beta", "sizes"),
+    [
+        ("banzhaf", (4, 1), [comb(6, size) / 2**6 for size in range(7)]),
+        ("beta", (4, 1), beta_sizes(7, 4, 1)),
+        ("beta", (1, 16), beta_sizes(7, 1, 16)),
+        ("leave-one-out", (4, 1), [0, 0, 0, 0, 0, 0, 1]),
+        ("shapley", (4, 1), [1 / 7] * 7),
+    ],
+)
+def test_other_semivalues_equal_enumeration(name, beta, sizes, k):
+    points = small_game(11, 7)
+    expected = semivalue(utilities(*points, k, "cosine"), sizes)
+    game = knn_game(*points, k=k, metric="cosine", semivalue=name, beta=beta)
+    sums = merge(block_sums(game, block) for block in game.blocks)
+    assert_allclose(sums.total / 3, expected, atol=1e-12)  # the table comes from SciPy's cdf
+
+
+@pytest.mark.parametrize("k", [1, 10, 150, 500])
+def test_values_sum_to_the_utility_of_the_whole_set(k):
+    x, y, x_val, y_val = cloud(3, n=200, m=150)
+    squared = ((x_val[:, np.newaxis] - x) ** 2).sum(axis=-1)  # (m, n)
+    votes = y[squared.argsort(axis=1)[:, :k]] == y_val[:, np.newaxis]
+    values = knn_shapley(x, y, x_val, y_val, k=k, metric="euclidean")
+    assert_allclose(values.sum(), votes.sum() / k / 150, rtol=1e-12)  # 200 x 150 terms
+
+
+def test_any_spread_of_the_blocks_gives_the_same_bits_if_merged_in_order():
+    points = cloud(4, n=300, m=400)
+    game = knn_game(*points, k=5, metric="cosine")
+    assert len(game.blocks) > 3
+    expected = merge(block_sums(game, block) for block in game.blocks)
+    for workers in (2, 3):
+        by_worker = [[block_sums(game, b) for b in game.blocks[w::workers]] for w in range(workers)]
+        in_order = [by_worker[i % workers][i // workers] for i in range(len(game.blocks))]
+        found = merge(in_order)
+        assert_array_equal(found.total, expected.total)
+        assert_array_equal(found.squares, expected.squares)
+    assert_array_equal(knn_shapley(*points, k=5, tile_bytes=1), knn_shapley(*points, k=5))
+
+
+def test_order_breaks_ties_by_lowest_index():
+    distance = np.array([[2.0, 1.0, 2.0, 1.0], [3.0, 3.0, 3.0, 3.0], [0.0, 0.0, 0.0, 0.0]])
+    expected = [[1, 3, 0, 2], [0, 1, 2, 3], [0, 1, 2, 3]]
+    assert_array_equal(neighbour_order(distance), expected)
+    rounding = 1e-15 * np.array([[0, 1, -1, 0], [1, 0, 0, -1], [1, 0, -1, 1]])
+    assert_array_equal(neighbour_order(1 + distance + rounding), expected)
+
+
+@pytest.mark.parametrize(
+    ("x_train", "x_val", "metric"),
+    [
+        (np.full((6, 3), 0.1), [[1.0, 2.0, 3.0]], "euclidean"),
+        (np.full((6, 3), 0.1), [[1.0, 2.0, 3.0]], "cosine"),
+        (np.outer([-7, -3, -1, 2, 4, 5], [1, 2, 3]), [[1, 1, -1]], "cosine"),  # at right angles
+    ],
+)
+def test_rounding_errors_rank_no_points_that_are_all_equally_far(x_train, x_val, metric):
+    y = np.array([0, 1, 1, 0, 1, 0])
+    found = knn_shapley(x_train, y, np.array(x_val), [1], k=2, metric=metric)
+    in_a_row = np.arange(6.0)[:, np.newaxis]
+    assert_array_equal(found, knn_shapley(in_a_row, y, in_a_row[:1], [1], k=2, metric="euclidean"))
+
+
+def test_order_is_that_of_a_stable_sort():
+    rng = np.random.default_rng(0)
+    # Whole numbers of 17 bits: every digit of the sort is used, and many of 5,000 tie.
+    distance = rng.integers(0, 2**17, (4, 5000)) * 1.0
+    assert_array_equal(neighbour_order(distance), distance.argsort(axis=1, kind="stable"))
+
+
+def test_order_leaves_out_the_point_named():
+    distance = np.array([[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
+    assert_array_equal(neighbour_order(distance, np.array([1, -1])), [[0, 2], [0, 1]])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_ranks_do_not_depend_on_scale_or_place(metric):
+    x, y, x_val, y_val = cloud(6, n=200, m=20)
+    expected = knn_shapley(x, y, x_val, y_val, metric=metric)
+    for scale, shift in ((1e-9, 0.0), (1e9, 0.0), (1.0, 1e3)):
+        moved = knn_shapley(x * scale + shift, y, x_val * scale + shift, y_val, metric=metric)
+        assert_array_equal(moved, expected)
+
+
+def test_stderr_is_that_of_a_mean_over_validation_points():
+    x, y, x_val, y_val = cloud(7, n=40, m=130)
+    one_by_one = [
+        knn_shapley(x, y, x_val[[j]], y_val[[j]], k=5, metric="euclidean") for j in range(130)
+    ]
+    game = knn_game(x, y, x_val, y_val, k=5, metric="euclidean")
+    sums = merge(block_sums(game, block) for block in game.blocks)
+    expected = np.std(one_by_one, axis=0, ddof=1) / np.sqrt(130)
+    # A difference of sums of squares: half of the digits may go where the spread is small.
+    assert_allclose(standard_error(sums, 130), expected, rtol=1e-8)
+    assert np.isnan(standard_error(sums, 1)).all()
+
+
+def test_values_published_with_the_study(shared_data):
+    """Liang et al. 2022: 1,500 training images valued by 238, K = 10."""
+
+    def read(name):
+        with (shared_data / "paper" / f"{name}.pkl").open("rb") as file:
+            return pickle.load(file)
+
+    train, clean = read("feature_dump_train"), read("feature_dump_shapley_val")
+    points = (part[key] for part in (train, clean) for key in ("feature_all", "target_all"))
+    values = knn_shapley(*points, k=10, metric="euclidean")
+    published = read("shapley_value")["global_shapley_arr"]
+    assert_allclose(values, published, atol=1e-6)  # theirs are from float32 distances
+    assert np.count_nonzero(values < 0) == 245
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 0}, "k must be at least 1, got 0"),
+        ({"semivalue": "owen"}, "beta or leave-one-out, got 'owen'"),
+        ({"metric": "manhattan"}, "metric must be euclidean or cosine, got 'manhattan'"),
+        ({"x_train": np.full((7, 2), np.nan)}, "x_train must be finite, got 14 NaN or infinite"),
+        ({"x_val": np.array([[0, 1], [np.inf, 0], [0, 0]])}, "x_val must be finite, got 1 NaN"),
+        ({"x_val": np.ones((3, 5))}, "as many features, got 2 and 5"),
+        ({"y_train": np.ones(6, int)}, "must have one row a point, got 7 and 6"),
+        ({"x_val": np.ones((0, 2)), "y_val": np.ones(0, int)}, "x_val must be a non-empty"),
+        ({"y_val": None}, "x_val and y_val must be given together"),
+        ({"x_train": np.ones((1, 2)), "y_train": [0], "x_val": None, "y_val": None}, "at least 2"),
+    ],
+)
+def test_bad_input_names_the_value(change, message):
+    game = dict(zip(("x_train", "y_train", "x_val", "y_val"), small_game(0, 7), strict=True))
+    with pytest.raises(ValueError, match=message):
+        knn_game(**({"k": 1, "metric": "cosine"} | game | change))

@@ -1,0 +1,90 @@
+import contextlib
+import io
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from dcai_ray import progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes when it is told to: `clock.now += 5`."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def terminal(monkeypatch):
+    """A terminal as stderr from here on; what is written to it."""
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", screen)
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "140")):
+        monkeypatch.setenv(name, value)
+    for name in ("NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    return screen
+
+
+def test_a_word_to_the_user_goes_to_stderr(capsys):
+    progress.say("two classes")
+    assert capsys.readouterr() == ("", "two classes\n")
+
+
+def test_where_there_is_no_terminal_a_line_comes_every_few_seconds(clock, capsys):
+    with progress.step("values", 100, "images") as done:
+        for second in range(1, 13):
+            clock.now += 1
+            done(5 * second)
+        clock.now += 8
+        done(100)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "values: 100 images",
+        "values: 25 of 100 images, 5/s, 15 s left",  # 75 left at 5 a second
+        "values: 50 of 100 images, 5/s, 10 s left",
+        "values: 100 of 100 images in 20.0 s",
+    ]
+
+
+def test_a_step_that_has_done_nothing_yet_promises_no_end(clock, capsys):
+    with progress.step("values", 10, "images") as done:
+        clock.now += 60
+        done(0)
+    assert "values: 0 of 10 images, 0/s\n" in capsys.readouterr().err
+
+
+def test_a_step_of_nothing_is_said_to_be_done(clock, capsys):
+    with progress.step("values", 0, "images") as done:
+        done(0)
+    assert capsys.readouterr().err.splitlines()[-1] == "values: 0 of 0 images in 0.0 s"
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_a_step_that_fails_is_not_said_to_be_done(clock, capsys, failure):
+    with contextlib.suppress(failure), progress.step("values", 10, "images") as done:
+        done(3)
+        raise failure
+    assert capsys.readouterr() == ("", "values: 10 images\n")
+
+
+def test_a_terminal_gets_a_bar_with_count_rate_and_time(monkeypatch, clock, capsys):
+    screen = terminal(monkeypatch)
+    with progress.step("values", 40, "images") as done:
+        clock.now += 4
+        done(20)
+        done(40)
+    assert capsys.readouterr().out == ""
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    last = [line for line in re.split(r"[\r\n]+", shown) if "values" in line][-1]
+    assert re.search(r"values .*40/40 images  10\.0/s .*left", last)
+
+
+def test_a_bar_is_taken_down_when_its_step_fails(monkeypatch):
+    screen = terminal(monkeypatch)
+    with pytest.raises(ValueError, match="broken"), progress.step("values", 2, "images"):
+        raise ValueError("broken")
+    assert screen.getvalue().rstrip().endswith("\x1b[?25h")  # the cursor is shown again

@@ -1,0 +1,170 @@
+import json
+
+import pyarrow as pa
+import pytest
+import yaml
+
+import dcai_ray
+from dcai_ray import tables
+from dcai_ray.config import Config, plain
+from dcai_ray.run_directory import RunDirectory, read_features, read_values
+from dcai_ray.storage import Location
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunDirectory(Location(str(tmp_path / "a run")))
+
+
+def sections(**value):
+    settings = plain(Config())
+    return {"data": "/data", "value": {**settings["value"], **value}, "images": settings["images"]}
+
+
+def test_every_file_lies_where_the_readme_says(run, tmp_path):
+    places = {
+        "images.parquet": run.images,
+        "skipped.parquet": run.skipped,
+        "baseline/metrics.parquet": run.metrics("baseline"),
+        "cleaned/model-kept-alexnet-3.safetensors": run.model("cleaned", "kept", "alexnet", 3),
+        "cleaned/probes.parquet": run.probes,
+        "features": run.features,
+        "values/values.parquet": run.values,
+        "kept.parquet": run.kept,
+        "report.html": run.report,
+    }
+    for name, place in places.items():
+        assert place == Location(str(tmp_path / "a run" / name))
+
+
+def test_features_may_lie_elsewhere(tmp_path):
+    elsewhere = Location(str(tmp_path / "features of another run"))
+    assert RunDirectory(Location(str(tmp_path)), elsewhere).features == elsewhere
+
+
+def test_a_new_folder_has_no_settings_and_no_record_and_reading_makes_no_file(run, tmp_path):
+    assert run.settings() == {}
+    assert run.record() == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_claiming_writes_the_settings_as_yaml(run, tmp_path):
+    run.claim(sections(k=3))
+    assert run.settings() == sections(k=3)
+    text = (tmp_path / "a run/config.yaml").read_text()
+    assert yaml.safe_load(text) == sections(k=3)
+    assert "k: 3\n" in text
+
+
+def test_claiming_again_with_the_same_settings_changes_no_file(run, tmp_path):
+    run.claim(sections())
+    before = (tmp_path / "a run/config.yaml").stat()
+    run.claim(sections())
+    after = (tmp_path / "a run/config.yaml").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_other_settings_are_refused_with_the_differing_keys_and_stay_as_they_were(run):
+    run.claim(sections())
+    for file in (run.images, run.values):
+        file.write_bytes(b"made with them")
+    with pytest.raises(ValueError, match="made with other settings") as caught:
+        run.claim({**sections(k=3, metric="euclidean"), "data": "/elsewhere"})
+    for part in (
+        "data: /data there, /elsewhere now",
+        "value.k: 10 there, 3 now",
+        "value.metric: cosine there, euclidean now",
+        "use another --run",
+    ):
+        assert part in str(caught.value)
+    assert "value.rule" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert run.settings() == sections()
+
+
+@pytest.mark.parametrize(
+    ("section", "file"),
+    [
+        ("data", "images.parquet"),
+        ("images", "images.parquet"),
+        ("finetune", "baseline/model-all-alexnet-0.safetensors"),
+        ("extract", "features/train/part-00000.parquet"),
+        ("features", "values/values.parquet"),
+        ("value", "values/values.parquet"),
+        ("retrain", "cleaned/probes.parquet"),
+        ("unheard of", "config.yaml"),
+    ],
+)
+def test_settings_bind_from_the_first_file_made_with_them(run, section, file):
+    if file != "config.yaml":
+        run.claim({section: "mistaken"})
+        run.claim({section: "right"})
+        (run.location / file).write_bytes(b"made with them")
+    else:
+        run.claim({section: "right"})
+    with pytest.raises(ValueError, match=f"{section}: right there, other now"):
+        run.claim({section: "other"})
+    assert run.settings() == {section: "right"}
+
+
+def test_a_later_step_adds_its_settings_to_those_there(run):
+    run.claim(sections())
+    run.claim({"retrain": {"probe_seeds": 4}, "value": sections()["value"]})
+    assert run.settings() == {**sections(), "retrain": {"probe_seeds": 4}}
+
+
+@pytest.mark.parametrize("content", ["", "text", "- 1", "a: [1", "\x00", "b: c: d"])
+def test_a_folder_with_another_config_yaml_is_refused_in_one_line(run, content):
+    (run.location / "config.yaml").write_bytes(content.encode())
+    with pytest.raises(ValueError, match=r"config\.yaml: not the settings of a run") as caught:
+        run.claim(sections())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_step_done_is_noted_beside_the_others_with_the_versions(run):
+    run.note_step("values", "abc", 1.2345, rule="zero", dropped=3)
+    run.note_step("images", "def", 0.5)
+    run.note_step("values", "ghi", 2.0, rule="Käse")
+    record = json.loads((run.location / "run.json").read_bytes())
+    assert record["steps"] == {
+        "values": {"fingerprint": "ghi", "seconds": 2.0, "rule": "Käse"},
+        "images": {"fingerprint": "def", "seconds": 0.5},
+    }
+    assert record["versions"]["dcai_ray"] == dcai_ray.__version__
+    assert record["versions"]["pyarrow"] == pa.__version__
+    assert run.record() == record
+
+
+def test_a_damaged_record_is_one_line_that_names_it(run):
+    (run.location / "run.json").write_bytes(b'{"steps": ')
+    with pytest.raises(ValueError, match=r"run\.json: damaged") as caught:
+        run.note_step("values", "abc", 1.0)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_are_read_by_folder_or_by_file(run):
+    values = pa.Table.from_pylist([{"id": "cat/1", "label": "cat", "value": 0.25}], tables.VALUES)
+    tables.write_table(run.values, values, "f")
+    assert read_values(run.location.uri).equals(values)
+    assert dcai_ray.read_values(f"{run.location}/values/values.parquet").equals(values)
+
+
+def test_values_that_are_not_there_or_damaged_are_named(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_values(str(tmp_path / "nowhere"))
+    run.values.write_bytes(b"PAR1 but no more")
+    with pytest.raises(ValueError, match=r"values\.parquet: not a readable Parquet file"):
+        read_values(run.location.uri)
+
+
+def test_features_are_read_by_the_folder_of_a_split(run):
+    folder = run.features / "train"
+    with pytest.raises(ValueError, match="no complete set of features"):
+        read_features(folder.uri)
+    table = pa.table({"id": ["cat/1"], "label": ["cat"]}).append_column(
+        "feature", pa.array([[1.0, 2.0]], pa.list_(pa.float32(), 2))
+    )
+    tables.write_table(folder / "any.parquet", table, "f")
+    tables.write_manifest(folder, "all", ["any.parquet"])
+    found = dcai_ray.read_features(folder.uri)
+    assert (found.ids, found.labels, found.x.tolist()) == (("cat/1",), ("cat",), [[1.0, 2.0]])
