@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import warnings
 from typing import Any
 
@@ -12,6 +13,7 @@ from dcai_ray.progress import say
 
 _STORE_BYTES = 2 * 2**30  # of the object store of a local cluster, at most 30 % of the memory
 _STORE_SHARE = 0.3
+_REACH_S = 10.0
 
 
 def connect(resources: ResourcesConfig) -> None:
@@ -31,8 +33,9 @@ def connect(resources: ResourcesConfig) -> None:
         warnings.simplefilter("ignore", FutureWarning)
         if address:
             try:
+                _reach(address)
                 ray.init(**options)
-            except (ConnectionError, RuntimeError, TimeoutError) as error:
+            except (OSError, RuntimeError) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise ConnectionError(
                     f"no Ray cluster at RAY_ADDRESS={address} ({reason}); start it or unset it"
@@ -59,6 +62,13 @@ def num_gpus(resources: ResourcesConfig) -> float:
     if resources.gpus_per_task is not None:
         return resources.gpus_per_task
     return 1 if _total("GPU") >= 1 else 0
+
+
+def _reach(address: str) -> None:
+    """Fail at once where nobody listens at host:port; Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
 
 
 def _total(resource: str) -> float:

@@ -1,0 +1,42 @@
+"""Joining a cluster: one line where there is none, nothing where one is joined already."""
+
+import socket
+
+import pytest
+import ray
+
+from dcai_ray.config import ResourcesConfig
+from dcai_ray.distributed import cluster
+
+
+def test_where_nobody_listens_at_the_address_that_is_said_at_once(monkeypatch):
+    with socket.socket() as taken:  # bound, but not listening
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        monkeypatch.setattr(ray, "is_initialized", lambda: False)
+        with pytest.raises(ConnectionError) as failed:
+            cluster.connect(ResourcesConfig())
+    assert str(failed.value).startswith(f"no Ray cluster at RAY_ADDRESS={address} (")
+    assert str(failed.value).endswith("; start it or unset it")
+    assert "\n" not in str(failed.value)
+
+
+def test_an_address_that_is_no_name_of_a_machine_is_one_line(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "no.such.host.invalid:6379")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ConnectionError, match=r"RAY_ADDRESS=no\.such\.host\.invalid:6379"):
+        cluster.connect(ResourcesConfig())
+
+
+@pytest.mark.ray
+def test_a_cluster_that_is_joined_is_not_joined_again(ray_cluster, capsys):
+    cluster.connect(ResourcesConfig(num_cpus=7))
+    assert capsys.readouterr().err == ""
+    assert cluster.num_cpus() == 2
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("asked", "got"), [(None, 0), (0.5, 0.5), (0, 0)])
+def test_a_network_asks_for_a_gpu_only_where_there_is_one_or_it_is_told_to(ray_cluster, asked, got):
+    assert cluster.num_gpus(ResourcesConfig(gpus_per_task=asked)) == got
