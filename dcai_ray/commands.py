@@ -88,7 +88,10 @@ def value(arguments: Sequence[str]) -> None:
 
     chosen = parse(flags.Value, arguments, Config(), "value")
     directory, config = _directory(chosen.run, chosen.features), settings_of(chosen)
-    sections = _sections(config, "value")
+    if chosen.dry_run:
+        print("\n".join(runs.estimate_valuation(directory, config)))
+        return
+    sections = _sections(config, "value", "sample")
     if chosen.features:
         sections["features"] = directory.features.uri
     directory.claim(sections)
@@ -129,6 +132,8 @@ def report(arguments: Sequence[str]) -> None:
 
 def status(arguments: Sequence[str]) -> None:
     """What is done and what is not."""
+    from dcai_ray.findings import sampling_lines
+
     chosen = parse(flags.OfRun, arguments, Config(), "status")
     directory = _existing(chosen.run)
     steps = directory.record().get("steps", {})
@@ -136,6 +141,9 @@ def status(arguments: Sequence[str]) -> None:
         done = f"done in {steps[step]['seconds']:g} s" if step in steps else "not done"
         print(f"{step:<10}{done}")
     print(f"{'report':<10}{'done' if directory.report.exists() else 'not done'}")
+    sampling = directory.record().get("sampling")
+    if sampling:
+        print("\n".join(sampling_lines(sampling)))
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -170,7 +178,7 @@ def _pipeline(data: Location, run: str, config: Config, *, no_finetune: bool) ->
 
     listing = list_splits(data, split_seed=config.images.split_seed)
     directory = _directory(run)
-    sections = _sections(config, "images", "finetune", "extract", "value", "retrain")
+    sections = _sections(config, "images", "finetune", "extract", "value", "sample", "retrain")
     if no_finetune:
         del sections["finetune"]
     directory.claim({"data": data.uri, **sections})
@@ -192,8 +200,11 @@ def _finish(directory: RunDirectory) -> None:
 
 
 def _sections(config: Config, *names: str) -> dict[str, Any]:
+    """Plain settings by section; those of sampling only where there is any."""
     everything = plain(config)
-    return {name: everything[name] for name in names}
+    if config.value.method == "exact":
+        del everything["sample"]
+    return {name: everything[name] for name in names if name in everything}
 
 
 def _directory(run: str, features: str | None = None) -> RunDirectory:

@@ -23,7 +23,9 @@ Backbone = Literal[
     "efficientnet_lite0",
 ]
 Metric = Literal["euclidean", "cosine"]
-Rule = Literal["validated", "zero", "chance", "share"]
+Rule = Literal["validated", "zero", "chance", "share", "certain"]
+Semivalue = Literal["shapley", "banzhaf", "beta", "leave-one-out"]
+Stop = Literal["settled", "stderr", "rank", "rounds", "seconds"]
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -130,13 +132,22 @@ class ValueConfig:
     """Step 2b: the value of every training image."""
 
     __pydantic_config__: ClassVar = _STRICT
+    method: Literal["exact", "sample"] = "exact"
+    """exact: the closed form, for the utility knn; sample: orders drawn at random, for any."""
+    utility: str = "knn"
+    """What a set of images is worth: knn, knn-accuracy, least-squares, logistic, a scikit-learn
+    classifier by its import path (sklearn.svm.SVC), or package.module:factory, a function of
+    (x_train, y_train, x_val, y_val) that gives a utility."""
+    utility_options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """Further arguments of the utility: ridge, c, num_features, score, few; parameters of the
+    scikit-learn classifier; keywords of the factory."""
     k: int = 10
-    """Neighbours K of the K-nearest-neighbour utility."""
+    """Neighbours K of the K-nearest-neighbour utilities."""
     metric: Metric = "cosine"
     """Distance between features; cosine is taken after centring."""
     validation: Literal["clean", "self", "both"] = "clean"
     """Valued by shapley_val, by the training set itself (leave-one-out), or by both."""
-    semivalue: Literal["shapley", "banzhaf", "beta", "leave-one-out"] = "shapley"
+    semivalue: Semivalue = "shapley"
     """Weight of a marginal by coalition size."""
     beta: tuple[float, float] = (4.0, 1.0)
     """(a, b) of Beta Shapley; larger a weighs small coalitions more."""
@@ -145,7 +156,9 @@ class ValueConfig:
     rule: Rule | None = None
     """What to keep: validated (the share that serves a probe best on shapley_val; the default with
     a clean shapley_val), zero (value > 0; the default without one), chance (value > 1 / (classes x
-    images), which finds more and errs more) or share (drop the lowest `drop_share`)."""
+    images), which finds more and errs more; for the utility knn), share (drop the lowest
+    `drop_share`) or certain (sampled values: drop what is below zero with a false-discovery rate of
+    1 - sample.confidence)."""
     drop_share: float = 0.2
     """For the rule share: the part of the training images to drop."""
     per_class: bool = False
@@ -160,11 +173,105 @@ class ValueConfig:
             raise ValueError(f"value.beta must be positive, got {self.beta}")
         if self.rule == "validated" and self.validation == "self":
             raise ValueError("value.rule validated needs a clean shapley_val; use zero or chance")
+        if self.method == "exact":
+            if self.utility != "knn":
+                raise ValueError(
+                    f"value.utility {self.utility} has no closed form; use value.method sample"
+                )
+            if self.utility_options:
+                raise ValueError("value.utility_options are for value.method sample")
+            if self.rule == "certain":
+                raise ValueError(
+                    "value.rule certain is for value.method sample; use zero or chance"
+                )
+        elif self.validation != "clean":
+            raise ValueError(
+                f"value.method sample values by shapley_val alone, got value.validation "
+                f"{self.validation}; use clean"
+            )
+        if self.rule == "chance" and self.utility != "knn":
+            raise ValueError("value.rule chance is for the utility knn; use zero")
 
     @property
     def chosen_rule(self) -> Rule:
         """The rule, with its default filled in."""
         return self.rule or ("zero" if self.validation == "self" else "validated")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleConfig:
+    """Sampling, for `value.method sample`: which orders are drawn, and when it is enough."""
+
+    __pydantic_config__: ClassVar = _STRICT
+    sampler: Literal["multilevel", "permutation", "antithetic"] = "multilevel"
+    """Rounds of short and long orders, or of full ones; none is biased."""
+    base: int | None = None
+    """Multilevel: how many times shorter the orders of the next level are; by default a pilot
+    chooses this and `levels`."""
+    levels: int | None = None
+    """Multilevel: levels besides the first."""
+    semivalues: tuple[Semivalue, ...] = ()
+    """Also estimated from the same sweeps, each to values/values-<semivalue>.parquet."""
+    parts: int = 4
+    """Parts of shapley_val that draw orders of their own (knn utilities)."""
+    chains: int = 8
+    """Independent sequences of rounds, whatever the number of workers."""
+    rounds_per_block: int | None = None
+    """Rounds computed at a time; stopping is judged after a block of every chain."""
+    truncation: float | None = None
+    """scikit-learn utilities: give an order up once its score stays within this share of the whole
+    set's. Saves refits; the values are biased then, and the share of imputed marginals is told."""
+    every: int = 1
+    """scikit-learn utilities: refit at every so many images of an order, which share the gain."""
+    seed: int = 0
+    """Of all randomness."""
+    confidence: float = 0.95
+    """Chance that the interval of an image never misses its value, whenever one looks."""
+    simultaneous: bool = False
+    """That chance for all images at once rather than for each."""
+    interval: Literal["asymptotic", "bernstein"] = "asymptotic"
+    """bernstein holds from the first round on, but is wide and needs a utility of known range."""
+    stop: tuple[Stop, ...] = ("settled",)
+    """When it is enough: settled (a share of the images is decided), stderr (no standard error
+    above a bound), rank (two halves of the chains rank alike), rounds, seconds."""
+    stop_when: Literal["any", "all"] = "any"
+    """With several rules: at the first that is met, or when all are; seconds end it in any case."""
+    settled_share: float = 0.95
+    """For the rule settled: the share of the images."""
+    indifference: float | None = None
+    """A value known to within this counts as decided; by default 0.1 / images."""
+    stderr: float = 1e-4
+    """For the rule stderr: the largest standard error allowed."""
+    rank: float = 0.99
+    """For the rule rank: Spearman's correlation."""
+    rounds: int = 2000
+    """For the rule rounds: how many, summed over chains."""
+    seconds: float = 600.0
+    """For the rule seconds: of sampling, summed over resumed runs; stops at the last complete set,
+    so the result depends on the machine."""
+
+    def __post_init__(self) -> None:
+        _at_least("sample", self, 1, "parts", "chains", "every", "rounds")
+        _at_least("sample", self, 0, "seed")
+        if self.rounds_per_block is not None:
+            _at_least("sample", self, 1, "rounds_per_block")
+        if (self.base is None) != (self.levels is None):
+            raise ValueError("sample.base and sample.levels must be given together, or neither")
+        if not self.stop or len(set(self.stop)) < len(self.stop):
+            raise ValueError("sample.stop must name at least one rule, and none twice")
+        for name in ("confidence", "settled_share", "rank"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"sample.{name} must lie in (0, 1), got {getattr(self, name)}")
+        for name in ("stderr", "seconds", "indifference", "truncation"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"sample.{name} must be positive, got {value}")
+
+
+STOPPING = (
+    *("stop", "stop_when", "settled_share", "indifference", "stderr", "rank", "rounds", "seconds"),
+)
+"""Fields of `SampleConfig` that say when to stop: they may change, and sampling goes on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,9 +299,20 @@ class ResourcesConfig:
     """GPUs asked for by a training or extraction; 1 by default where there are any, 0 for none."""
     decode_threads: int = 2
     """Threads a task that read and decode images ahead of the network."""
+    num_workers: int | None = None
+    """Sampling: actors to ask for; by default as many as there are cores. More than that make an
+    autoscaling cluster grow."""
+    checkpoint_s: float = 30.0
+    """Sampling: seconds between checkpoints."""
+    hedge_s: float = 60.0
+    """Sampling: seconds after which a block is computed by a second actor as well."""
 
     def __post_init__(self) -> None:
         _at_least("resources", self, 1, "decode_threads")
+        if self.num_workers is not None:
+            _at_least("resources", self, 1, "num_workers")
+        if self.checkpoint_s <= 0 or self.hedge_s <= 0:
+            raise ValueError("resources.checkpoint_s and resources.hedge_s must be positive")
         if self.num_cpus is not None:
             _at_least("resources", self, 1, "num_cpus")
         if self.gpus_per_task is not None:
@@ -210,6 +328,7 @@ class Config:
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     extract: ExtractConfig = field(default_factory=ExtractConfig)
     value: ValueConfig = field(default_factory=ValueConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
     retrain: RetrainConfig = field(default_factory=RetrainConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
 

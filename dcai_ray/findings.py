@@ -97,6 +97,24 @@ def summary(findings: Findings) -> list[str]:
     return [*lines[:4], f"report: {findings.run.report}"]
 
 
+def sampling_lines(sampling: dict[str, Any]) -> list[str]:
+    """How far a sampling is, from its entry in run.json."""
+    left = sampling.get("seconds_left")
+    pace = sampling["rounds"] / sampling["seconds"] if sampling["seconds"] else 0.0
+    state = (
+        "done"
+        if sampling["done"]
+        else "going on" + (f", about {left:.0f} s left" if left is not None else "")
+    )
+    return [
+        f"sampling  {state}: {sampling['utility']}, {sampling['sampler']}, "
+        f"until {sampling['stop']}",
+        f"          {sampling['rounds']:,} rounds in {sampling['seconds']:,.0f} s "
+        f"({pace:.1f}/s), {100 * sampling['settled']:.1f} % settled, largest stderr "
+        f"{sampling['largest_stderr']:.2g}, {sampling['deaths']} workers died",
+    ]
+
+
 LOW_AGREEMENT = 0.3
 """Rank correlation of the two opinions below which a person is told."""
 

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
@@ -15,6 +15,7 @@ from dcai_ray.config import (
     ImagesConfig,
     ResourcesConfig,
     RetrainConfig,
+    SampleConfig,
     ValueConfig,
     parse_config,
     plain,
@@ -28,6 +29,7 @@ T = TypeVar("T")
 File = Annotated[str | None, tyro.conf.arg(metavar="FILE")]
 Folder = Annotated[str | None, tyro.conf.arg(metavar="DIR")]
 Flat = tyro.conf.arg(name="")  # the flags of a section without its name before them
+_SECTIONS = tuple(field.name for field in fields(Config))
 _STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
 
 
@@ -57,6 +59,7 @@ class Run(Where):
     finetune: FinetuneConfig
     extract: ExtractConfig
     value: ValueConfig
+    sample: SampleConfig
     retrain: RetrainConfig
     resources: ResourcesConfig
 
@@ -120,7 +123,10 @@ class Value:
     """YAML file with settings; flags win over it."""
     preset: Literal["study"] | None = None
     """study: K = 10, Euclidean, clean, keep value > 0."""
+    dry_run: bool = False
+    """Say what sampling would take, and stop."""
     value: Annotated[ValueConfig, Flat]
+    sample: Annotated[SampleConfig, Flat]
     resources: ResourcesConfig
 
 
@@ -177,11 +183,10 @@ class ImportFeatures:
 def parse(command: type[T], arguments: Sequence[str], base: Config, name: str) -> T:
     """Defaults, then the run's own settings or the YAML file, then presets, then flags."""
     base = _base(arguments, base, name)
-    known = {"images", "finetune", "extract", "value", "retrain", "resources"}
-    fields = command.__dataclass_fields__  # type: ignore[attr-defined]
+    entries = command.__dataclass_fields__  # type: ignore[attr-defined]
     default: dict[str, Any] = {}
-    for key, field in fields.items():
-        if key in known:
+    for key, field in entries.items():
+        if key in _SECTIONS:
             default[key] = getattr(base, key)
         else:
             missing = field.default.__class__.__name__ == "_MISSING_TYPE"
@@ -218,5 +223,4 @@ def _base(arguments: Sequence[str], base: Config, name: str) -> Config:
 
 def settings_of(chosen: Any) -> Config:
     """The sections that a command has; defaults for the others."""
-    names = ("images", "finetune", "extract", "value", "retrain", "resources")
-    return Config(**{name: getattr(chosen, name) for name in names if hasattr(chosen, name)})
+    return Config(**{name: getattr(chosen, name) for name in _SECTIONS if hasattr(chosen, name)})

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -34,6 +35,27 @@ def step(name: str, total: int, unit: str) -> Iterator[Callable[[float], None]]:
         yield from _bar(name, total, unit)
     else:
         yield from _lines(name, total, unit)
+
+
+@contextmanager
+def live(name: str) -> Iterator[Callable[[str], None]]:
+    """Show how something without a known end goes; yields a function that is told in words."""
+    if sys.stderr.isatty():
+        with Console(stderr=True).status(f"{name} ...") as status:
+            yield lambda text: status.update(f"{name}: {escape(text)}")
+        return
+    last = float("-inf")
+    text_now = ""
+
+    def tell(text: str) -> None:
+        nonlocal last, text_now
+        text_now = text
+        if time.monotonic() - last >= _EVERY_S:
+            last = time.monotonic()
+            say(f"{name}: {text}")
+
+    yield tell
+    say(f"{name}: {text_now}; done")
 
 
 def _bar(name: str, total: int, unit: str) -> Iterator[Callable[[float], None]]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import yaml
 
 from dcai_ray import tables
-from dcai_ray.config import differences
+from dcai_ray.config import STOPPING, differences
 from dcai_ray.storage import Location
 
 _PACKAGES = ("dcai_ray", "numpy", "scikit-learn", "torch", "torchvision", "ray", "pyarrow", "numba")
@@ -31,8 +31,10 @@ _WRITES = {
     "extract": "features",
     "features": "values",
     "value": "values",
+    "sample": "values",
     "retrain": "cleaned/probes.parquet",
 }
+_MAY_CHANGE = {f"sample.{name}" for name in STOPPING}  # sampling goes on from what is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,15 @@ class RunDirectory:
     def values(self) -> Location:
         """The value of every training image."""
         return self.location / "values/values.parquet"
+
+    @property
+    def trace(self) -> Location:
+        """How sampling went, a check a row."""
+        return self.location / "values/trace.parquet"
+
+    def other_values(self, semivalue: str) -> Location:
+        """The values of another semivalue from the same sweeps."""
+        return self.location / f"values/values-{semivalue}.parquet"
 
     @property
     def kept(self) -> Location:
@@ -111,7 +122,9 @@ class RunDirectory:
         """
         there = self.settings()
         bound = {key: entry for key, entry in there.items() if self._has_used(key)}
-        other = differences(bound, sections)
+        other = [
+            each for each in differences(bound, sections) if each.split(":")[0] not in _MAY_CHANGE
+        ]
         if other:
             raise ValueError(
                 f"{self.location} was made with other settings ({'; '.join(other)}); "
@@ -135,10 +148,15 @@ class RunDirectory:
 
     def note_step(self, step: str, made_from: str, seconds: float, **found: Any) -> None:
         """Write into run.json that a step was done."""
+        steps = self.record().get("steps", {})
+        steps[step] = {"fingerprint": made_from, "seconds": round(seconds, 2), **found}
+        self.note("steps", **steps)
+
+    def note(self, section: str, **found: Any) -> None:
+        """Write one section of run.json anew, beside the versions."""
         record = self.record()
         record["versions"] = {"python": platform.python_version(), **_versions()}
-        steps = record.setdefault("steps", {})
-        steps[step] = {"fingerprint": made_from, "seconds": round(seconds, 2), **found}
+        record[section] = found
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         (self.location / "run.json").write_bytes(text.encode())
 

@@ -76,6 +76,19 @@ VALUES = pa.schema(
         ("stderr_validation", pa.float64()),
     ]
 )
+TRACE = pa.schema(  # of sampling, one row a check
+    [
+        ("rounds", pa.int64()),  # summed over chains
+        ("sets", pa.int64()),  # complete sets of blocks
+        ("seconds", pa.float64()),  # of sampling, summed over resumed runs
+        ("settled", pa.float64()),  # share of the images that are decided
+        ("largest_stderr", pa.float64()),
+        ("rank_correlation", pa.float64()),  # of two halves of the chains
+        ("r_hat", pa.float64()),  # Gelman-Rubin, largest; decides nothing
+    ]
+)
+ESTIMATES = pa.schema([VALUES.field(name) for name in VALUES.names[:9]])
+"""What sampling says of an image: the columns of `VALUES` up to the decision."""
 KEPT = pa.schema([("id", pa.string()), ("label", pa.string()), ("value", pa.float64())])
 
 
@@ -266,6 +279,11 @@ def kept_table(values: pa.Table) -> pa.Table:
     """The rows of the values that the rule keeps, as `KEPT`."""
     columns = pa.table({name: values[name] for name in KEPT.names})
     return columns.filter(pa.array(kept_mask(values)))
+
+
+def estimate_table(columns: Mapping[str, Any]) -> pa.Table:
+    """Sampled values as `ESTIMATES`, from columns by name."""
+    return pa.table([columns[name] for name in ESTIMATES.names], schema=ESTIMATES)
 
 
 def _check_shard(path: Location, table: pa.Table, first: pa.Table) -> None:

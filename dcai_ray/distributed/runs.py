@@ -5,7 +5,7 @@ from dcai_ray.distributed.extraction import extract_features
 from dcai_ray.distributed.probing import score_probes
 from dcai_ray.distributed.reading import read_images
 from dcai_ray.distributed.training import retrain_networks, train_baseline
-from dcai_ray.distributed.valuing import compute_values
+from dcai_ray.distributed.valuing import compute_values, estimate_sampling
 from dcai_ray.findings import read_findings
 from dcai_ray.images import Listing
 from dcai_ray.run_directory import RunDirectory
@@ -47,6 +47,11 @@ def run_extraction(run: RunDirectory, data: Location, listing: Listing, config: 
 def run_valuation(run: RunDirectory, config: Config) -> None:
     """Step 2b."""
     compute_values(run, config)
+
+
+def estimate_valuation(run: RunDirectory, config: Config) -> list[str]:
+    """What step 2b would take by sampling: lines for a person; nothing is written."""
+    return estimate_sampling(run, config)
 
 
 def run_probes(run: RunDirectory, config: Config) -> None:

@@ -1,11 +1,11 @@
-"""Step 2b: the value of every training image by the closed form, and what the rule keeps.
+"""Step 2b: the value of every training image, and what the rule keeps.
 
-Validation points go to Ray in blocks; their sums are merged in order.
+By the closed form validation points go to Ray in blocks, and their sums are merged in order; by
+sampling, chains of rounds do, and the aggregator merges them (`sampling`, `chains`).
 """
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,12 @@ from dcai_ray import cleaning, tables
 from dcai_ray.config import Config, ResourcesConfig, ValueConfig, plain
 from dcai_ray.distributed import tasks
 from dcai_ray.distributed.pool import run_tasks
+from dcai_ray.distributed.sampling import describe_estimate, sample_values, sampled_from
 from dcai_ray.run_directory import RunDirectory
+from dcai_ray.sampling import Sampling, new_sampling
 from dcai_ray.tables import fingerprint
+from dcai_ray.valuation.convergence import Aggregator
+from dcai_ray.valuation.intervals import e_bh, e_values, false_discovery_bound
 from dcai_ray.valuation.knn_shapley import Sums, knn_game, merge, standard_error
 
 _SELF_WEIGHT = 0.4  # of a training point against a clean one, where both serve as validation
@@ -71,7 +75,8 @@ def compute_values(run: RunDirectory, config: Config) -> None:
     """Value every training image; `values/values.parquet` and `kept.parquet`.
 
     Raises:
-        ValueError: features are missing or do not fit, or the rule would empty a class.
+        ValueError: features are missing or do not fit, the utility fails, or the rule would empty a
+            class.
     """
     settings = config.value
     points = read_points(run)
@@ -79,21 +84,156 @@ def compute_values(run: RunDirectory, config: Config) -> None:
         raise ValueError(
             f"{run.features}: no features of shapley_val to value with; use --validation self"
         )
+    if settings.method == "sample":
+        _sample(run, points, config)
+        return
     made_from = fingerprint("values", plain(settings), points.fingerprint)
     if tables.is_made(run.values, made_from) and tables.is_made(run.kept, made_from):
         return
     start = time.monotonic()
     columns = _closed_form(points, config)
     kept, choice = _choose(columns["value"], points, config)
-    cleaning.check_classes_kept(kept, points.train.y, points.classes, settings.chosen_rule)
-    table = _value_table(points, columns, kept, settings)
+    n = len(kept)
+    exact = {  # the closed form leaves nothing to sampling
+        "stderr": np.zeros(n),
+        "low": columns["value"],
+        "high": columns["value"],
+        "rounds": np.zeros(n, dtype=np.int64),
+        "evaluated": np.zeros(n, dtype=np.int64),
+        "decision": np.where(kept, "keep", "drop").tolist(),
+    }
+    _write(run, points, config, {**exact, **columns}, kept, choice, made_from)
+    _note(run, made_from, start, kept, choice)
+
+
+def estimate_sampling(run: RunDirectory, config: Config) -> list[str]:
+    """What sampling would take: lines for a person.
+
+    Raises:
+        ValueError: the method is exact, or as `compute_values`.
+    """
+    if config.value.method != "sample":
+        raise ValueError("--dry-run is for --method sample; the closed form takes seconds")
+    points = read_points(run)
+    return describe_estimate(_new_sampling(points, config), config)
+
+
+def _new_sampling(points: FeatureSet, config: Config) -> Sampling:
+    if not len(points.clean.y):
+        raise ValueError("no features of shapley_val to value with; sampling needs a clean set")
+    train, clean = (points.train.x, points.train.y), (points.clean.x, points.clean.y)
+    return new_sampling(train, clean, config, threshold=_threshold(points, config))
+
+
+def _sample(run: RunDirectory, points: FeatureSet, config: Config) -> None:
+    """Sample until it is enough, then choose; the values so far are written on the way."""
+    source = sampled_from(config, points.fingerprint)
+    start = time.monotonic()
+    sampling = _new_sampling(points, config)
+
+    def so_far(aggregator: Aggregator) -> None:
+        if not aggregator.done:
+            made_from = fingerprint("so far", source, aggregator.next_index)
+            columns = _sampled_columns(aggregator, 0)
+            kept = np.array(columns["decision"]) != "drop"
+            _write(run, points, config, columns, kept, {"so_far": True}, made_from, complete=False)
+
+    aggregator = sample_values(run, sampling, config, source, so_far=so_far)
+    made_from = fingerprint("values", plain(config.value), source, aggregator.next_index)
+    if tables.is_made(run.values, made_from) and tables.is_made(run.kept, made_from):
+        return
+    columns = _sampled_columns(aggregator, 0)
+    kept, choice = _choose_sampled(columns, aggregator, points, config)
+    n = len(kept)
+    columns["stderr_validation"] = np.full(n, np.nan)  # a sampled round sees all points at once
+    if 2 <= n <= config.value.second_opinion_up_to:
+        opinion = _sums(points.train, None, config.value, config.resources)
+        columns["value_self"] = opinion.total / n
+    for number, name in enumerate(sampling.semivalues[1:], start=1):
+        others = {"id": points.ids, "label": points.labels}
+        others |= _sampled_columns(aggregator, number)
+        tables.write_table(run.other_values(name), tables.estimate_table(others), made_from)
+    _write(run, points, config, columns, kept, choice, made_from)
+    _note(run, made_from, start, kept, choice)
+
+
+def _sampled_columns(aggregator: Aggregator, number: int) -> dict[str, Any]:
+    """What is known of one semivalue."""
+    low, high = aggregator.interval(number)
+    return {
+        "value": aggregator.value[number],
+        "stderr": aggregator.stderr[number],
+        "low": low,
+        "high": high,
+        "rounds": np.full(len(low), aggregator.rounds),
+        "evaluated": aggregator.evaluated,
+        "decision": aggregator.decisions(number).tolist(),
+    }
+
+
+def _choose_sampled(
+    columns: dict[str, Any], aggregator: Aggregator, points: FeatureSet, config: Config
+) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    """As `_choose`; fills in the decisions, and says how sure the dropped set is.
+
+    Rules with a threshold keep what is undecided; rules by rank decide every image.
+    """
+    rule, alpha = config.value.chosen_rule, 1 - config.sample.confidence
+    threshold = _threshold(points, config)
+    log_e = e_values(aggregator.main, threshold, "below")
+    if rule == "certain":
+        dropped = e_bh(log_e, alpha)
+        kept, choice = ~dropped, {"rule": rule, "threshold": threshold, "false_discovery": alpha}
+        columns["decision"] = np.where(
+            dropped, "drop", np.where(columns["low"] > threshold, "keep", "undecided")
+        ).tolist()
+        return kept, choice
+    kept, choice = _choose(columns["value"], points, config)
+    if rule in ("zero", "chance"):
+        kept = np.array(columns["decision"]) != "drop"
+    else:
+        columns["decision"] = np.where(kept, "keep", "drop").tolist()
+    choice["false_discovery"] = false_discovery_bound(log_e, ~kept)
+    return kept, choice
+
+
+def _write(
+    run: RunDirectory,
+    points: FeatureSet,
+    config: Config,
+    columns: dict[str, Any],
+    kept: NDArray[np.bool_],
+    choice: dict[str, Any],
+    made_from: str,
+    *,
+    complete: bool = True,
+) -> None:
+    """The table of values and, where sampling is complete, what the rule keeps."""
+    settings = config.value
+    if complete:
+        cleaning.check_classes_kept(kept, points.train.y, points.classes, settings.chosen_rule)
+        columns["suggested_label"] = _suggested(points, kept, settings)
+    columns.setdefault("stderr_validation", np.full(len(kept), np.nan))
+    columns.setdefault("suggested_label", [None] * len(kept))
+    whole = {"id": points.ids, "label": points.labels, **columns}
+    table = pa.table([whole[name] for name in tables.VALUES.names], schema=tables.VALUES)
+    if "value_self" in columns:
+        table = table.append_column("value_self", pa.array(columns["value_self"]))
     notes = {"choice": json.dumps(choice), "settings": json.dumps(plain(settings))}
     tables.write_table(run.values, table, made_from, **notes)
-    if not tables.is_made(run.kept, made_from):
+    if complete and not tables.is_made(run.kept, made_from):
         tables.write_table(run.kept, tables.kept_table(table), made_from)
-    run.note_step(
-        "values", made_from, time.monotonic() - start, kept=int(kept.sum()), choice=choice
-    )
+
+
+def _note(
+    run: RunDirectory,
+    made_from: str,
+    start: float,
+    kept: NDArray[np.bool_],
+    choice: dict[str, Any],
+) -> None:
+    seconds = time.monotonic() - start
+    run.note_step("values", made_from, seconds, kept=int(kept.sum()), choice=choice)
 
 
 def _closed_form(points: FeatureSet, config: Config) -> dict[str, NDArray[np.float64]]:
@@ -155,8 +295,7 @@ def _choose(
     settings = config.value
     rule, y = settings.chosen_rule, points.train.y
     if rule in ("zero", "chance"):
-        by_chance = cleaning.chance_threshold(len(points.classes), len(y))
-        threshold = by_chance if rule == "chance" else 0.0
+        threshold = _threshold(points, config)
         return value > threshold, {"rule": rule, "threshold": threshold}
     choice: dict[str, Any] = {"rule": rule, "share": settings.drop_share}
     if rule == "validated":
@@ -165,6 +304,13 @@ def _choose(
         choice["log_loss"] = {f"{share:g}": loss for share, loss in losses.items()}
     kept = cleaning.keep_share(value, choice["share"], y, per_class=settings.per_class)
     return kept, choice
+
+
+def _threshold(points: FeatureSet, config: Config) -> float:
+    """The value that parts harm from good for the rules that have one; else zero."""
+    if config.value.chosen_rule == "chance":
+        return cleaning.chance_threshold(len(points.classes), len(points.train.y))
+    return 0.0
 
 
 def _share_losses(
@@ -187,14 +333,8 @@ def _share_losses(
     return dict(zip(cleaning.SHARES, losses, strict=True))
 
 
-def _value_table(
-    points: FeatureSet,
-    columns: dict[str, NDArray[np.float64]],
-    kept: NDArray[np.bool_],
-    settings: ValueConfig,
-) -> pa.Table:
-    """As `tables.VALUES`, with value_self where it was computed."""
-    n = len(kept)
+def _suggested(points: FeatureSet, kept: NDArray[np.bool_], settings: ValueConfig) -> list[str]:
+    """The label of the nearest kept and clean images, for people."""
     suggested = cleaning.suggested_labels(
         points.train.x,
         points.train.y,
@@ -204,22 +344,4 @@ def _value_table(
         k=settings.k,
         metric=settings.metric,
     )
-    exact = {  # the closed form leaves nothing to sampling
-        "stderr": np.zeros(n),
-        "low": columns["value"],
-        "high": columns["value"],
-        "rounds": np.zeros(n, dtype=np.int64),
-        "evaluated": np.zeros(n, dtype=np.int64),
-    }
-    whole: dict[str, Sequence[Any] | NDArray[Any]] = {
-        "id": points.ids,
-        "label": points.labels,
-        "decision": np.where(kept, "keep", "drop").tolist(),
-        "suggested_label": [points.classes[i] for i in suggested],
-        **exact,
-        **columns,
-    }
-    table = pa.table([whole[name] for name in tables.VALUES.names], schema=tables.VALUES)
-    if "value_self" in columns:
-        table = table.append_column("value_self", pa.array(columns["value_self"]))
-    return table
+    return [points.classes[i] for i in suggested]

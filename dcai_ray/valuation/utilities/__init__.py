@@ -3,7 +3,7 @@
 One file for each kind. A utility v(S) says two things about coalitions: `score`, the definition,
 and `sweep`, the marginals of whole orders in one call, which equal differences of scores:
 
-    sweep(orders)[t] = v(p_0, ..., p_j) - v(p_0, ..., p_{j-1})    for the j-th player p_j of its order
+    sweep(orders)[t] = v(p_0, ..., p_j) - v(p_0, ..., p_{j-1})    for the player p_j of an order
 
 Anything that has the members of `Utility` is one; nothing has to be inherited or registered.
 """

@@ -1,0 +1,98 @@
+"""Chains on Ray: actors compute blocks, the aggregator in the driver merges them in order.
+
+An actor is a thin shell around `run_block`, with one core and one thread. The plan, with the
+utility's arrays, goes to the object store once; actors of a machine share one copy of it. The
+aggregator lives in the driver, so nothing but this loop decides when to stop.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+from threadpoolctl import threadpool_limits
+
+from dcai_ray.config import ResourcesConfig
+from dcai_ray.distributed import cluster
+from dcai_ray.distributed.streaming import Pool, stream_blocks
+from dcai_ray.valuation.blocks import Block
+from dcai_ray.valuation.convergence import Aggregator
+from dcai_ray.valuation.estimation import BlockId, block_ids
+from dcai_ray.valuation.sweeps import Plan, run_block
+
+_BLOCKS_PER_ACTOR = 2
+_SPARE_SETS = 2  # begun beyond those that keep every actor at work
+
+
+class Chain:
+    """Computes blocks of any chain."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def run(self, block_id: BlockId) -> Block:
+        """The block, with the seconds it took."""
+        start = time.perf_counter()
+        with threadpool_limits(1):  # the last bits of a product depend on the number of threads
+            block = run_block(self._plan, *block_id)
+        return replace(block, seconds=time.perf_counter() - start)
+
+
+def stream_chains(
+    plan: Plan,
+    aggregator: Aggregator,
+    resources: ResourcesConfig,
+    after: Callable[[Pool], bool],
+) -> int:
+    """Compute blocks on the cluster until the aggregator has seen enough.
+
+    Args:
+        plan: what the blocks are.
+        aggregator: new or restored; holds the result.
+        resources: the cluster to join or to start, and how many actors to ask for.
+        after: called with the pool whenever blocks were merged or a second has passed; True: stop
+            at the sets that are complete.
+    Returns:
+        Actors that died and were replaced.
+    Raises:
+        ValueError: the utility fails; the message names the block and the cause.
+        ChildProcessError: actors cannot be started, or die again and again.
+    """
+    cluster.connect(resources)
+    shared = ray.put(plan)
+    actor: Any = ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD")(Chain)
+    num_chains = len(aggregator.chains)
+
+    def num_actors() -> int:
+        return resources.num_workers or cluster.num_cpus()
+
+    def sets_ahead() -> int:
+        return -(-_BLOCKS_PER_ACTOR * num_actors() // num_chains) + _SPARE_SETS
+
+    with stream_blocks(
+        lambda: actor.remote(shared),
+        block_ids(aggregator, sets_ahead),
+        num_actors=num_actors,
+        blocks_per_actor=_BLOCKS_PER_ACTOR,
+        hedge_s=resources.hedge_s,
+    ) as pool:
+        try:
+            for _, block in pool:
+                aggregator.add(block)
+                if after(pool) or aggregator.done:
+                    break
+        except RayTaskError as error:
+            raise ValueError(f"the utility failed: {_first_line(error.cause)}") from None
+        except ray.exceptions.RayActorError as error:
+            raise ChildProcessError(
+                f"workers cannot be started or died {pool.deaths} times over "
+                f"({_first_line(error)}); the same command goes on from the last checkpoint"
+            ) from None
+        return pool.deaths
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,209 @@
+"""Blocks computed on an elastic pool of Ray actors, streamed to the driver, whatever dies.
+
+A block is a pure function of its id: a lost one is computed again, a second answer is dropped.
+Nothing waits for a particular actor:
+
+- an actor gets work only once it has said that it is up, and never more than a few blocks;
+- at the first sign of a lost process or node the actor is buried, its blocks go to the others and a
+  new actor is asked for; actors that wait for a free core make an autoscaler add nodes;
+- a block owed for too long (a node gone silent) is given to a second actor; the first answer wins;
+- how many actors there should be is asked anew every few seconds, so the pool follows the cluster.
+
+The consumer decides when it has seen enough: leaving the loop ends the actors.
+"""
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+logger = logging.getLogger(__name__)
+
+# The machine failed, not the code: the block is worth computing again.
+_LOST = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)
+_BATCH = 64  # answers taken at a time; one at a time a driver saturates near 1,000 a second
+_RESIZE_S = 2.0
+
+BlockId = Hashable
+
+
+@contextmanager
+def stream_blocks(
+    start_actor: Callable[[], ActorHandle[Any]],
+    block_ids: Iterator[BlockId | None],
+    *,
+    num_actors: Callable[[], int],
+    blocks_per_actor: int = 2,
+    hedge_s: float = 60.0,
+    max_deaths: int = 100,
+) -> Iterator["Pool"]:
+    """A pool to iterate over: (id, block) once for every id, in order of arrival.
+
+    Args:
+        start_actor: returns a new actor with a method `run(block_id) -> block`; started with
+            `max_restarts=0`, as replacing is done here.
+        block_ids: ids in the order they are wanted, may be endless; None: none just now, ask again.
+        num_actors: how many actors there should be now; those beyond the free cores wait for room.
+        blocks_per_actor: blocks in flight an actor, so that it never waits for the driver.
+        hedge_s: seconds after which an owed block is given to a second actor as well.
+        max_deaths: actors lost before giving up.
+    Raises:
+        RayTaskError: `run` failed, as it would on every actor; also an instance of the cause.
+        RayActorError: an actor could not be started, or `max_deaths` were lost.
+    """
+    pool = Pool(start_actor, block_ids, num_actors, blocks_per_actor, hedge_s, max_deaths)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+class Pool:
+    """Who is up, who owes what."""
+
+    def __init__(
+        self,
+        start_actor: Callable[[], ActorHandle[Any]],
+        block_ids: Iterator[BlockId | None],
+        num_actors: Callable[[], int],
+        blocks_per_actor: int,
+        hedge_s: float,
+        max_deaths: int,
+    ) -> None:
+        self._start_actor, self._block_ids = start_actor, block_ids
+        self._num_actors = num_actors
+        self._blocks_per_actor = blocks_per_actor
+        self._hedge_s, self._max_deaths = hedge_s, max_deaths
+        self._joining: dict[Any, ActorHandle[Any]] = {}  # "I am up" of each new actor
+        self._flying: dict[Any, tuple[ActorHandle[Any], BlockId]] = {}
+        self._load: Counter[ActorHandle[Any]] = Counter()  # blocks in flight of actors that are up
+        self._owed: dict[BlockId, float] = {}  # when last issued; oldest first
+        self._again: deque[BlockId] = deque()  # lost or late: before all others
+        self._exhausted = False
+        self._resized = float("-inf")
+        self.deaths = 0
+
+    @property
+    def num_up(self) -> int:
+        """Actors at work."""
+        return len(self._load)
+
+    @property
+    def num_joining(self) -> int:
+        """Actors that wait for a core, or are being started."""
+        return len(self._joining)
+
+    def __iter__(self) -> Iterator[tuple[BlockId, Any]]:
+        while self._assign():
+            yield from self._collect()
+
+    def close(self) -> None:
+        """End all actors."""
+        for actor in [*self._load, *self._joining.values()]:
+            ray.kill(actor)
+
+    def _resize(self) -> None:
+        """As many actors as are wanted now; of too many, those that have not begun go."""
+        if time.monotonic() - self._resized < _RESIZE_S:
+            return
+        self._resized = time.monotonic()
+        lacking = self._num_actors() - len(self._load) - len(self._joining)
+        for _ in range(lacking):
+            self._add_actor()
+        for ref in list(self._joining)[: max(-lacking, 0)]:
+            ray.kill(self._joining.pop(ref))
+
+    def _add_actor(self) -> None:
+        actor = self._start_actor()
+        self._joining[actor.__ray_ready__.remote()] = actor
+
+    def _assign(self) -> bool:
+        """Fill the actors that are up, least loaded first. False when nothing is owed any more."""
+        self._resize()
+        self._hedge()
+        paused = False
+        for actor in sorted(self._load, key=self._load.__getitem__):
+            while self._load[actor] < self._blocks_per_actor and not paused:
+                block_id = self._next_id()
+                if block_id is None:
+                    paused = True
+                else:
+                    self._owed.setdefault(block_id, time.monotonic())
+                    self._flying[actor.run.remote(block_id)] = actor, block_id
+                    self._load[actor] += 1
+        return bool(self._owed) or not self._exhausted
+
+    def _next_id(self) -> BlockId | None:
+        if self._again:
+            return self._again.popleft()
+        if self._exhausted:
+            return None
+        try:
+            return next(self._block_ids)
+        except StopIteration:
+            self._exhausted = True
+            return None
+
+    def _collect(self) -> Iterator[tuple[BlockId, Any]]:
+        """Wait up to a second; yield the blocks that arrived and note who joined or died."""
+        refs = [*self._flying, *self._joining]
+        if not refs:
+            time.sleep(0.05)
+            return
+        arrived, _ = ray.wait(refs, num_returns=1, timeout=1)
+        if arrived:
+            arrived, _ = ray.wait(refs, num_returns=min(_BATCH, len(refs)), timeout=0)
+        for ref in arrived:
+            if ref in self._joining:
+                actor, block_id = self._joining.pop(ref), None
+            else:
+                actor, block_id = self._flying.pop(ref)
+            try:
+                block = ray.get(ref)
+            except RayTaskError:  # our code or the user's model, the same on every actor
+                logger.error("block %s failed", block_id)
+                raise
+            except _LOST as error:
+                self._bury(actor, block_id, error)
+                continue
+            if block_id is None:
+                self._load[actor] = 0
+            elif actor in self._load:
+                self._load[actor] -= 1
+            if self._owed.pop(block_id, None) is not None:
+                yield block_id, block
+
+    def _hedge(self) -> None:
+        oldest = next(iter(self._owed), None)
+        if oldest is None or oldest in self._again:
+            return
+        if time.monotonic() - self._owed[oldest] > self._hedge_s:
+            del self._owed[oldest]  # goes to the end, as issued now
+            self._owed[oldest] = time.monotonic()
+            self._again.appendleft(oldest)
+
+    def _bury(self, actor: ActorHandle[Any], block_id: BlockId | None, error: Exception) -> None:
+        if block_id in self._owed and block_id not in self._again:
+            self._again.append(block_id)
+        if block_id is not None and actor not in self._load:
+            return  # old news: one of several calls that died with it
+        self.deaths += 1
+        if getattr(error, "actor_init_failed", False) or self.deaths > self._max_deaths:
+            raise error
+        logger.warning("actor lost (%d so far): %s", self.deaths, type(error).__name__)
+        self._load.pop(actor, None)
+        ray.kill(actor)  # one that is only unavailable must not come back
+        self._add_actor()

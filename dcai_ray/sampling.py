@@ -1,0 +1,188 @@
+"""Settings to a sampling: which utility, which orders, when it is enough, what it will take."""
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dcai_ray.config import Config, SampleConfig, ValueConfig
+from dcai_ray.valuation import stopping
+from dcai_ray.valuation.convergence import Aggregator
+from dcai_ray.valuation.estimation import new_plan, observation_ranges
+from dcai_ray.valuation.samplers import Choice
+from dcai_ray.valuation.stopping import StopRule
+from dcai_ray.valuation.sweeps import Plan
+from dcai_ray.valuation.utilities import Utility
+from dcai_ray.valuation.utilities.knn import Knn
+from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
+from dcai_ray.valuation.utilities.least_squares import LeastSquares
+from dcai_ray.valuation.utilities.logistic import Logistic
+from dcai_ray.valuation.utilities.refit import Refit, classifier
+
+Points = tuple[NDArray[np.floating], NDArray[np.integer]]  # features (k, d) and labels (k,)
+
+_REFIT_OPTIONS = ("score", "empty")  # of the utility; all others go to the classifier
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What is to be sampled, and what the pilot found."""
+
+    plan: Plan
+    choice: Choice | None
+    semivalues: tuple[str, ...]
+    """The first decides."""
+    num_chains: int
+    settings: Mapping[str, Any]
+    """Of the aggregator."""
+
+    def aggregator(self, state: Mapping[str, Any] | None = None) -> Aggregator:
+        """A new aggregator, or one that goes on from a checkpoint."""
+        if state is not None:
+            return Aggregator.restore(state, **self.settings)
+        n = self.plan.utility.num_players
+        return Aggregator(n, self.num_chains, len(self.semivalues), **self.settings)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Memory of the utility and its plan, which the actors of a machine share."""
+        buffers: list[pickle.PickleBuffer] = []
+        rest = pickle.dumps(self.plan, protocol=5, buffer_callback=buffers.append)
+        return len(rest) + sum(buffer.raw().nbytes for buffer in buffers)
+
+
+def new_sampling(
+    train: Points, clean: Points, config: Config, *, threshold: float = 0.0
+) -> Sampling:
+    """The sampling that the settings ask for.
+
+    Args:
+        train: features (n, d) and labels.
+        clean: of shapley_val.
+        config: its sections value and sample.
+        threshold: the value that parts harm from good.
+    Raises:
+        ValueError: for a utility that is unknown or refuses its options.
+    """
+    value, sample = config.value, config.sample
+    utility = new_utility(train, clean, value, sample)
+    semivalues = tuple(dict.fromkeys((value.semivalue, *sample.semivalues)))
+    plan, choice = new_plan(
+        utility,
+        sampler=sample.sampler,
+        base=sample.base,
+        levels=sample.levels,
+        semivalues=semivalues,
+        beta=value.beta,
+        seed=sample.seed,
+        rounds_per_block=sample.rounds_per_block,
+    )
+    ranges = observation_ranges(plan)
+    if sample.interval == "bernstein" and not np.isfinite(ranges).all():
+        raise ValueError(
+            f"sample.interval bernstein needs marginals in a known range, which {value.utility} "
+            "does not have; use asymptotic"
+        )
+    settings = {
+        "alpha": 1 - sample.confidence,
+        "simultaneous": sample.simultaneous,
+        "interval": sample.interval,
+        "observation_range": ranges if np.isfinite(ranges).all() else np.inf,
+        "indifference": sample.indifference,
+        "threshold": threshold,
+        "least_rounds": plan.least_rounds,
+        "stop": stop_rule(sample),
+    }
+    return Sampling(plan, choice, semivalues, sample.chains, settings)
+
+
+def new_utility(train: Points, clean: Points, value: ValueConfig, sample: SampleConfig) -> Utility:
+    """The utility by its name, import path or factory.
+
+    Raises:
+        ValueError: it is unknown, or refuses its options; the message names it.
+    """
+    points: tuple[Any, ...] = (*train, *clean)
+    options: dict[str, Any] = dict(value.utility_options)
+    knn: dict[str, Any] = {"k": value.k, "metric": value.metric, "num_parts": sample.parts}
+    makers: dict[str, Callable[..., Utility]] = {
+        "knn": partial(Knn, *points, **knn),
+        "knn-accuracy": partial(KnnAccuracy, *points, **knn),
+        "least-squares": partial(LeastSquares, *points),
+        "logistic": partial(Logistic, *points),
+    }
+    name = value.utility
+    if name in makers:
+        maker = makers[name]
+    elif ":" in name:
+        maker = _factory(name, points)
+    elif "." in name:
+        maker = _refit(name, points, sample)
+    else:
+        known = ", ".join(makers)
+        raise ValueError(
+            f"value.utility {name}: not one of {known}; a scikit-learn classifier has an import "
+            "path (sklearn.svm.SVC), a factory of your own is package.module:function"
+        )
+    try:
+        return maker(**options)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ValueError(f"value.utility_options of {name}: {error}") from None
+
+
+def stop_rule(sample: SampleConfig) -> StopRule:
+    """The rule of the settings, but for the clock, which the driver looks at."""
+    rules: dict[str, StopRule] = {
+        "settled": stopping.Settled(share=sample.settled_share, indifference=sample.indifference),
+        "stderr": stopping.StandardError(tolerance=sample.stderr),
+        "rank": stopping.RankStability(correlation=sample.rank),
+        "rounds": stopping.Rounds(rounds=sample.rounds),
+    }
+    chosen = [rules[name] for name in sample.stop if name != "seconds"]
+    if not chosen:
+        return Never()
+    if len(chosen) == 1:
+        return chosen[0]
+    if sample.stop_when == "all":
+        return stopping.AllOf(rules=chosen)
+    return stopping.AnyOf(rules=chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """No rule of the aggregator: the clock alone stops."""
+
+    def met(self, progress: stopping.Progress) -> bool:
+        """Never."""
+        return False
+
+    def describe(self) -> str:
+        """In words."""
+        return "until the time is up"
+
+
+def _factory(name: str, points: tuple[Any, ...]) -> Callable[..., Utility]:
+    module, _, function = name.partition(":")
+    try:
+        maker = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"value.utility {name}: cannot be imported ({error}); is its folder in PYTHONPATH?"
+        ) from None
+    return partial(maker, *points)
+
+
+def _refit(name: str, points: tuple[Any, ...], sample: SampleConfig) -> Callable[..., Utility]:
+    def make(**options: Any) -> Utility:
+        own = {key: options.pop(key) for key in _REFIT_OPTIONS if key in options}
+        model = classifier(name, **options)
+        return Refit(model, *points, every=sample.every, truncation=sample.truncation, **own)
+
+    return make

@@ -1,0 +1,352 @@
+"""The aggregator: merges blocks in the order of their ids, says what is known and when to stop.
+
+Blocks come from workers late, twice and in any order. A *set* is the blocks of one index, one of
+every chain; sets are merged whole, in the order of their index and within a set in that of the
+chains, and each is followed by a check. Blocks that come early wait, others are dropped. So all
+that is reported is a function of the blocks, not of their ways.
+
+Per chain it keeps the moments of whole rounds; merged over chains they give values, standard errors
+and intervals (`intervals`), which decide; ranks and R-hat are there to be looked at.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import reduce
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dcai_ray.valuation.blocks import Block, check_block
+from dcai_ray.valuation.intervals import asymptotic_half_width, bernstein_half_width
+from dcai_ray.valuation.moments import Moments, gelman_rubin, merge, rank_correlation
+from dcai_ray.valuation.stopping import (
+    LEAST_ROUNDS,
+    Progress,
+    Settled,
+    StopRule,
+    estimate_rounds,
+    indifference_of,
+)
+
+Interval = Literal["asymptotic", "bernstein"]
+
+DEFAULT_INDIFFERENCE = 0.1
+"""Over n: half width of an interval that no longer matters; a mean value is about 1 / n."""
+
+
+class Aggregator:
+    """What is known after the complete sets of blocks so far; state only, no clock, no files.
+
+    Args:
+        num_players: n.
+        num_chains: chains, a set is one block of each.
+        num_semivalues: S, estimated from the same sweeps; the first one decides.
+        alpha: chance that an interval ever misses its value.
+        simultaneous: whether that is the chance that any of the n intervals does.
+        interval: "asymptotic", of rounds, or "bernstein", of the means of blocks, which holds at
+            any count but needs a range.
+        observation_range: for "bernstein": width of an interval that holds zero and whatever a
+            round may say of a value; one number, or one a semivalue.
+        indifference: half width below which a point is settled; None: what `stop` asks, or 0.1 / n.
+        threshold: the value that parts harm from good; an interval that excludes it is settled.
+        least_rounds: rounds before which asymptotic intervals are infinite, as their spread is not
+            to be believed.
+        stop: the rule judged after each set.
+    Raises:
+        ValueError: for numbers out of range, an unknown interval, "bernstein" without a range, or
+            an indifference that contradicts the one in `stop`.
+    """
+
+    def __init__(
+        self,
+        num_players: int,
+        num_chains: int,
+        num_semivalues: int = 1,
+        *,
+        alpha: float = 0.05,
+        simultaneous: bool = False,
+        interval: Interval = "asymptotic",
+        observation_range: float | Sequence[float] = np.inf,
+        indifference: float | None = None,
+        threshold: float = 0.0,
+        least_rounds: int = LEAST_ROUNDS,
+        stop: StopRule = Settled(),  # noqa: B008 (frozen)
+    ) -> None:
+        sizes = {"num_players": num_players, "num_chains": num_chains}
+        _check_settings(sizes | {"num_semivalues": num_semivalues}, alpha, interval)
+        self._shape = (num_semivalues, num_players)
+        self._alpha = alpha / num_players if simultaneous else alpha
+        self._method = interval
+        self._range = _ranges(observation_range, num_semivalues, interval)
+        self.stop, self.threshold = stop, threshold
+        self._least_rounds = least_rounds
+        self.indifference = _indifference(indifference, stop, num_players)
+
+        self.next_index = 0
+        """Complete sets merged; the index of the blocks that are merged next."""
+        self.done = False
+        """Whether the rule was met; whatever comes later is dropped."""
+        self.chains = [Moments.empty(self._shape)] * num_chains
+        """Per chain (S, n) moments of its rounds."""
+        self.total = Moments.empty(self._shape)
+        """(S, n) moments of all rounds, merged in the order of the chains."""
+        self.evaluated = np.zeros(num_players, dtype=np.int64)
+        self.imputed = self.sweeps = self.insertions = 0
+        self.seconds = 0.0
+        self._variation = np.zeros(self._shape)  # squared misses of block means by earlier ones
+        self._block_means = np.zeros(self._shape)  # their sum
+        self._waiting: dict[tuple[int, int], Block] = {}
+        self._kept: list[Progress] = []  # rows of the trace but perhaps the last
+        self._last: Progress | None = None
+
+    def add(self, block: Block) -> list[Progress]:
+        """Take a block; merge and check what sets it completes.
+
+        Args:
+            block: of any chain, at any time; dropped if it was here before or the end is reached.
+        Returns:
+            One row a check, in order; empty while no set is complete.
+        Raises:
+            ValueError: for a chain that is not one, shapes that do not fit, no rounds, or numbers
+                that are not finite.
+        """
+        check_block(block, len(self.chains), self._shape)
+        if self.done or block.index < self.next_index:
+            return []
+        self._waiting.setdefault((block.index, block.chain), block)
+        checks: list[Progress] = []
+        while not self.done and self._is_complete(self.next_index):
+            self._merge_set()
+            checks.append(self._check())
+        if self.done:
+            self._waiting.clear()
+        return checks
+
+    @property
+    def buffered(self) -> int:
+        """Blocks that wait for their set."""
+        return len(self._waiting)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds merged, summed over chains."""
+        return self.total.count
+
+    @property
+    def trace(self) -> list[Progress]:
+        """The checks, thinned: one whenever rounds have grown by 5 %, and the last."""
+        if self._last is None or (self._kept and self._kept[-1].sets == self._last.sets):
+            return list(self._kept)
+        return [*self._kept, self._last]
+
+    @property
+    def value(self) -> NDArray[np.float64]:
+        """(S, n) the estimates, in units of the utility."""
+        return self.total.mean
+
+    @property
+    def stderr(self) -> NDArray[np.float64]:
+        """(S, n) their standard errors over rounds; inf for fewer than two rounds."""
+        return self.total.stderr
+
+    @property
+    def half_width(self) -> NDArray[np.float64]:
+        """(S, n) half widths of the intervals."""
+        if self._method == "asymptotic" and self.rounds < self._least_rounds:
+            return np.full(self._shape, np.inf)
+        return self._spread
+
+    @property
+    def _spread(self) -> NDArray[np.float64]:
+        """(S, n) half widths, whether to be believed yet or not."""
+        if self._method == "asymptotic":
+            return asymptotic_half_width(self.total, self._alpha)
+        return bernstein_half_width(self._num_blocks, self._variation, self._range, self._alpha)
+
+    def interval(self, semivalue: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lower and upper bounds (n,) of a semivalue, valid whenever one looks."""
+        centre, half = self._centre[semivalue], self.half_width[semivalue]
+        return centre - half, centre + half
+
+    def decisions(self, semivalue: int = 0) -> NDArray[np.str_]:
+        """(n,) "keep", "drop" or "undecided".
+
+        An interval above or below the threshold decides; one narrower than the indifference lets
+        the estimate decide, which drops at the threshold itself; others leave it open.
+        """
+        low, high = self.interval(semivalue)
+        narrow = self.half_width[semivalue] < self.indifference
+        above = self.value[semivalue] > self.threshold
+        cases = [low > self.threshold, high < self.threshold, narrow & above, narrow]
+        return np.select(cases, ["keep", "drop", "keep", "drop"], "undecided")
+
+    @property
+    def main(self) -> Moments:
+        """(n,) moments of the semivalue that decides."""
+        return Moments(self.total.count, self.total.mean[0], self.total.m2[0])
+
+    @property
+    def r_hat(self) -> NDArray[np.float64]:
+        """(n,) Gelman-Rubin's of the main semivalue over chains; NaN while unknown."""
+        return gelman_rubin(self.chains)[0]
+
+    @property
+    def rounds_left(self) -> float | None:
+        """Rough number of rounds until the rule is met, for displays; None while unknown."""
+        if self._last is None:
+            return None
+        enough = np.maximum(np.abs(self._centre[0] - self.threshold), self.indifference)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shortfall = np.nan_to_num(self._spread[0] / enough, nan=np.inf, posinf=np.inf)
+        return estimate_rounds(self._last, self.stop, shortfall)
+
+    def state(self) -> dict[str, Any]:
+        """All that goes into a checkpoint: arrays, numbers, and the trace as rows of numbers.
+
+        Blocks that wait are not in it; they are computed again.
+        """
+        return {
+            "count": np.array([chain.count for chain in self.chains], dtype=np.int64),  # (C,)
+            "mean": np.stack([chain.mean for chain in self.chains]),  # (C, S, n)
+            "m2": np.stack([chain.m2 for chain in self.chains]),  # (C, S, n)
+            "evaluated": self.evaluated.copy(),
+            "imputed": self.imputed,
+            "sweeps": self.sweeps,
+            "insertions": self.insertions,
+            "seconds": self.seconds,
+            "variation": self._variation.copy(),
+            "block_mean_sum": self._block_means.copy(),
+            "next_index": self.next_index,
+            "trace": [asdict(row) for row in self._kept],
+        }
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any], **settings: Any) -> "Aggregator":
+        """Go on from a `state` as if never interrupted.
+
+        The last set is judged again, so another rule may be given: a tighter one goes on where the
+        earlier one stopped.
+
+        Args:
+            state: from `state`.
+            settings: the keywords of a new one, `alpha` to `stop`; they are not part of the state.
+        """
+        num_chains, num_semivalues, num_players = np.shape(state["mean"])
+        self = cls(num_players, num_chains, num_semivalues, **settings)
+        mean, m2 = (np.array(state[name], dtype=np.float64) for name in ("mean", "m2"))
+        self.chains = [
+            Moments(int(count), mean[c], m2[c]) for c, count in enumerate(state["count"])
+        ]
+        self.total = reduce(merge, self.chains)
+        self.evaluated = np.array(state["evaluated"], dtype=np.int64)
+        self.imputed, self.sweeps = int(state["imputed"]), int(state["sweeps"])
+        self.insertions, self.seconds = int(state["insertions"]), float(state["seconds"])
+        self._variation = np.array(state["variation"], dtype=np.float64)
+        self._block_means = np.array(state["block_mean_sum"], dtype=np.float64)
+        self.next_index = int(state["next_index"])
+        self._kept = [Progress(**row) for row in state["trace"]]
+        if self.next_index > 0:
+            self._last = self._progress()
+            self.done = self.stop.met(self._last)
+        return self
+
+    @property
+    def _num_blocks(self) -> int:
+        return self.next_index * len(self.chains)
+
+    @property
+    def _centre(self) -> NDArray[np.float64]:
+        """(S, n) middles of the intervals; Bernstein's counts blocks alike, whatever their size."""
+        if self._method == "asymptotic" or self._num_blocks == 0:
+            return self.total.mean
+        return self._block_means / self._num_blocks
+
+    def _is_complete(self, index: int) -> bool:
+        return all((index, chain) in self._waiting for chain in range(len(self.chains)))
+
+    def _merge_set(self) -> None:
+        for chain in range(len(self.chains)):
+            block = self._waiting.pop((self.next_index, chain))
+            self.chains[chain] = merge(self.chains[chain], block.moments)
+            self.evaluated = self.evaluated + block.evaluated
+            self.imputed += block.imputed
+            self.sweeps += block.sweeps
+            self.insertions += block.insertions
+            self.seconds += block.seconds
+            # The guess at a block is the mean of those before it, at the first one zero.
+            earlier = self._num_blocks + chain
+            guess = self._block_means / max(earlier, 1)
+            self._variation = self._variation + (block.moments.mean - guess) ** 2
+            self._block_means = self._block_means + block.moments.mean
+        self.total = reduce(merge, self.chains)
+        self.next_index += 1
+
+    def _check(self) -> Progress:
+        self._last = self._progress()
+        self.done = self.stop.met(self._last)
+        # 5 % in whole numbers, so that no rounding decides.
+        if not self._kept or 20 * self._last.rounds >= 21 * self._kept[-1].rounds:
+            self._kept.append(self._last)
+        return self._last
+
+    def _progress(self) -> Progress:
+        low, high = self.interval()
+        narrow = self.half_width[0] < self.indifference
+        settled = (low > self.threshold) | (high < self.threshold) | narrow
+        return Progress(
+            rounds=self.rounds,
+            sets=self.next_index,
+            settled=float(settled.mean()),
+            largest_stderr=float(self.stderr[0].max()),
+            rank_correlation=_agreement(self.chains),
+            r_hat=float(self.r_hat.max()),
+            num_players=self._shape[1],
+        )
+
+
+def _agreement(chains: Sequence[Moments]) -> float:
+    """Rank correlation of the main semivalue's means over even and over odd chains."""
+    if len(chains) < 2:
+        return float("nan")
+    even, odd = (reduce(merge, chains[half::2]) for half in (0, 1))
+    return rank_correlation(even.mean[0], odd.mean[0])
+
+
+def _check_settings(sizes: Mapping[str, int], alpha: float, interval: str) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must be in (0, 1), got {alpha}")
+    if interval not in ("asymptotic", "bernstein"):
+        raise ValueError(f"interval must be asymptotic or bernstein, got {interval!r}")
+
+
+def _ranges(
+    observation_range: float | Sequence[float], num_semivalues: int, interval: str
+) -> NDArray[np.float64]:
+    """(S, 1) widths."""
+    ranges = np.atleast_1d(np.asarray(observation_range, dtype=np.float64))
+    if ranges.shape not in ((1,), (num_semivalues,)) or not (ranges > 0).all():
+        raise ValueError(
+            f"observation_range must be one number above 0, or {num_semivalues}, "
+            f"got {observation_range}"
+        )
+    if interval == "bernstein" and not np.isfinite(ranges[0]):
+        raise ValueError(
+            f"observation_range must be finite for bernstein intervals, got {ranges[0]}; "
+            "bound the marginals, or use asymptotic intervals"
+        )
+    return np.broadcast_to(ranges, (num_semivalues,))[:, np.newaxis]
+
+
+def _indifference(given: float | None, stop: StopRule, num_players: int) -> float:
+    asked = indifference_of(stop)
+    if given is None:
+        return DEFAULT_INDIFFERENCE / num_players if asked is None else asked
+    if not given >= 0:
+        raise ValueError(f"indifference must be at least 0, got {given}")
+    if asked is not None and asked != given:
+        raise ValueError(f"indifference must be the one in the stopping rule, {asked}, got {given}")
+    return given

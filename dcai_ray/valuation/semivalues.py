@@ -1,0 +1,75 @@
+"""Semivalues: how a marginal counts by the size of the coalition it joins.
+
+    value_i = sum over t of p(t) e_i(t),      e_i(t) the mean of v(S + i) - v(S) over |S| = t
+
+with p(t) >= 0, in sum 1 over t = 0..n-1:
+
+    Shapley         1 / n
+    Beta(a, b)      C(n-1, t) B(t + b, n-1-t + a) / B(a, b)     Kwon & Zou 2022, their order of a, b
+    Banzhaf         C(n-1, t) / 2^(n-1)                         Wang & Jia 2023
+    leave-one-out   1 at t = n - 1
+"""
+
+from itertools import combinations
+from math import comb
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import betabinom, binom
+
+from dcai_ray.valuation.utilities import Utility
+
+Semivalue = Literal["shapley", "banzhaf", "beta", "leave-one-out"]
+
+
+def size_weights(
+    semivalue: str, num_players: int, beta: tuple[float, float] = (4.0, 1.0)
+) -> NDArray[np.float64]:
+    """p(0)..p(n-1): the probability that the coalition holds so many others.
+
+    Args:
+        semivalue: shapley, banzhaf, beta or leave-one-out.
+        num_players: n.
+        beta: (a, b) of Beta Shapley; larger a weighs small coalitions more.
+    Returns:
+        (n,) float64 that sums to 1.
+    Raises:
+        ValueError: for an unknown semivalue.
+    """
+    others = np.arange(num_players)
+    match semivalue:
+        case "shapley":
+            return np.full(num_players, 1 / num_players)
+        case "banzhaf":
+            return binom.pmf(others, num_players - 1, 0.5)
+        case "beta":
+            return betabinom.pmf(others, num_players - 1, beta[1], beta[0])
+        case "leave-one-out":
+            return (others == num_players - 1).astype(np.float64)
+    raise ValueError(
+        f"semivalue must be shapley, banzhaf, beta or leave-one-out, got {semivalue!r}"
+    )
+
+
+def by_enumeration(utility: Utility, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) values by the definition, over all 2^n coalitions: the truth of small games.
+
+    Args:
+        utility: its `score` is called 2^n times.
+        weights: (n,) p(t), as `size_weights` gives them.
+    """
+    n = utility.num_players
+    v = {
+        coalition: utility.score(np.array(coalition, dtype=np.intp))
+        for size in range(n + 1)
+        for coalition in combinations(range(n), size)
+    }
+    values = np.zeros(n)
+    for coalition, score in v.items():
+        if len(coalition) == n:
+            continue
+        weight = weights[len(coalition)] / comb(n - 1, len(coalition))
+        for i in set(range(n)).difference(coalition):
+            values[i] += weight * (v[tuple(sorted((*coalition, i)))] - score)
+    return values

@@ -1,0 +1,109 @@
+"""The accuracy of K nearest neighbours: the utility of a majority vote.
+
+Take one validation point with label y, and let N(S) be the min(K, |S|) points of the coalition S
+nearest to it; equally near ones rank by training index. Then
+
+    v(S) = 1 if y has the most votes in N(S), else 0
+
+where of classes with equally many votes the smallest counts as having the most; v(empty) is a
+constant. The utility of a validation set is the mean over its points: the accuracy of
+scikit-learn's KNeighborsClassifier, bit for bit where no distances tie.
+"""
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dcai_ray.valuation.knn_shapley import Metric
+from dcai_ray.valuation.utilities import Orders
+from dcai_ray.valuation.utilities.knn import neighbour_table
+
+
+class KnnAccuracy:
+    """The accuracy of the majority vote of the K nearest.
+
+    Args:
+        few: what counts while |S| < K: the vote of those present, or v(empty) until there are K
+            ("default", pyDVL's: scikit-learn raises, the scorer's default value is taken).
+        empty: v(empty), an accuracy; None: of the class most common among the validation points.
+    The other arguments and what is raised: as in `Knn`.
+    """
+
+    def __init__(
+        self,
+        x_train: NDArray[np.floating],
+        y_train: NDArray[np.integer],
+        x_val: NDArray[np.floating],
+        y_val: NDArray[np.integer],
+        *,
+        k: int = 10,
+        metric: Metric = "cosine",
+        few: Literal["vote", "default"] = "vote",
+        empty: float | None = None,
+        num_parts: int = 4,
+        max_part_bytes: int = 256 * 2**20,
+    ) -> None:
+        if few not in ("vote", "default"):
+            raise ValueError(f"few must be vote or default, got {few!r}")
+        if empty is not None and not 0 <= empty <= 1:
+            raise ValueError(f"empty must be an accuracy between 0 and 1, got {empty}")
+        self._table = neighbour_table(
+            x_train, y_train, x_val, y_val, k, metric, num_parts, max_part_bytes
+        )
+        if empty is None:
+            empty = np.bincount(self._table.y_val).max() / len(y_val)
+        self._empty = float(empty)
+        self._quorum = 1 if few == "vote" else k
+
+    @property
+    def num_players(self) -> int:
+        """n, the training points."""
+        return self._table.num_players
+
+    @property
+    def parts(self) -> Sequence["KnnAccuracy"]:
+        """Groups of neighbouring validation points; their tables are views of this one's."""
+        parts = [copy(self) for _ in range(self._table.num_parts)]
+        for part, table in zip(parts, self._table.parts, strict=True):
+            part._table = table
+        return parts
+
+    @property
+    def marginal_range(self) -> float:
+        """Bound on |v(S + i) - v(S)|: every validation point may change sides."""
+        return float(self._table.mean(len(self._table.y_val)))
+
+    @property
+    def position_costs(self) -> NDArray[np.float64]:
+        """(n,) cost of a marginal by the size of the coalition, in about microseconds."""
+        return self._table.position_costs
+
+    def score(self, coalition: NDArray[np.intp]) -> float:
+        """v(S) by its definition, from the ranks of the coalition."""
+        if len(coalition) < self._quorum:
+            return self._score_of_none
+        votes = self._table.votes(coalition)  # (m, min(K, |S|))
+        most_voted = np.zeros(len(votes), dtype=np.int64)  # of equally many votes, the smallest
+        most = np.zeros(len(votes), dtype=np.int64)
+        for label in np.unique(votes):
+            count = np.count_nonzero(votes == label, axis=1)
+            most_voted[count > most] = label
+            np.maximum(most, count, out=most)
+        return float(self._table.mean(np.count_nonzero(most_voted == self._table.y_val)))
+
+    def sweep(self, orders: Orders) -> NDArray[np.float64]:
+        """(t,) marginals, in the order of `orders.players`."""
+        changes = self._table.changes(orders, majority=True, quorum=self._quorum)
+        marginals = self._table.mean(changes)
+        # The walk starts from no point being right, the order from v(empty): it ends at the quorum.
+        voted = np.diff(orders.offsets) >= self._quorum
+        marginals[orders.offsets[:-1][voted] + self._quorum - 1] -= self._score_of_none
+        return marginals
+
+    @property
+    def _score_of_none(self) -> float:
+        """v(empty); the same for each validation point, so that parts have it as their mean."""
+        return float(self._table.mean(len(self._table.y_val))) * self._empty

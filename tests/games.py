@@ -1,0 +1,73 @@
+"""Games with known values, as utilities; `sweep` is differences of `score`, one order at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class Game:
+    """A utility from a function of a set of players."""
+
+    num_players: int
+    v: Callable[[frozenset[int]], float]
+    calls: list[int] = field(default_factory=list)
+
+    @property
+    def parts(self):
+        return (self,)
+
+    def score(self, coalition):
+        return self.v(frozenset(np.asarray(coalition).tolist()))
+
+    def sweep(self, orders):
+        self.calls.append(len(orders.players))
+        marginals = np.empty(len(orders.players))
+        for start, end in zip(orders.offsets, orders.offsets[1:], strict=False):
+            before = self.score([])
+            for t in range(start, end):
+                after = self.score(orders.players[start : t + 1])
+                marginals[t] = after - before
+                before = after
+        return marginals
+
+
+def additive(worth):
+    """Each player brings its worth, whoever is there: that is its value under any semivalue."""
+    return Game(len(worth), lambda s: float(sum(worth[i] for i in s)))
+
+
+def unanimity(num_players, carrier):
+    """1 if all of the carrier are there: its members share it equally (Shapley 1953)."""
+    carrier = frozenset(carrier)
+    return Game(num_players, lambda s: float(carrier <= s))
+
+
+def majority(num_players):
+    """1 if more than half are there: all are alike."""
+    return Game(num_players, lambda s: float(2 * len(s) > num_players))
+
+
+def airport(costs):
+    """The longest runway that is needed: every stretch is shared by those who need it
+    (Littlechild & Owen 1973)."""
+    return Game(len(costs), lambda s: float(max((costs[i] for i in s), default=0)))
+
+
+def airport_values(costs):
+    order = np.argsort(costs)
+    steps = np.diff(np.concatenate([[0], np.asarray(costs, dtype=float)[order]]))
+    values = np.empty(len(costs))
+    values[order] = np.cumsum(steps / np.arange(len(costs), 0, -1))
+    return values
+
+
+def glove(left, right):
+    """Pairs of gloves: min of the left and right hands that are there."""
+
+    def v(s):
+        here = sum(i < left for i in s)
+        return float(min(here, len(s) - here))
+
+    return Game(left + right, v)
