@@ -25,9 +25,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Values": "dcai_ray.estimates",
     "knn_shapley": "dcai_ray.valuation",
     "read_features": "dcai_ray.run_directory",
     "read_values": "dcai_ray.run_directory",
+    "shapley_values": "dcai_ray.estimates",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -202,7 +202,7 @@ def _finish(directory: RunDirectory) -> None:
 def _sections(config: Config, *names: str) -> dict[str, Any]:
     """Plain settings by section; those of sampling only where there is any."""
     everything = plain(config)
-    if config.value.method == "exact":
+    if config.value.method == "exact" and not config.sample.check:
         del everything["sample"]
     return {name: everything[name] for name in names if name in everything}
 

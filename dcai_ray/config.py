@@ -223,6 +223,8 @@ class SampleConfig:
     set's. Saves refits; the values are biased then, and the share of imputed marginals is told."""
     every: int = 1
     """scikit-learn utilities: refit at every so many images of an order, which share the gain."""
+    check: str = ""
+    """With value.method exact: also sample this utility, for comparison in the report."""
     seed: int = 0
     """Of all randomness."""
     confidence: float = 0.95

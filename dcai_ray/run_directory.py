@@ -69,6 +69,11 @@ class RunDirectory:
         """How sampling went, a check a row."""
         return self.location / "values/trace.parquet"
 
+    @property
+    def check(self) -> Location:
+        """Values of another utility, sampled for comparison."""
+        return self.location / "check/values.parquet"
+
     def other_values(self, semivalue: str) -> Location:
         """The values of another semivalue from the same sweeps."""
         return self.location / f"values/values-{semivalue}.parquet"

@@ -1,5 +1,6 @@
 """Settings to a sampling: which utility, which orders, when it is enough, what it will take."""
 
+import math
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.config import Config, SampleConfig, ValueConfig
-from dcai_ray.valuation import stopping
+from dcai_ray.valuation import estimation, stopping
 from dcai_ray.valuation.convergence import Aggregator
-from dcai_ray.valuation.estimation import new_plan, observation_ranges
-from dcai_ray.valuation.samplers import Choice
 from dcai_ray.valuation.stopping import StopRule
 from dcai_ray.valuation.sweeps import Plan
 from dcai_ray.valuation.utilities import Utility
@@ -29,76 +28,107 @@ Points = tuple[NDArray[np.floating], NDArray[np.integer]]  # features (k, d) and
 _REFIT_OPTIONS = ("score", "empty")  # of the utility; all others go to the classifier
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """What is to be sampled, and what the pilot found."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Design:
+    """How it is sampled: what was asked for, and what a pilot chose; kept in checkpoints."""
 
-    plan: Plan
-    choice: Choice | None
-    semivalues: tuple[str, ...]
-    """The first decides."""
-    num_chains: int
-    settings: Mapping[str, Any]
-    """Of the aggregator."""
-
-    def aggregator(self, state: Mapping[str, Any] | None = None) -> Aggregator:
-        """A new aggregator, or one that goes on from a checkpoint."""
-        if state is not None:
-            return Aggregator.restore(state, **self.settings)
-        n = self.plan.utility.num_players
-        return Aggregator(n, self.num_chains, len(self.semivalues), **self.settings)
-
-    @property
-    def shared_bytes(self) -> int:
-        """Memory of the utility and its plan, which the actors of a machine share."""
-        buffers: list[pickle.PickleBuffer] = []
-        rest = pickle.dumps(self.plan, protocol=5, buffer_callback=buffers.append)
-        return len(rest) + sum(buffer.raw().nbytes for buffer in buffers)
+    name: str
+    """Of the rounds, in words."""
+    base: int | None
+    levels: int | None
+    gain: float | None
+    """Predicted work of full orders over that of the rounds chosen; None where none were."""
+    rounds_per_block: int
+    least_rounds: int
+    observation_ranges: tuple[float, ...]
+    """Of a round, one a semivalue."""
 
 
-def new_sampling(
-    train: Points, clean: Points, config: Config, *, threshold: float = 0.0
-) -> Sampling:
-    """The sampling that the settings ask for.
+def new_plan(utility: Utility, config: Config, known: Design | None = None) -> tuple[Plan, Design]:
+    """The blocks that the settings ask for; a pilot fills in what they leave open.
 
     Args:
-        train: features (n, d) and labels.
-        clean: of shapley_val.
+        utility: to be sampled.
         config: its sections value and sample.
-        threshold: the value that parts harm from good.
-    Raises:
-        ValueError: for a utility that is unknown or refuses its options.
+        known: the design of the same sampling, where it goes on: no pilot is needed.
     """
-    value, sample = config.value, config.sample
-    utility = new_utility(train, clean, value, sample)
-    semivalues = tuple(dict.fromkeys((value.semivalue, *sample.semivalues)))
-    plan, choice = new_plan(
+    sample = config.sample
+    plan, choice = estimation.new_plan(
         utility,
         sampler=sample.sampler,
-        base=sample.base,
-        levels=sample.levels,
-        semivalues=semivalues,
-        beta=value.beta,
+        base=known.base if known else sample.base,
+        levels=known.levels if known else sample.levels,
+        semivalues=semivalues_of(config),
+        beta=config.value.beta,
         seed=sample.seed,
-        rounds_per_block=sample.rounds_per_block,
+        half_width=sample.indifference,
+        rounds_per_block=known.rounds_per_block if known else sample.rounds_per_block,
+        least_rounds=known.least_rounds if known else None,
     )
-    ranges = observation_ranges(plan)
-    if sample.interval == "bernstein" and not np.isfinite(ranges).all():
+    if known:
+        return plan, known
+    return plan, Design(
+        name=plan.rounds.name,
+        base=choice.base if choice else sample.base,
+        levels=choice.levels if choice else sample.levels,
+        gain=choice.gain if choice else None,
+        rounds_per_block=plan.rounds_per_block,
+        least_rounds=plan.least_rounds,
+        observation_ranges=tuple(estimation.observation_ranges(plan)),
+    )
+
+
+def new_aggregator(
+    num_players: int,
+    config: Config,
+    design: Design,
+    *,
+    threshold: float = 0.0,
+    state: Mapping[str, Any] | None = None,
+) -> Aggregator:
+    """The aggregator of the settings, new or gone on from a checkpoint's state.
+
+    Args:
+        num_players: n.
+        config: its sections value and sample.
+        design: of the sampling.
+        threshold: the value that parts harm from good.
+        state: of an aggregator of the same sampling.
+    Raises:
+        ValueError: for Bernstein intervals of a utility whose range is not known.
+    """
+    sample, ranges = config.sample, design.observation_ranges
+    known = all(math.isfinite(width) for width in ranges)
+    if sample.interval == "bernstein" and not known:
         raise ValueError(
-            f"sample.interval bernstein needs marginals in a known range, which {value.utility} "
-            "does not have; use asymptotic"
+            "sample.interval bernstein needs marginals in a known range, which "
+            f"{config.value.utility} does not have; use asymptotic"
         )
-    settings = {
+    settings: dict[str, Any] = {
         "alpha": 1 - sample.confidence,
         "simultaneous": sample.simultaneous,
         "interval": sample.interval,
-        "observation_range": ranges if np.isfinite(ranges).all() else np.inf,
+        "observation_range": ranges if known else math.inf,
         "indifference": sample.indifference,
         "threshold": threshold,
-        "least_rounds": plan.least_rounds,
+        "least_rounds": design.least_rounds,
         "stop": stop_rule(sample),
     }
-    return Sampling(plan, choice, semivalues, sample.chains, settings)
+    if state is not None:
+        return Aggregator.restore(state, **settings)
+    return Aggregator(num_players, sample.chains, len(semivalues_of(config)), **settings)
+
+
+def semivalues_of(config: Config) -> tuple[str, ...]:
+    """What is estimated from the same sweeps; the first decides."""
+    return tuple(dict.fromkeys((config.value.semivalue, *config.sample.semivalues)))
+
+
+def plan_bytes(plan: Plan) -> int:
+    """Memory of a plan with its utility, which the actors of a machine share."""
+    buffers: list[pickle.PickleBuffer] = []
+    rest = pickle.dumps(plan, protocol=5, buffer_callback=buffers.append)
+    return len(rest) + sum(buffer.raw().nbytes for buffer in buffers)
 
 
 def new_utility(train: Points, clean: Points, value: ValueConfig, sample: SampleConfig) -> Utility:

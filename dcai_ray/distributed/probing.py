@@ -8,8 +8,8 @@ import pyarrow as pa
 from dcai_ray import cleaning, tables
 from dcai_ray.config import Config, plain
 from dcai_ray.distributed import tasks
+from dcai_ray.distributed.points import read_points
 from dcai_ray.distributed.pool import run_tasks
-from dcai_ray.distributed.valuing import read_points
 from dcai_ray.evaluation import PROBES
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.tables import fingerprint

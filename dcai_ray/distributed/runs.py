@@ -4,8 +4,9 @@ from dcai_ray.config import Config
 from dcai_ray.distributed.extraction import extract_features
 from dcai_ray.distributed.probing import score_probes
 from dcai_ray.distributed.reading import read_images
+from dcai_ray.distributed.sampled import check_values, compute_sampled_values, estimate_sampling
 from dcai_ray.distributed.training import retrain_networks, train_baseline
-from dcai_ray.distributed.valuing import compute_values, estimate_sampling
+from dcai_ray.distributed.valuing import compute_values
 from dcai_ray.findings import read_findings
 from dcai_ray.images import Listing
 from dcai_ray.run_directory import RunDirectory
@@ -20,7 +21,7 @@ def run_pipeline(
     if networks:
         train_baseline(run, images, config)
     extract_features(run, images, config)
-    compute_values(run, config)
+    run_valuation(run, config)
     truth = read_findings(run).truth
     score_probes(run, config, truth)
     if networks:
@@ -31,7 +32,7 @@ def run_audit(run: RunDirectory, data: Location, listing: Listing, config: Confi
     """Features and values of a plain folder; nothing is trained."""
     images = read_images(run, data, listing, config)
     extract_features(run, images, config)
-    compute_values(run, config)
+    run_valuation(run, config)
 
 
 def run_baseline(run: RunDirectory, data: Location, listing: Listing, config: Config) -> None:
@@ -45,8 +46,13 @@ def run_extraction(run: RunDirectory, data: Location, listing: Listing, config: 
 
 
 def run_valuation(run: RunDirectory, config: Config) -> None:
-    """Step 2b."""
+    """Step 2b, by the method of the settings."""
+    if config.value.method == "sample":
+        compute_sampled_values(run, config)
+        return
     compute_values(run, config)
+    if config.sample.check:
+        check_values(run, config)
 
 
 def estimate_valuation(run: RunDirectory, config: Config) -> list[str]:

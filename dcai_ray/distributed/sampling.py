@@ -1,101 +1,138 @@
-"""Step 2b by sampling, with its files: checkpoints, the values so far, the trace.
+"""Sampling with its files: checkpoints, the trace, the record; whatever ends it, it goes on.
 
-The aggregator's state goes to values/checkpoint/ every few seconds and at the end; a rerun goes on
-from the newest and ends with the bits of an undisturbed run. A tighter stop goes on from there too;
-a looser one finds its work done.
+The aggregator's state goes to `checkpoint/` every few seconds and at the end; a rerun goes on from
+the newest and ends with the bits of an undisturbed run. A tighter stop goes on from there too; a
+looser one finds its work done.
 """
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from dcai_ray import progress, tables
 from dcai_ray.config import STOPPING, Config, plain
 from dcai_ray.distributed import cluster
 from dcai_ray.distributed.chains import stream_chains
+from dcai_ray.distributed.checkpoints import read_checkpoint, write_checkpoint
 from dcai_ray.distributed.streaming import Pool
 from dcai_ray.run_directory import RunDirectory
-from dcai_ray.sampling import Sampling
-from dcai_ray.storage import Location
+from dcai_ray.sampling import Design, new_aggregator, new_plan, plan_bytes
 from dcai_ray.tables import fingerprint
 from dcai_ray.valuation.convergence import Aggregator
+from dcai_ray.valuation.sweeps import run_block
+from dcai_ray.valuation.utilities import Utility
 
-_KEPT_CHECKPOINTS = 2
-_NUMBERS = ("imputed", "sweeps", "insertions", "next_index")
+_ESTIMATED_ROUNDS = 64  # computed before an estimate is made
 
 
 def sampled_from(config: Config, source: str) -> str:
-    """A fingerprint of all that decides the blocks; when to stop is not among it."""
-    sample = plain(config.sample)
-    for name in STOPPING:
+    """A fingerprint of all that decides the blocks; when to stop is not among it.
+
+    Args:
+        config: its sections value and sample.
+        source: fingerprint of the features.
+    """
+    sample, value = plain(config.sample), plain(config.value)
+    for name in (*STOPPING, "check"):
         del sample[name]
-    value = plain(config.value)
     for name in ("rule", "drop_share", "per_class", "second_opinion_up_to"):
         del value[name]
     return fingerprint("sampled", value, sample, source)
 
 
-def sample_values(
-    run: RunDirectory,
-    sampling: Sampling,
-    config: Config,
-    made_from: str,
-    *,
-    so_far: Callable[[Aggregator], None],
-    into: str = "values",
-) -> Aggregator:
-    """Sample until the stop rule is met, from the newest checkpoint on.
+class Session:
+    """One sampling: the aggregator, the clock, the files; new, or gone on from a checkpoint.
 
     Args:
-        run: its folder `<into>/` holds the checkpoint and the trace.
-        sampling: what to sample.
-        config: its sections sample and resources.
+        run: the folder `<into>/` in it holds the checkpoint and the trace.
+        num_players: n.
+        config: its sections value, sample and resources.
         made_from: fingerprint of all that decides the blocks.
-        so_far: called at each checkpoint, to write what is known of the values.
+        threshold: the value that parts harm from good.
         into: folder below the run's.
     Raises:
-        ValueError: the utility fails, or the checkpoint belongs to other settings.
-        ChildProcessError: workers die again and again.
+        ValueError: the checkpoint belongs to other settings.
     """
-    session = _Session(run, sampling, config, made_from, so_far, into)
-    if not session.finished:
-        session.sample()
-    return session.aggregator
-
-
-class _Session:
-    """A sampling that is going on: the aggregator, the clock, the files."""
 
     def __init__(
         self,
         run: RunDirectory,
-        sampling: Sampling,
+        num_players: int,
         config: Config,
         made_from: str,
-        so_far: Callable[[Aggregator], None],
-        into: str,
+        *,
+        threshold: float = 0.0,
+        into: str = "values",
     ) -> None:
-        self._run, self._sampling, self._config = run, sampling, config
-        self._made_from, self._so_far, self._into = made_from, so_far, into
-        self._folder = run.location / into / "checkpoint"
-        state, notes = read_checkpoint(self._folder, made_from)
-        self.aggregator = sampling.aggregator(state)
+        self._run, self._config, self._made_from = run, config, made_from
+        self._num_players, self._threshold = num_players, threshold
+        self._into = into
+        self._folder = run.location / into
+        state, notes = read_checkpoint(self._folder / "checkpoint", made_from)
+        self._design = Design(**notes["design"]) if notes else None
+        self._aggregator = None if self._design is None else self._new_aggregator(state)
         self._before_s = float(notes.get("seconds", 0.0))
-        self._deaths_before = int(notes.get("deaths", 0))
-        self._deaths = 0
-        self._seconds_at: dict[int, float] = {int(k): v for k, v in notes.get("at", {}).items()}
-        self._start = time.monotonic()
-        self._saved = time.monotonic()
-        self._sets_seen = self.aggregator.next_index
+        self._deaths_before, self._deaths = int(notes.get("deaths", 0)), 0
+        self._seconds_at = {int(sets): s for sets, s in notes.get("seconds_at", {}).items()}
+        self._start = self._saved = time.monotonic()
+
+    @property
+    def aggregator(self) -> Aggregator:
+        """What is known; after `sample`, or where the session is finished."""
+        assert self._aggregator is not None, "nothing was sampled yet"
+        return self._aggregator
 
     @property
     def finished(self) -> bool:
-        return self.aggregator.done or self._is_time_up()
+        """Whether the stop rule is met by what is there."""
+        return self._aggregator is not None and (self._aggregator.done or self._is_time_up())
+
+    def sample(self, utility: Utility, so_far: Callable[[Aggregator], None]) -> None:
+        """Go on until the stop rule is met.
+
+        Args:
+            utility: that of the settings.
+            so_far: called at each checkpoint, to write what is known of the values.
+        Raises:
+            ValueError: the utility fails; what is complete is saved.
+            ChildProcessError: workers die again and again; what is complete is saved.
+        """
+        plan, self._design = new_plan(utility, self._config, self._design)
+        if self._aggregator is None:
+            self._aggregator = self._new_aggregator(None)
+            if self._design.gain is not None:
+                progress.say(f"pilot: {self._design.name} {_gain(self._design)}")
+        else:
+            progress.say(f"sampling goes on after {self._aggregator.rounds:,} rounds")
+        aggregator, seen = self._aggregator, self._aggregator.next_index
+        try:
+            with progress.live(f"sampling {self._config.value.utility}") as show:
+
+                def after(pool: Pool) -> bool:
+                    nonlocal seen
+                    self._deaths = pool.deaths
+                    if aggregator.next_index > seen:
+                        seen = aggregator.next_index
+                        self._seconds_at[seen] = round(self._seconds, 2)
+                        if time.monotonic() - self._saved > self._config.resources.checkpoint_s:
+                            self._save(so_far, workers=pool.num_up)
+                    show(self._line(pool))
+                    return self._is_time_up()
+
+                stream_chains(plan, aggregator, self._config.resources, after)
+        finally:
+            # Ctrl-C, a failing utility or a lost cluster lose nothing that is complete.
+            if aggregator.next_index:
+                self._save(so_far)
+
+    def _new_aggregator(self, state: dict[str, Any] | None) -> Aggregator:
+        assert self._design is not None
+        return new_aggregator(
+            self._num_players, self._config, self._design, threshold=self._threshold, state=state
+        )
 
     @property
     def _seconds(self) -> float:
@@ -106,43 +143,11 @@ class _Session:
         complete = self.aggregator.next_index > 0
         return "seconds" in sample.stop and complete and self._seconds >= sample.seconds
 
-    def sample(self) -> None:
-        if self.aggregator.next_index:
-            progress.say(f"sampling goes on after {self.aggregator.rounds} rounds")
-        elif self._sampling.choice is not None:
-            choice = self._sampling.choice
-            progress.say(
-                f"pilot: {self._sampling.plan.rounds.name}, {choice.gain:.1f} times less variance "
-                "x cost than full orders"
-            )
-        try:
-            with progress.live(f"sampling {self._config.value.utility}") as show:
-
-                def after(pool: Pool) -> bool:
-                    self._deaths = pool.deaths
-                    show(self._line(pool))
-                    self._keep_up(pool)
-                    return self._is_time_up()
-
-                stream_chains(self._sampling.plan, self.aggregator, self._config.resources, after)
-        finally:
-            # Ctrl-C, a failing utility or a lost cluster lose nothing that is complete.
-            if self.aggregator.next_index:
-                self._save()
-
-    def _keep_up(self, pool: Pool) -> None:
-        if self.aggregator.next_index > self._sets_seen:
-            self._sets_seen = self.aggregator.next_index
-            self._seconds_at[self._sets_seen] = round(self._seconds, 2)
-        late = time.monotonic() - self._saved > self._config.resources.checkpoint_s
-        if late and self.aggregator.next_index:
-            self._save(pool)
-
     def _line(self, pool: Pool) -> str:
-        if not self.aggregator.next_index:
+        aggregator = self.aggregator
+        if not aggregator.next_index:
             return f"first blocks on {pool.num_up} workers (+{pool.num_joining} starting)"
-        last = self.aggregator.trace[-1]
-        left = self._seconds_left()
+        last, left = aggregator.trace[-1], self._seconds_left()
         return (
             f"{last.rounds:,} rounds, {100 * last.settled:.1f} % settled, largest stderr "
             f"{last.largest_stderr:.2g}, {pool.num_up} workers"
@@ -153,162 +158,89 @@ class _Session:
 
     def _seconds_left(self) -> float | None:
         """As if it went on at the present pace; None while unknown."""
-        rounds_left, done = self.aggregator.rounds_left, self.aggregator.rounds
-        if rounds_left is None or not done or not self._seconds:
-            return None
-        return rounds_left * self._seconds / done
+        left, done = self.aggregator.rounds_left, self.aggregator.rounds
+        return left * self._seconds / done if left is not None and done else None
 
-    def _save(self, pool: Pool | None = None) -> None:
-        """Checkpoint, trace, values so far, record; the checkpoint last removes older ones."""
+    def _save(self, so_far: Callable[[Aggregator], None], workers: int = 0) -> None:
+        """Values so far, trace and record, and the checkpoint last."""
         self._saved = time.monotonic()
-        aggregator, folder = self.aggregator, self._run.location / self._into
-        deaths = self._deaths_before + self._deaths
-        kept = {row.sets for row in aggregator.trace}
-        self._seconds_at = {k: v for k, v in self._seconds_at.items() if k in kept}
-        notes = {"seconds": round(self._seconds, 2), "deaths": deaths, "at": self._seconds_at}
-        write_checkpoint(self._folder, aggregator.state(), self._made_from, notes)
+        aggregator, design = self.aggregator, self._design
+        assert design is not None
+        last, left = aggregator.trace[-1], self._seconds_left()
+        shown = {row.sets for row in aggregator.trace}
+        self._seconds_at = {k: v for k, v in self._seconds_at.items() if k in shown}
+        kept = {
+            "seconds": round(self._seconds, 2),
+            "deaths": self._deaths_before + self._deaths,
+        }
+        so_far(aggregator)
         made_from = fingerprint(self._made_from, aggregator.next_index)
-        tables.write_table(folder / "trace.parquet", self._trace(), made_from)
-        self._so_far(aggregator)
-        left = self._seconds_left()
+        tables.write_table(self._folder / "trace.parquet", self._trace(), made_from)
         self._run.note(
             "sampling" if self._into == "values" else f"sampling_{self._into}",
             utility=self._config.value.utility,
-            sampler=self._sampling.plan.rounds.name,
+            sampler=design.name,
+            gain=design.gain,
             stop=aggregator.stop.describe(),
             done=aggregator.done or self._is_time_up(),
             rounds=aggregator.rounds,
+            chains=len(aggregator.chains),
             sweeps=aggregator.sweeps,
             insertions=aggregator.insertions,
             imputed=aggregator.imputed,
             sweep_seconds=round(aggregator.seconds, 2),
-            seconds=notes["seconds"],
+            **kept,
             seconds_left=None if left is None else round(left, 1),
-            settled=aggregator.trace[-1].settled,
-            largest_stderr=aggregator.trace[-1].largest_stderr,
-            workers=pool.num_up if pool else 0,
-            deaths=deaths,
-            rounds_per_block=self._sampling.plan.rounds_per_block,
-            pilot=None if self._sampling.choice is None else asdict(self._sampling.choice),
+            settled=last.settled,
+            largest_stderr=last.largest_stderr,
+            r_hat=last.r_hat if last.r_hat == last.r_hat else None,
+            workers=workers,
+            rounds_per_block=design.rounds_per_block,
+            least_rounds=design.least_rounds,
         )
+        notes = {**kept, "seconds_at": self._seconds_at, "design": asdict(design)}
+        state = aggregator.state()
+        write_checkpoint(self._folder / "checkpoint", state, self._made_from, notes)
 
     def _trace(self) -> pa.Table:
-        rows = [asdict(row) for row in self.aggregator.trace]
-        for row in rows:
-            row["seconds"] = self._seconds_at.get(row["sets"], float("nan"))
+        rows = [
+            {**asdict(row), "seconds": self._seconds_at.get(row.sets)}
+            for row in self.aggregator.trace
+        ]
         columns = {name: [row[name] for row in rows] for name in tables.TRACE.names}
         return pa.table(columns, schema=tables.TRACE)
 
 
-def write_checkpoint(
-    folder: Location, state: Mapping[str, Any], made_from: str, notes: Mapping[str, Any]
-) -> None:
-    """Write the aggregator's state as one file named after its sets; keep the last two."""
-    num_chains, num_semivalues, _ = np.shape(state["mean"])
-    columns: dict[str, Any] = {"evaluated": state["evaluated"]}
-    for s in range(num_semivalues):
-        columns[f"variation_{s}"] = state["variation"][s]
-        columns[f"block_mean_sum_{s}"] = state["block_mean_sum"][s]
-        for c in range(num_chains):
-            columns[f"mean_{s}_{c}"] = state["mean"][c, s]
-            columns[f"m2_{s}_{c}"] = state["m2"][c, s]
-    numbers = {
-        "count": [int(count) for count in state["count"]],
-        "num_semivalues": num_semivalues,
-        "seconds": state["seconds"],
-        "trace": state["trace"],
-        **{name: state[name] for name in _NUMBERS},
-    }
-    file = folder / f"set-{state['next_index']:08d}.parquet"
-    tables.write_table(
-        file, pa.table(columns), made_from, state=json.dumps(numbers), notes=json.dumps(notes)
-    )
-    for older in _checkpoints(folder)[:-_KEPT_CHECKPOINTS]:
-        (folder / older).delete()
-
-
-def read_checkpoint(
-    folder: Location, made_from: str
-) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The newest state that can be read, with its notes; None where there is none.
-
-    Raises:
-        ValueError: it belongs to other settings or features.
-    """
-    for name in reversed(_checkpoints(folder)):
-        try:
-            table = tables.read_table(folder / name)
-        except ValueError as error:
-            progress.say(f"warning: {error}; the one before it serves")
-            continue
-        if tables.made_from(folder / name) != made_from:
-            raise ValueError(
-                f"{folder / name}: sampled with other settings or features; use another --run, or "
-                "delete that folder"
-            )
-        return _state(table), json.loads(tables.note(table, "notes"))
-    return None, {}
-
-
-def _state(table: pa.Table) -> dict[str, Any]:
-    numbers = json.loads(tables.note(table, "state"))
-    num_semivalues, num_chains = numbers.pop("num_semivalues"), len(numbers["count"])
-    column = {name: table[name].to_numpy() for name in table.column_names}
-
-    def stacked(name: str) -> Any:
-        return np.array(
-            [[column[f"{name}_{s}_{c}"] for s in range(num_semivalues)] for c in range(num_chains)]
-        )
-
-    return {
-        **numbers,
-        "mean": stacked("mean"),
-        "m2": stacked("m2"),
-        "evaluated": column["evaluated"],
-        "variation": np.array([column[f"variation_{s}"] for s in range(num_semivalues)]),
-        "block_mean_sum": np.array([column[f"block_mean_sum_{s}"] for s in range(num_semivalues)]),
-    }
-
-
-def _checkpoints(folder: Location) -> Sequence[str]:
-    """Names, oldest first."""
-    if not folder.exists():
-        return []
-    return [name for name, _ in folder.walk() if name.endswith(".parquet")]
-
-
-def describe_estimate(sampling: Sampling, config: Config) -> list[str]:
-    """What the sampling will take, from one set of blocks computed here: lines for a person."""
-    from dcai_ray.valuation.sweeps import run_block
-
-    aggregator = sampling.aggregator()
+def estimate(utility: Utility, config: Config) -> list[str]:
+    """What a sampling will take, from a few rounds computed here: lines for a person."""
+    plan, design = new_plan(utility, config)
+    aggregator = new_aggregator(utility.num_players, config, design)
     start = time.perf_counter()
-    while not aggregator.done and aggregator.rounds < 64:
+    while not aggregator.done and aggregator.rounds < _ESTIMATED_ROUNDS:
         index = aggregator.next_index
-        for chain in range(sampling.num_chains):
-            aggregator.add(run_block(sampling.plan, chain, index))
-    took = time.perf_counter() - start
+        for chain in range(len(aggregator.chains)):
+            aggregator.add(run_block(plan, chain, index))
+    per_round = (time.perf_counter() - start) / aggregator.rounds
     cluster.connect(config.resources)
     workers = config.resources.num_workers or cluster.num_cpus()
-    per_round, left = took / aggregator.rounds, aggregator.rounds_left
+    left = aggregator.rounds_left
     lines = [
-        f"utility {config.value.utility}, {sampling.plan.rounds.name}, "
-        f"{sampling.plan.rounds_per_block} rounds a block, {sampling.num_chains} chains",
-        f"one round takes {1000 * per_round:.3g} ms on a core; stop: {aggregator.stop.describe()}",
+        f"{config.value.utility}: {design.name} {_gain(design)}",
+        f"{len(aggregator.chains)} chains, {design.rounds_per_block} rounds a block; a round takes "
+        f"{1000 * per_round:.3g} ms on one core",
+        f"until {aggregator.stop.describe()}: ",
+        f"memory: {plan_bytes(plan) / 2**20:,.0f} MB on each machine, shared by its workers",
     ]
-    if sampling.choice is not None:
-        lines.insert(
-            1,
-            f"pilot: {sampling.choice.gain:.1f} times less variance x cost than full orders",
-        )
     if left is None:
-        lines.append("how many rounds that takes cannot be told")
+        lines[2] += "how many rounds that takes cannot be told"
     else:
-        rounds = aggregator.rounds + left
-        lines.append(
-            f"about {rounds:,.0f} rounds: {per_round * rounds / workers:,.0f} s on {workers} cores"
-        )
-    lines.append(
-        f"memory: {sampling.shared_bytes / 2**20:,.0f} MB on each machine, shared by its workers"
-    )
+        rounds = max(aggregator.rounds + left, design.least_rounds)
+        seconds = per_round * rounds / workers
+        lines[2] += f"about {rounds:,.0f} rounds, {seconds:,.0f} s on {workers} cores"
     return lines
+
+
+def _gain(design: Design) -> str:
+    if design.gain is None:
+        return ""
+    return f"(by a pilot; full orders would take {design.gain:.1f} times the work)"

@@ -31,6 +31,7 @@ def new_plan(
     seed: int = 0,
     half_width: float | None = None,
     rounds_per_block: int | None = None,
+    least_rounds: int | None = None,
 ) -> tuple[Plan, samplers.Choice | None]:
     """A plan, and what the pilot found where one chose base and levels.
 
@@ -45,34 +46,35 @@ def new_plan(
         half_width: of the intervals that are wanted, for the pilot's choice; by default 0.1 / n.
         rounds_per_block: rounds that travel together; None: as many as make a block much longer
             than its way. Stopping is judged at blocks, so it has a part in the result.
+        least_rounds: before which intervals must not be believed; None: as the pilot says.
     Raises:
         ValueError: for a sampler or semivalue that is unknown, or numbers out of range.
     """
     n, choice = utility.num_players, None
-    pilot = samplers.run_pilot(utility, seed)
-    match sampler:
-        case "permutation" | "antithetic":
-            rounds = samplers.permutation(n, antithetic=sampler == "antithetic")
-        case "multilevel":
-            if base is None or levels is None:
-                choice = samplers.choose_multilevel(pilot, half_width or DEFAULT_INDIFFERENCE / n)
-                base, levels = choice.base, choice.levels
-            rounds = samplers.multilevel(n, base=base, levels=levels)
-        case _:
-            raise ValueError(
-                f"sampler must be multilevel, permutation or antithetic, got {sampler!r}"
-            )
     if not semivalues:
         raise ValueError("semivalues must name at least one")
     if rounds_per_block is not None and rounds_per_block < 1:
         raise ValueError(f"rounds_per_block must be at least 1, got {rounds_per_block}")
+    if sampler not in ("multilevel", "permutation", "antithetic"):
+        raise ValueError(f"sampler must be multilevel, permutation or antithetic, got {sampler!r}")
+    open_levels = sampler == "multilevel" and (base is None or levels is None)
+    pilot = samplers.run_pilot(utility, seed) if open_levels or least_rounds is None else None
+    if sampler == "multilevel":
+        if base is None or levels is None:
+            assert pilot is not None
+            choice = samplers.choose_multilevel(pilot, half_width or DEFAULT_INDIFFERENCE / n)
+            base, levels = choice.base, choice.levels
+        rounds = samplers.multilevel(n, base=base, levels=levels)
+    else:
+        rounds = samplers.permutation(n, antithetic=sampler == "antithetic")
+    cost = float(samplers.position_costs(utility)[rounds.positions].sum())
     plan = Plan(
         utility=utility,
         rounds=rounds,
         size_weights=[size_weights(name, n, beta) for name in semivalues],
         seed=seed,
-        rounds_per_block=rounds_per_block or block_rounds(pilot.cost(rounds)),
-        least_rounds=pilot.least_rounds(rounds),
+        rounds_per_block=rounds_per_block or block_rounds(cost),
+        least_rounds=least_rounds or (pilot.least_rounds(rounds) if pilot else 1),
     )
     return plan, choice
 
