@@ -132,7 +132,7 @@ def report(arguments: Sequence[str]) -> None:
 
 def status(arguments: Sequence[str]) -> None:
     """What is done and what is not."""
-    from dcai_ray.findings import sampling_lines
+    from dcai_ray.certainty import read_sampled
 
     chosen = parse(flags.OfRun, arguments, Config(), "status")
     directory = _existing(chosen.run)
@@ -141,9 +141,9 @@ def status(arguments: Sequence[str]) -> None:
         done = f"done in {steps[step]['seconds']:g} s" if step in steps else "not done"
         print(f"{step:<10}{done}")
     print(f"{'report':<10}{'done' if directory.report.exists() else 'not done'}")
-    sampling = directory.record().get("sampling")
-    if sampling:
-        print("\n".join(sampling_lines(sampling)))
+    sampled = read_sampled(directory)
+    if sampled:
+        print("\n".join(sampled.lines()))
 
 
 def export(arguments: Sequence[str]) -> None:

@@ -30,8 +30,9 @@ SETTINGS = {
         "flip": False,
     },
     "extract": {"backbone": "efficientnet_lite0", "size_px": 96},
+    "sample": {"check": "knn-accuracy", "stop": ["settled", "rounds"], "rounds": 2000},
 }
-"""What suits digits on two cores: small pictures, few steps, no mirroring."""
+"""What suits digits on two cores: small pictures, few steps, no mirroring; and a second opinion."""
 
 
 def write_digits(root: Location, *, seed: int = 0) -> None:

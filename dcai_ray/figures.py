@@ -52,12 +52,17 @@ _STYLE = {
 }
 
 
-def histogram(groups: Mapping[str, NDArray[np.float64]], cut: float | None) -> str:
+def histogram(
+    groups: Mapping[str, NDArray[np.float64]],
+    cut: float | None,
+    unit: str = "accuracy on the validation points",
+) -> str:
     """How the values are spread, stacked by group; the outermost thousandths join the last bars.
 
     Args:
         groups: values by name; the names `wrong label`, `dropped` and `not known` have colours.
         cut: where keeping begins; None where no one value says so.
+        unit: of the values.
     """
     everything = np.concatenate(list(groups.values()))
     low, high = np.quantile(everything, [0.001, 0.999])
@@ -76,7 +81,7 @@ def histogram(groups: Mapping[str, NDArray[np.float64]], cut: float | None) -> s
             bottom += heights
         if cut is not None and low <= cut <= high:
             axes.axvline(cut, color="black", linewidth=1.2, linestyle="--", label="the cut")
-        axes.set(xlabel="value (in accuracy on the validation points)", ylabel="training images")
+        axes.set(xlabel=f"value (in {unit})", ylabel="training images")
         axes.grid(axis="x", visible=False)
         axes.legend()
 
@@ -171,15 +176,35 @@ def share_losses(log_loss: Mapping[str, float | None], chosen: float) -> str:
     return _picture(draw)
 
 
-def _picture(draw: Callable[["Axes"], None]) -> str:
-    """A figure of one plot, 5.6 x 3.3 inches, as SVG in a data URI."""
+def convergence(trace: Sequence[Mapping[str, Any]]) -> str:
+    """How a sampling went: share of the images decided, and the largest standard error, by time.
+
+    Args:
+        trace: rows as `tables.TRACE`.
+    """
+    rows = [row for row in trace if row["seconds"] is not None]
+    seconds = [row["seconds"] for row in rows]
+
+    def draw(above: "Axes", below: "Axes") -> None:
+        settled = [100 * row["settled"] for row in rows]
+        above.plot(seconds, settled, color=COLOURS["kept"], linewidth=1.8, marker=".")
+        above.set(ylabel="decided (%)", ylim=(-3, 103))
+        errors = [row["largest_stderr"] for row in rows]
+        below.plot(seconds, errors, color=COLOURS["kept"], linewidth=1.8, marker=".")
+        below.set(xlabel="seconds", ylabel="largest\nstandard error", yscale="log")
+
+    return _picture(draw, panels=2)
+
+
+def _picture(draw: Callable[..., None], panels: int = 1) -> str:
+    """A figure, 5.6 x 3.3 inches, as SVG in a data URI; `panels` plots one above the other."""
     import matplotlib.style
     from matplotlib.figure import Figure
 
     content = io.BytesIO()
     with matplotlib.style.context(["default", _STYLE]):
         figure = Figure(figsize=(5.6, 3.3), layout="constrained")
-        draw(figure.add_subplot())
+        draw(*figure.subplots(panels, sharex=True, squeeze=False)[:, 0])
         figure.savefig(content, format="svg", metadata={"Date": None}, transparent=True)
     return "data:image/svg+xml;base64," + base64.b64encode(content.getvalue()).decode()
 

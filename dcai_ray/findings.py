@@ -10,6 +10,7 @@ import pyarrow as pa
 from scipy.stats import spearmanr
 
 from dcai_ray import tables
+from dcai_ray.certainty import Check, Sampled, read_check, read_sampled
 from dcai_ray.evaluation import Detection, Row, comparison, detection
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import Location
@@ -34,6 +35,10 @@ class Findings:
     """Rows of both metrics.parquet."""
     agreement: float | None
     """Rank correlation of the values by the clean set and by the training set itself."""
+    sampled: Sampled | None
+    """How the values were sampled; None where they are exact."""
+    check: Check | None
+    """A second utility, sampled for comparison."""
 
     @property
     def num_dropped(self) -> int:
@@ -69,6 +74,8 @@ def read_findings(run: RunDirectory) -> Findings:
         table=comparison(_network_scores(run, curves, values, truth) + _probe_scores(run)),
         curves=curves,
         agreement=_agreement(values),
+        sampled=read_sampled(run) if values is not None else None,
+        check=read_check(run, values, truth),
     )
 
 
@@ -97,24 +104,6 @@ def summary(findings: Findings) -> list[str]:
     return [*lines[:4], f"report: {findings.run.report}"]
 
 
-def sampling_lines(sampling: dict[str, Any]) -> list[str]:
-    """How far a sampling is, from its entry in run.json."""
-    left = sampling.get("seconds_left")
-    pace = sampling["rounds"] / sampling["seconds"] if sampling["seconds"] else 0.0
-    state = (
-        "done"
-        if sampling["done"]
-        else "going on" + (f", about {left:.0f} s left" if left is not None else "")
-    )
-    return [
-        f"sampling  {state}: {sampling['utility']}, {sampling['sampler']}, "
-        f"until {sampling['stop']}",
-        f"          {sampling['rounds']:,} rounds in {sampling['seconds']:,.0f} s "
-        f"({pace:.1f}/s), {100 * sampling['settled']:.1f} % settled, largest stderr "
-        f"{sampling['largest_stderr']:.2g}, {sampling['deaths']} workers died",
-    ]
-
-
 LOW_AGREEMENT = 0.3
 """Rank correlation of the two opinions below which a person is told."""
 
@@ -130,6 +119,8 @@ def disagreement(agreement: float) -> str:
 def describe_choice(choice: dict[str, Any]) -> str:
     """The rule in words."""
     rule = choice.get("rule", "?")
+    if rule == "certain":
+        return f"certain (false-discovery rate {100 * choice['false_discovery']:.0f} %)"
     if "share" in choice:
         return f"{rule} (the lowest {100 * choice['share']:.0f} %)"
     return f"{rule} (keep value > {choice.get('threshold', 0):.2g})"

@@ -36,7 +36,10 @@ class Entry:
     """Labels of the nearest training images with their counts; empty without features."""
     value: float
     stderr: float
-    """Over validation points."""
+    """Over validation points; NaN for sampled values."""
+    low: float
+    high: float
+    """Bounds of the interval; both the value itself where it is exact."""
     decision: str
     true_label: str
     """Empty where unknown."""
@@ -71,6 +74,8 @@ def most_harmful(findings: Findings, count: int) -> list[Entry]:
             neighbours=near[place] if near else (),
             value=row["value"],
             stderr=row["stderr_validation"],
+            low=row["low"],
+            high=row["high"],
             decision=row["decision"],
             true_label=findings.truth.true_labels[i] if findings.truth else "",
             thumbnail=pictures[place] if pictures else None,

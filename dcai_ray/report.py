@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import dcai_ray
 from dcai_ray import figures, tables, verdicts
+from dcai_ray.certainty import Sampled
 from dcai_ray.evaluation import ARMS
 from dcai_ray.findings import Findings
 from dcai_ray.gallery import most_harmful
@@ -54,6 +55,7 @@ def _fingerprint(findings: Findings, template: str) -> str:
         {name: step["fingerprint"] for name, step in steps.items()},
         [tables.made_from(table) for table in made],
         tables.has_features(run.features / "train"),
+        [tables.made_from(table) for table in (run.trace, run.check)],
         None if truth is None else [truth.true_labels, truth.wrong.tolist()],
     )
 
@@ -94,6 +96,8 @@ def _content(findings: Findings) -> dict[str, Any]:
         "gallery": gallery,
         "with_images": any(entry.thumbnail is not None for entry in gallery),
         "value_settings": findings.settings.get("value", {}),
+        "sampled": _sampled(findings),
+        "check": _check(findings),
         "curves": _curves(findings),
         "detection": _detection(findings),
         "choice": _choice(findings),
@@ -152,13 +156,20 @@ def _values(findings: Findings) -> dict[str, Any] | None:
     groups = {name: entries for name, entries in groups.items() if len(entries)}
     cut = _cut(findings.choice, value, dropped)
     return {
-        "plot": figures.histogram(groups, cut),
+        "plot": figures.histogram(groups, cut, *_unit(findings)),
         "cut": cut,
         "negative": int((value < 0).sum()),
         "lowest": float(value.min()),
         "median": float(np.median(value)),
         "highest": float(value.max()),
     }
+
+
+def _unit(findings: Findings) -> tuple[str, ...]:
+    """What sampled values are measured in; nothing where they are exact."""
+    if findings.sampled is None:
+        return ()
+    return (f"units of {findings.sampled.record['utility']}",)
 
 
 def _cut(
@@ -199,6 +210,59 @@ def _classes(findings: Findings) -> dict[str, Any] | None:
         for label in order
     ]
     return {"rows": table[:_CLASSES], "more": len(table[_CLASSES:])}
+
+
+def _sampling(sampled: Sampled, confidence: float) -> dict[str, Any]:
+    """What the report says of one sampling."""
+    record = sampled.record
+    notes = [
+        "R-hat is shown because readers know it; rounds are independent, so it tells their number "
+        "rather than their error, and decides nothing here."
+    ]
+    if sampled.imputed_share > 0:
+        notes.insert(
+            0,
+            f"{verdicts.percent(sampled.imputed_share)} of the marginals were not computed but "
+            "taken for zero (truncation): the values are biased, and the intervals do not say so.",
+        )
+    r_hat = record["r_hat"]
+    return {
+        "plot": figures.convergence(sampled.trace),
+        "utility": record["utility"],
+        "confidence": confidence,
+        "settled": record["settled"],
+        "rows": [
+            ("rounds", f"{record['rounds']:,} of {record['chains']} chains: {record['sampler']}"),
+            ("marginals", f"{record['insertions']:,}"),
+            ("stopped by", record["stop"]),
+            ("decided", f"{verdicts.percent(record['settled'])} of the images"),
+            ("largest standard error", verdicts.number(record["largest_stderr"])),
+            ("R-hat", "not known" if r_hat is None else f"{r_hat:.3f}"),
+            ("time", f"{record['seconds']:,.0f} s; {record['sweep_seconds']:,.0f} s of computing"),
+            ("workers lost and replaced", f"{record['deaths']:,}"),
+        ],
+        "notes": notes,
+    }
+
+
+def _sampled(findings: Findings) -> dict[str, Any] | None:
+    if findings.sampled is None:
+        return None
+    confidence = float(findings.settings.get("sample", {}).get("confidence", 0.95))
+    found = _sampling(findings.sampled, confidence)
+    bound = findings.choice.get("false_discovery")
+    if bound is not None and findings.num_dropped:
+        found["notes"].insert(0, verdicts.false_discovery(bound))
+    return found
+
+
+def _check(findings: Findings) -> dict[str, Any] | None:
+    if findings.check is None:
+        return None
+    confidence = float(findings.settings.get("sample", {}).get("confidence", 0.95))
+    found = _sampling(findings.check.sampled, confidence)
+    found["sentence"] = verdicts.second_opinion(findings.check, findings.num_dropped)
+    return found
 
 
 def _curves(findings: Findings) -> list[tuple[str, str]]:

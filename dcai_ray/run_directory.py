@@ -74,6 +74,11 @@ class RunDirectory:
         """Values of another utility, sampled for comparison."""
         return self.location / "check/values.parquet"
 
+    @property
+    def check_trace(self) -> Location:
+        """How that sampling went."""
+        return self.location / "check/trace.parquet"
+
     def other_values(self, semivalue: str) -> Location:
         """The values of another semivalue from the same sweeps."""
         return self.location / f"values/values-{semivalue}.parquet"

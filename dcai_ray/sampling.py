@@ -51,7 +51,17 @@ def new_plan(utility: Utility, config: Config, known: Design | None = None) -> t
         utility: to be sampled.
         config: its sections value and sample.
         known: the design of the same sampling, where it goes on: no pilot is needed.
+    Raises:
+        ValueError: the utility fails; the message names the cause.
     """
+    try:
+        return _new_plan(utility, config, known)
+    except RuntimeError as error:  # what utilities raise, with the coalition, where a model fails
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the utility failed: {reason}") from None
+
+
+def _new_plan(utility: Utility, config: Config, known: Design | None) -> tuple[Plan, Design]:
     sample = config.sample
     plan, choice = estimation.new_plan(
         utility,

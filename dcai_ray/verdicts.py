@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dcai_ray.certainty import Check
 from dcai_ray.evaluation import ARMS, Row
 from dcai_ray.findings import LOW_AGREEMENT, Findings, disagreement
 
@@ -209,6 +210,9 @@ def rule_in_words(findings: Findings) -> str:
         )
     if rule == "share":
         return f"the lowest {percent(share)}{within} by value, as asked for (rule share)."
+    if rule == "certain":
+        rate = percent(float(choice.get("false_discovery", math.nan)))
+        return f"those that are harmful with certainty (rule certain: false-discovery rate {rate})."
     threshold = number(choice.get("threshold", 0.0))
     why = {
         "zero": "those that lower the accuracy (rule zero: keep value > 0)",
@@ -218,6 +222,32 @@ def rule_in_words(findings: Findings) -> str:
         ),
     }
     return f"{why.get(rule, f'rule {rule}')}."
+
+
+def false_discovery(bound: float) -> str:
+    """What the e-values say of the images that are dropped, in one sentence."""
+    if bound >= 1:
+        return (
+            "Nothing can be guaranteed of the dropped images as a whole: some of them are too near "
+            "zero (the rule certain drops only what is sure)."
+        )
+    return (
+        f"Of the dropped images at most {percent(bound)} are expected to have a value that is not "
+        "below the threshold (false-discovery rate by e-values, whenever one stops)."
+    )
+
+
+def second_opinion(check: Check, num_dropped: int) -> str:
+    """How a second utility sees the images that are dropped."""
+    text = (
+        f"As a check the utility {check.sampled.record['utility']} was sampled. Its values have a "
+        f"rank correlation of {check.rank_correlation:.2f} with those above; of the "
+        f"{num_dropped:,} dropped images {check.below:,} are harmful there with certainty and "
+        f"{check.above:,} are useful."
+    )
+    if check.auc is not None:
+        text += f" Its low values tell wrong labels from right ones with an AUC of {check.auc:.3f}."
+    return text
 
 
 def percent(share: float) -> str:

@@ -14,6 +14,7 @@ ARROW_ROOMS = {  # storage: filesystems; tables: Parquet; the others hand tables
     "storage",
     "tables",
     "findings",
+    "certainty",
     "run_directory",
     "distributed.reading",
     "distributed.choosing",
