@@ -61,7 +61,7 @@ class Run(Where):
     value: ValueConfig
     sample: SampleConfig
     retrain: RetrainConfig
-    resources: ResourcesConfig
+    resources: Annotated[ResourcesConfig, Flat]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Demo:
     """Folder that collects the results."""
     no_finetune: bool = False
     """Leave out the networks: quick probes on the features alone."""
-    resources: ResourcesConfig
+    resources: Annotated[ResourcesConfig, Flat]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Audit:
     images: Annotated[ImagesConfig, Flat]
     extract: Annotated[ExtractConfig, Flat]
     value: ValueConfig
-    resources: ResourcesConfig
+    resources: Annotated[ResourcesConfig, Flat]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class Finetune(Where):
 
     images: Annotated[ImagesConfig, Flat]
     finetune: Annotated[FinetuneConfig, Flat]
-    resources: ResourcesConfig
+    resources: Annotated[ResourcesConfig, Flat]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class Extract(Where):
 
     images: Annotated[ImagesConfig, Flat]
     extract: Annotated[ExtractConfig, Flat]
-    resources: ResourcesConfig
+    resources: Annotated[ResourcesConfig, Flat]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ class Value:
     """Say what sampling would take, and stop."""
     value: Annotated[ValueConfig, Flat]
     sample: Annotated[SampleConfig, Flat]
-    resources: ResourcesConfig
+    resources: Annotated[ResourcesConfig, Flat]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ class Retrain:
     images: Annotated[ImagesConfig, Flat]
     finetune: FinetuneConfig
     retrain: Annotated[RetrainConfig, Flat]
-    resources: ResourcesConfig
+    resources: Annotated[ResourcesConfig, Flat]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,13 +83,13 @@ def test_sampled_banzhaf_of_neighbours_agrees_with_the_closed_form():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["multilevel", "permutation"])
-def test_errors_have_the_stated_spread_and_intervals_hold_whenever_one_looks(sampler):
+@pytest.mark.parametrize(("sampler", "seeds"), [("multilevel", 50), ("permutation", 20)])
+def test_errors_have_the_stated_spread_and_intervals_hold_whenever_one_looks(sampler, seeds):
     data = noisy_clusters()
     exact = knn_shapley(*data, k=10, metric="euclidean")
     utility = Knn(*data, k=10, metric="euclidean")
     missed, wrong, errors = [], [], []
-    for seed in range(100):
+    for seed in range(seeds):
         plan, _ = new_plan(utility, sampler=sampler, seed=seed, rounds_per_block=4)
         aggregator = Aggregator(300, 8, least_rounds=plan.least_rounds, stop=Settled())
         ever, signs = np.zeros(300, dtype=bool), np.zeros(300, dtype=bool)
@@ -102,7 +102,7 @@ def test_errors_have_the_stated_spread_and_intervals_hold_whenever_one_looks(sam
         errors.append((aggregator.value[0] - exact) / aggregator.stderr[0])
     assert np.mean(missed) <= 0.05  # alpha
     assert np.mean(wrong) <= 0.01
-    # 30,000 errors; stopping looks at the spread, which takes it for a little too small.
+    # 6,000 errors and more; stopping looks at the spread, which takes it for a little too small.
     assert 0.95 < np.std(errors) < 1.1
     assert abs(np.mean(errors)) < 0.05
 

@@ -171,7 +171,7 @@ def test_one_worker_process_gives_the_values_of_two(finished, data, config, tmp_
     alone = Process(
         tmp_path / "log",
         *("run", "--data", data, "--run", tmp_path / "run", "--config", config),
-        *("--no-finetune", "--resources.num-cpus", 1),
+        *("--no-finetune", "--num-cpus", 1),
     )
     assert alone.finish() == 0, alone.said()
     assert "1 CPUs" in alone.said()

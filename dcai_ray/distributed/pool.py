@@ -129,7 +129,7 @@ class _Tasks:
             except OutOfMemoryError:
                 raise ChildProcessError(
                     "a machine has too little memory for its tasks, and they were ended; use fewer "
-                    "at a time (--resources.num-cpus) or end other programs; the same command goes "
+                    "at a time (--num-cpus) or end other programs; the same command goes "
                     "on from here"
                 ) from None
             except WorkerCrashedError:

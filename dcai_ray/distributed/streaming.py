@@ -26,6 +26,7 @@ from ray.exceptions import (
     ObjectLostError,
     OutOfMemoryError,
     RayActorError,
+    RayError,
     RayTaskError,
     WorkerCrashedError,
 )
@@ -166,13 +167,14 @@ class Pool:
         arrived, _ = ray.wait(refs, num_returns=1, timeout=1)
         if arrived:
             arrived, _ = ray.wait(refs, num_returns=min(_BATCH, len(refs)), timeout=0)
+        answers = _answers(arrived)
         for ref in arrived:
             if ref in self._joining:
                 actor, block_id = self._joining.pop(ref), None
             else:
                 actor, block_id = self._flying.pop(ref)
             try:
-                block = ray.get(ref)
+                block = answers[ref] if answers else ray.get(ref)
             except RayTaskError:  # our code or the user's model, the same on every actor
                 logger.error("block %s failed", block_id)
                 raise
@@ -207,3 +209,11 @@ class Pool:
         self._load.pop(actor, None)
         ray.kill(actor)  # one that is only unavailable must not come back
         self._add_actor()
+
+
+def _answers(refs: list[Any]) -> dict[Any, Any]:
+    """All answers at once, which takes half the time; nothing if one of them is an error."""
+    try:
+        return dict(zip(refs, ray.get(refs), strict=True))
+    except RayError:  # told apart one by one
+        return {}

@@ -244,11 +244,12 @@ def _insertion(  # type: ignore[no-untyped-def]
     nearest, labels, votes = _places(k, y_train, y_val)
     held = 0
     for row in range(len(ranks)):
+        own = ranks[row]
         for order in chosen:
             _clear(nearest, labels, votes, held, num_players)
             held, standing, begin, farthest = 0, 0, offsets[order], num_players
             for t in range(begin, offsets[order + 1]):
-                rank = np.int64(ranks[row, players[t]])
+                rank = np.int64(own[np.uint32(players[t])])  # unsigned: no look from the end
                 if rank < farthest:
                     held = _admit(nearest, labels, votes, held, rank, y_train[players[t]])
                     farthest = nearest[k - 1]

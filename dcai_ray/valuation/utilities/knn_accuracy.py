@@ -65,7 +65,7 @@ class KnnAccuracy:
 
     @property
     def parts(self) -> Sequence["KnnAccuracy"]:
-        """Groups of neighbouring validation points; their tables are views of this one's."""
+        """Groups of validation points, dealt out in turn; their tables are views of this one's."""
         parts = [copy(self) for _ in range(self._table.num_parts)]
         for part, table in zip(parts, self._table.parts, strict=True):
             part._table = table

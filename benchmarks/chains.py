@@ -1,0 +1,186 @@
+"""How well chains on Ray use the cores, and how many of them one aggregator feeds on.
+
+    python benchmarks/chains.py                        # four minutes on two cores
+    python benchmarks/chains.py --study FOLDER         # the study's features rather than made ones
+    python benchmarks/chains.py --simulated-s 600      # the simulated chains for longer
+
+Shows, each with its target:
+
+1. knn-accuracy on points as many as the study's until 95 % are settled, by the command line with
+   two actors, Ray's start included (< 30 s).
+2. Two actors against one (>= 1.8 times as fast).
+3. What Ray takes of the wall time at blocks of about half a second (< 5 %).
+4. A thousand simulated chains that send one 24 KB block a second each: blocks a second that the
+   aggregator merges, its share of a core, and the growth of its memory.
+"""
+
+import argparse
+import asyncio
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from results import Result, print_results
+from sweeps import Data, made, study
+
+from dcai_ray import tables
+from dcai_ray.config import ResourcesConfig
+from dcai_ray.distributed import cluster
+from dcai_ray.distributed.chains import stream_chains
+from dcai_ray.distributed.streaming import stream_blocks
+from dcai_ray.storage import Location
+from dcai_ray.valuation.blocks import Block
+from dcai_ray.valuation.convergence import Aggregator
+from dcai_ray.valuation.estimation import block_ids, new_plan
+from dcai_ray.valuation.moments import Moments
+from dcai_ray.valuation.stopping import Rounds
+from dcai_ray.valuation.sweeps import run_block
+from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
+
+_PER_ACTOR = 100  # chains that one simulated actor stands for
+_SIZE = 1500
+
+
+def until_settled(data: Data) -> list[Result]:
+    """The command line, as a user runs it."""
+    x, y, x_val, y_val = data
+    with tempfile.TemporaryDirectory() as folder:
+        features = Location(folder) / "features"
+        for split, xs, ys in (("train", x, y), ("shapley_val", x_val, y_val)):
+            labels = [str(label) for label in ys]
+            ids = [f"{label}/{i}" for i, label in enumerate(labels)]
+            table = tables.feature_table(ids, labels, np.float32(xs), {})
+            tables.write_table(features / split / tables.shard_name(0), table, "made")
+            tables.write_manifest(features / split, "made", [tables.shard_name(0)])
+        command = [
+            *(sys.executable, "-m", "dcai_ray.cli", "value", "--features", str(features)),
+            *("--run", f"{folder}/run", "--method", "sample", "--utility", "knn-accuracy"),
+            *("--metric", "euclidean", "--rule", "zero", "--num-workers", "2"),
+        ]
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True)
+        took = time.perf_counter() - start
+        assert done.returncode == 0, done.stderr
+        record = tables.read_table(Location(f"{folder}/run/values/trace.parquet")).to_pylist()[-1]
+    return [
+        Result(
+            "knn-accuracy until 95 % are settled, whole process, two actors",
+            "< 30 s",
+            f"{took:.1f} s ({record['rounds']:,} rounds, {record['settled']:.1%} settled)",
+        )
+    ]
+
+
+def speed_of_actors(data: Data) -> list[Result]:
+    """Seconds for the same rounds with one and two actors, and Ray's own share."""
+    utility = KnnAccuracy(*data, k=10, metric="euclidean")
+    plan, _ = new_plan(utility)
+    per_round = _seconds_of(lambda: run_block(plan, 0, 0)) / plan.rounds_per_block
+    plan, _ = new_plan(utility, rounds_per_block=max(1, round(0.5 / per_round)))
+    rounds = int(20 / per_round)
+    taken, busy = {}, {}
+    for workers in (1, 2, 1, 2):
+        aggregator = Aggregator(len(data[0]), 8, stop=Rounds(rounds=rounds))
+        first: list[float] = []
+
+        def after(_: Any, first: list[float] = first) -> bool:
+            first.append(time.perf_counter())  # actors have started by then
+            return False
+
+        stream_chains(plan, aggregator, ResourcesConfig(num_workers=workers), after)
+        taken.setdefault(workers, []).append(first[-1] - first[0])
+        busy.setdefault(workers, []).append(aggregator.seconds * (1 - 1 / len(first)))
+    one, two = min(taken[1]), min(taken[2])
+    share = 1 - min(busy[1]) / one
+    return [
+        Result("two actors against one", ">= 1.8 times", f"{one / two:.2f} times"),
+        Result(
+            "Ray's share of one actor's wall time, blocks of half a second",
+            "< 5 %",
+            f"{share:.1%}",
+        ),
+    ]
+
+
+class Sleeping:
+    """Stands for a hundred chains: sleeps in place of sweeping, one block after the other."""
+
+    def __init__(self) -> None:
+        self._chains = asyncio.Semaphore(_PER_ACTOR)
+
+    async def run(self, block_id: tuple[int, int]) -> Block:
+        """A block of noise after about a second."""
+        chain, index = block_id
+        async with self._chains:
+            await asyncio.sleep(1.0 + 0.2 * ((chain * 7919 + index) % 10 - 5) / 5)
+        mean = np.full((1, _SIZE), 1.0 + chain % 3)
+        moments = Moments(8, mean, mean)
+        return Block(chain, index, moments, np.ones(_SIZE, dtype=np.int64), 0, 8, 8 * _SIZE, 1.0)
+
+
+def simulated(num_chains: int, for_s: float) -> list[Result]:
+    """One aggregator, fed by chains that need no core."""
+    aggregator = Aggregator(_SIZE, num_chains, stop=Rounds(rounds=10**12))
+    actor: Any = ray.remote(num_cpus=0, max_concurrency=2 * _PER_ACTOR + 5)(Sleeping)
+    merged, start, cpu, memory = 0, 0.0, 0.0, []
+    with stream_blocks(
+        lambda: actor.remote(),
+        block_ids(aggregator, lambda: 4),
+        num_actors=lambda: num_chains // _PER_ACTOR,
+        blocks_per_actor=2 * _PER_ACTOR,
+    ) as pool:
+        for _, block in pool:
+            aggregator.add(block)
+            now = time.perf_counter()
+            if not start and pool.num_joining == 0 and aggregator.next_index >= 2:
+                start, cpu, merged = now, time.process_time(), 0
+            merged += 1
+            if start and len(memory) < (now - start) // 10:
+                memory.append(_resident_bytes())
+            if start and now - start > for_s:
+                break
+    wall = time.perf_counter() - start
+    grown = (memory[-1] - memory[0]) / 2**20 if len(memory) > 1 else float("nan")
+    return [
+        Result(
+            f"{num_chains:,} simulated chains, one 24 KB block a second each, for {wall:.0f} s",
+            ">= 1,000 blocks/s, memory flat",
+            f"{merged / wall:,.0f} blocks/s at {(time.process_time() - cpu) / wall:.2f} of a core; "
+            f"memory {grown:+.0f} MB after the first ten seconds",
+        )
+    ]
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def _seconds_of(work: Any) -> float:
+    work()  # compiled
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", type=Location, help="folder of the study's feature_dump_*.pkl")
+    parser.add_argument("--simulated-s", type=float, default=60)
+    args = parser.parse_args()
+    data = study(args.study) if args.study else made(1500, 238, 512)
+    results = until_settled(data)
+    cluster.connect(ResourcesConfig(num_cpus=2))
+    results += speed_of_actors(data)
+    results += simulated(1000, args.simulated_s)
+    print_results(f"Chains on Ray, {'study' if args.study else 'made'} data", results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""What benchmarks print: a Markdown table of what was measured, its target and the figure."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Result(NamedTuple):
+    """One line."""
+
+    what: str
+    target: str
+    figure: str
+
+
+def print_results(title: str, results: Sequence[Result]) -> None:
+    """Print a section with its table."""
+    print(f"\n## {title}\n\n| what | target | measured |\n|---|---|---|")
+    for result in results:
+        print(f"| {' | '.join(result)} |", flush=True)

@@ -1,0 +1,203 @@
+"""What a sweep costs, and what a round is worth.
+
+    python benchmarks/sweeps.py                     # a minute on one core, on made data
+    python benchmarks/sweeps.py --study FOLDER      # on the study's features
+    python benchmarks/sweeps.py --pydvl PYTHON      # also against pyDVL, in PYTHON's environment
+
+Shows, each with its target:
+
+1. knn-accuracy: one full order against refits of scikit-learn's KNeighborsClassifier(10) on every
+   prefix, and against the same step of pyDVL; scores are compared bit for bit (>= 10,000 times).
+2. The error of multilevel rounds against plain permutations at equal insertions (MSE <= .1).
+3. The growth of a full order from 50,000 to 200,000 points, 256 validation points (<= 3 times).
+4. Least squares and logistic: one full order.
+"""
+
+import argparse
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from results import Result, print_results
+from sklearn.neighbors import KNeighborsClassifier
+from study import points as study_points
+from threadpoolctl import threadpool_limits
+
+from dcai_ray.storage import Location
+from dcai_ray.valuation.knn_shapley import knn_shapley
+from dcai_ray.valuation.samplers import multilevel, permutation, randomness
+from dcai_ray.valuation.utilities import Orders, Utility
+from dcai_ray.valuation.utilities.knn import Knn
+from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
+from dcai_ray.valuation.utilities.least_squares import LeastSquares
+from dcai_ray.valuation.utilities.logistic import Logistic
+
+Data = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+_REFITS = 300  # prefixes that are refitted; their time is extrapolated to all
+
+
+def made(n: int, m: int, d: int, seed: int = 0) -> Data:
+    """Two clouds that overlap, a fifth of the training labels random."""
+    rng = np.random.default_rng(seed)
+    y, y_val = rng.integers(0, 2, n), rng.integers(0, 2, m)
+    x = rng.standard_normal((n, d)) + 0.12 * y[:, np.newaxis]
+    x_val = rng.standard_normal((m, d)) + 0.12 * y_val[:, np.newaxis]
+    return x, np.where(rng.random(n) < 0.2, rng.integers(0, 2, n), y), x_val, y_val
+
+
+def study(folder: Location) -> Data:
+    """The study's features; float64, in which scikit-learn's distances have our ranks."""
+    x, y = study_points(folder / "feature_dump_train.pkl")
+    x_val, y_val = study_points(folder / "feature_dump_shapley_val.pkl")
+    return x.astype(np.float64), y, x_val.astype(np.float64), y_val
+
+
+def full_order(n: int, seed: int = 0) -> Orders:
+    return permutation(n).draw(randomness(seed, 0, 0, 0))
+
+
+def seconds_a_sweep(utility: Utility, repeats: int) -> float:
+    """Median over full orders."""
+    n = utility.num_players
+    utility.sweep(full_order(n))  # compiled
+    taken = []
+    for seed in range(repeats):
+        order = full_order(n, seed)
+        start = time.perf_counter()
+        utility.sweep(order)
+        taken.append(time.perf_counter() - start)
+    return float(np.median(taken))
+
+
+def refits(data: Data, order: NDArray[np.int32], sizes: NDArray[np.int64]) -> tuple[float, Any]:
+    """Seconds that refits on some prefixes take, and their scores."""
+    x, y, x_val, y_val = data
+    start = time.perf_counter()
+    scores = []
+    for size in sizes:
+        chosen = np.sort(order[:size])
+        model = KNeighborsClassifier(min(10, size), algorithm="brute")
+        scores.append(model.fit(x[chosen], y[chosen]).score(x_val, y_val))
+    return time.perf_counter() - start, np.array(scores)
+
+
+def against_refits(data: Data, repeats: int) -> list[Result]:
+    n, y_val = len(data[0]), data[3]
+    utility = KnnAccuracy(*data, k=10, metric="euclidean")
+    ours = seconds_a_sweep(utility, repeats)
+    order = full_order(n)
+    sizes = np.unique(np.linspace(1, n, _REFITS).astype(int))
+    theirs, scores = refits(data, order.players, sizes)
+    theirs *= n / len(sizes)
+    mine = utility.score(np.array([], dtype=int)) + np.cumsum(utility.sweep(order))
+    different = int((np.round(mine[sizes - 1] * len(y_val)) != np.round(scores * len(y_val))).sum())
+    return [
+        Result(
+            "knn-accuracy: a full order against scikit-learn refits on every prefix",
+            ">= 10,000 times",
+            f"{theirs / ours:,.0f} times ({1e3 * ours:.2f} ms against {theirs:.1f} s; "
+            f"{different} of {len(sizes)} scores differ)",
+        )
+    ]
+
+
+def against_pydvl(data: Data, python: str, repeats: int) -> list[Result]:
+    x, y, x_val, y_val = data
+    order = full_order(len(x))
+    script = Path(__file__).parent / "peers/pydvl_step.py"
+    with tempfile.TemporaryDirectory() as folder:
+        given, made_there = f"{folder}/given.npz", f"{folder}/made.npz"
+        np.savez(given, x=x, y=y, x_val=x_val, y_val=y_val, order=order.players)
+        subprocess.run([python, str(script), given, made_there], check=True)
+        found = np.load(made_there)
+        scores, theirs, version = found["scores"], float(found["seconds"]), str(found["version"])
+    empty = 0.0  # pyDVL's score of the empty set, and of what scikit-learn refuses
+    utility = KnnAccuracy(*data, k=10, metric="euclidean", few="default", empty=empty)
+    ours = seconds_a_sweep(utility, repeats)
+    mine = empty + np.cumsum(utility.sweep(order))
+    different = int((np.round(mine * len(y_val)) != np.round(scores * len(y_val))).sum())
+    return [
+        Result(
+            f"knn-accuracy: a full order against a permutation of pyDVL {version}",
+            ">= 10,000 times, equal scores",
+            f"{theirs / ours:,.0f} times ({1e3 * ours:.2f} ms against {theirs:.1f} s; "
+            f"{different} of {len(scores)} scores differ)",
+        )
+    ]
+
+
+def multilevel_against_plain(data: Data, sweeps: int, repeats: int) -> list[Result]:
+    """Mean squared errors against the closed form at equal insertions, one part."""
+    exact = knn_shapley(*data, k=10, metric="euclidean")
+    utility = Knn(*data, k=10, metric="euclidean", num_parts=1)
+    n = utility.num_players
+    errors = {}
+    for name, rounds in (("plain", permutation(n)), ("levels", multilevel(n, base=2, levels=7))):
+        count = sweeps // rounds.num_permutations
+        squares = []
+        for seed in range(repeats):
+            total = np.zeros(n)
+            for number in range(count):
+                orders = rounds.draw(randomness(seed, 0, 0, number))
+                total += np.bincount(orders.players, utility.sweep(orders) * rounds.weights, n)
+            squares.append(((total / count - exact) ** 2).mean())
+        errors[name] = float(np.mean(squares))
+    return [
+        Result(
+            f"knn: MSE of multilevel rounds over that of permutations, {sweeps} sweeps each",
+            "<= .1",
+            f"{errors['levels'] / errors['plain']:.3f} "
+            f"(RMSE {errors['levels'] ** 0.5:.1e} against {errors['plain'] ** 0.5:.1e})",
+        )
+    ]
+
+
+def growth(repeats: int) -> list[Result]:
+    taken = {}
+    for n in (50_000, 200_000):
+        utility = Knn(*made(n, 256, 8), k=10, num_parts=1)
+        taken[n] = seconds_a_sweep(utility, repeats)
+    small, large = taken[50_000], taken[200_000]
+    return [
+        Result(
+            "knn: a full order of 200,000 points over one of 50,000 (256 validation points)",
+            "<= 3 times the time",
+            f"{large / small:.2f} times ({1e3 * large:.1f} ms against {1e3 * small:.1f} ms)",
+        )
+    ]
+
+
+def models(data: Data) -> list[Result]:
+    found = []
+    for name, utility, repeats in (
+        ("least-squares, 32 features", LeastSquares(*data), 5),
+        ("logistic, 32 features", Logistic(*data), 1),
+    ):
+        taken = seconds_a_sweep(utility, repeats)
+        found.append(Result(f"{name}: a full order of {len(data[0])}", "", f"{1e3 * taken:.1f} ms"))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", type=Location, help="folder of the study's feature_dump_*.pkl")
+    parser.add_argument("--pydvl", help="python of an environment with peers/requirements.txt")
+    parser.add_argument("--repeats", type=int, default=15)
+    args = parser.parse_args()
+    data = study(args.study) if args.study else made(1500, 238, 512)
+    with threadpool_limits(1):
+        results = against_refits(data, args.repeats)
+        if args.pydvl:
+            results += against_pydvl(data, args.pydvl, args.repeats)
+        results += multilevel_against_plain(data, sweeps=96, repeats=6)
+        results += models(data)
+        results += growth(repeats=5)
+    print_results(f"Sweeps, {'study' if args.study else 'made'} data", results)
+
+
+if __name__ == "__main__":
+    main()
