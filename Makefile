@@ -1,13 +1,15 @@
 # make demo    install, then the whole line on the embedded demo set
 # make test    install, then all tests
 # make check   install, then lint and types
+# make bench   install, then all benchmarks: twenty minutes; writes docs/benchmarks.md
+#              (BENCH="--study FOLDER --pydvl PYTHON": see benchmarks/report.py)
 # Everything goes to .venv; PYTHON=python3.12 chooses another interpreter.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PROJECT := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench clean
 
 demo: .venv/.demo
 	$(BIN)/dcai-ray demo
@@ -19,6 +21,10 @@ check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: .venv/.dev
+	$(BIN)/python benchmarks/report.py $(BENCH) > docs/benchmarks.md.new
+	mv docs/benchmarks.md.new docs/benchmarks.md
 
 .venv/.demo .venv/.dev: .venv/.%: $(PROJECT)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed, this is " + sys.version.split()[0])'

@@ -7,10 +7,11 @@ The package in the order in which data goes through it:
     backbones       pretrained networks by name
     finetuning      step 1: one network trained
     features        step 2a: one vector an image
-    valuation       step 2b: one value an image
+    valuation       step 2b: one value an image; sampling, estimates: of any utility, sampled
     cleaning        values -> what to keep
     evaluation      step 3: what leaving the rest out bought
-    findings        a run read back; report, verdicts, gallery, figures: what a person sees of it
+    findings        a run read back, with certainty; report, verdicts, gallery, figures: what a
+                    person sees of it
 
     storage         files by path or URI       distributed     the steps on Ray
     tables          Parquet and its schemas    cli, commands   the command line

@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import (
     NodeDiedError,
     ObjectLostError,
@@ -39,11 +38,12 @@ _BATCH = 64  # answers taken at a time; one at a time a driver saturates near 1,
 _RESIZE_S = 2.0
 
 BlockId = Hashable
+Actor = Any  # a handle: a generic type in some versions of Ray and not in others
 
 
 @contextmanager
 def stream_blocks(
-    start_actor: Callable[[], ActorHandle[Any]],
+    start_actor: Callable[[], Actor],
     block_ids: Iterator[BlockId | None],
     *,
     num_actors: Callable[[], int],
@@ -77,7 +77,7 @@ class Pool:
 
     def __init__(
         self,
-        start_actor: Callable[[], ActorHandle[Any]],
+        start_actor: Callable[[], Actor],
         block_ids: Iterator[BlockId | None],
         num_actors: Callable[[], int],
         blocks_per_actor: int,
@@ -88,9 +88,9 @@ class Pool:
         self._num_actors = num_actors
         self._blocks_per_actor = blocks_per_actor
         self._hedge_s, self._max_deaths = hedge_s, max_deaths
-        self._joining: dict[Any, ActorHandle[Any]] = {}  # "I am up" of each new actor
-        self._flying: dict[Any, tuple[ActorHandle[Any], BlockId]] = {}
-        self._load: Counter[ActorHandle[Any]] = Counter()  # blocks in flight of actors that are up
+        self._joining: dict[Any, Actor] = {}  # "I am up" of each new actor
+        self._flying: dict[Any, tuple[Actor, BlockId]] = {}
+        self._load: Counter[Actor] = Counter()  # blocks in flight of actors that are up
         self._owed: dict[BlockId, float] = {}  # when last issued; oldest first
         self._again: deque[BlockId] = deque()  # lost or late: before all others
         self._exhausted = False
@@ -197,7 +197,7 @@ class Pool:
             self._owed[oldest] = time.monotonic()
             self._again.appendleft(oldest)
 
-    def _bury(self, actor: ActorHandle[Any], block_id: BlockId | None, error: Exception) -> None:
+    def _bury(self, actor: Actor, block_id: BlockId | None, error: Exception) -> None:
         if block_id in self._owed and block_id not in self._again:
             self._again.append(block_id)
         if block_id is not None and actor not in self._load:
