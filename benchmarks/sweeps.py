@@ -49,9 +49,10 @@ def made(n: int, m: int, d: int, seed: int = 0) -> Data:
     return x, np.where(rng.random(n) < 0.2, rng.integers(0, 2, n), y), x_val, y_val
 
 
-def study(folder: Location) -> Data:
-    """The study's features; float64, in which scikit-learn's distances have our ranks."""
-    x, y = study_points(folder / "feature_dump_train.pkl")
+def study(folder: Location, split: str = "train") -> Data:
+    """A split of the study's features, and its shapley_val; float64, in which scikit-learn's
+    distances have our ranks."""
+    x, y = study_points(folder / f"feature_dump_{split}.pkl")
     x_val, y_val = study_points(folder / "feature_dump_shapley_val.pkl")
     return x.astype(np.float64), y, x_val.astype(np.float64), y_val
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from dcai_ray import tables
 from dcai_ray.config import Config, plain
@@ -114,7 +115,8 @@ def estimate_columns(aggregator: Aggregator, number: int) -> dict[str, Any]:
 
 def _utility(points: FeatureSet, config: Config) -> Utility:
     train, clean = (points.train.x, points.train.y), (points.clean.x, points.clean.y)
-    return new_utility(train, clean, config.value, config.sample)
+    with threadpool_limits(1):  # the last bits of distances and axes depend on their number
+        return new_utility(train, clean, config.value, config.sample)
 
 
 def _choose(
