@@ -19,7 +19,7 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
 
-from dcai_ray.valuation.utilities import Orders
+from dcai_ray.valuation.utilities import Orders, logistic
 from dcai_ray.valuation.utilities.inputs import labelled_points, projected
 from dcai_ray.valuation.utilities.least_squares import LeastSquares
 from dcai_ray.valuation.utilities.logistic import Logistic
@@ -378,10 +378,10 @@ def test_logistic_converges_whatever_the_penalty_and_scale(c, scale):
         assert_allclose(values, expected, atol=1e-8 * max(1.0, c * scale**2 / 1e2))
 
 
-def test_a_fit_that_does_not_converge_is_an_error_that_says_what_to_do():
-    x, y, x_val, y_val = cloud(9, 40, 10, 4, 2)
-    utility = Logistic(x * 1e6, y, x_val * 1e6, y_val, c=1e12)
-    with pytest.raises(RuntimeError, match=r"did not converge, .* take a smaller c than 1e\+12"):
+def test_a_fit_that_does_not_converge_is_an_error_that_says_what_to_do(monkeypatch):
+    utility = Logistic(*cloud(9, 40, 10, 4, 2), c=100.0)
+    monkeypatch.setattr(logistic, "_fit", lambda *points: 3.0)  # the norm that is left
+    with pytest.raises(RuntimeError, match=r"= 3 is left; take a smaller c than 100"):
         utility.sweep(order_of(shuffled(40)))
 
 
@@ -585,3 +585,18 @@ def test_what_cannot_be_made_is_named_in_one_line(path, parameters, message):
     with pytest.raises(ValueError, match=message) as caught:
         classifier(path, **parameters)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("scale", "d", "seed"), [(3, 8, 205), (10, 8, 1), (10, 32, 78), (30, 2, 9)]
+)
+def test_logistic_gets_over_a_newcomer_far_on_the_wrong_side(scale, d, seed):
+    """Sure of all it has, the model has no curvature left to step by."""
+    rng = np.random.default_rng(seed)
+    x, y = scale * rng.standard_normal((12, d)), rng.integers(0, 2, 12)
+    x_val, y_val = scale * rng.standard_normal((3, d)), rng.integers(0, 2, 3)
+    utility = Logistic(x, y, x_val, y_val, num_features=None, score="neg-log-loss")
+    order = np.arange(12, dtype=np.int32)
+    found = utility.sweep(Orders(order, np.array([0, 12]), np.ones(12)))
+    scores = [utility.score(order[:size].astype(np.intp)) for size in range(13)]
+    assert_allclose(found, np.diff(scores), atol=1e-8)  # what is left at the end of both fits

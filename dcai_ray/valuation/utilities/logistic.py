@@ -13,7 +13,8 @@ The minimum is found by Newton's method with steps halved until F falls, from W 
 a `sweep`, when one point joins, W and the Cholesky factor of the Hessian are those of the coalition
 before; both change little. So steps are taken with the old factor, and the Hessian is made anew
 only where one leaves more than a twentieth of |grad F|. A step then costs O(|S| K p) rather than
-O(|S| K^2 p^2). When a class arrives the model is another one, and W starts from 0.
+O(|S| K^2 p^2). When a class arrives the model is another one, and W starts from 0; so it does
+where the old W leads nowhere.
 
 Both end at |grad F| <= 1e-10 (more only by rounding errors of the sum), so a sweep's marginals are
 those of converged refits: see `Logistic.sweep` for how nearly.
@@ -177,15 +178,15 @@ class _Path:
         return score_of(utility._score, scores, utility._y_val)
 
     def _fit(self, size: int) -> None:
-        left = _fit(
-            self._rows,
-            self._columns,
-            self._targets,
-            size,
-            1 / self._utility._c,
-            self._weights,
-            self._factor,
-        )
+        penalty = 1 / self._utility._c
+        points = (self._rows, self._columns, self._targets, size, penalty)
+        left = _fit(*points, self._weights, self._factor)
+        if left > 0:
+            # A newcomer far on the wrong side of a model that is sure of all others: there the
+            # intercept has no curvature to step by. From 0 it has.
+            self._weights[:] = 0.0
+            self._factor[:] = 0.0
+            left = _fit(*points, self._weights, self._factor)
         if left > 0:
             raise RuntimeError(
                 f"logistic regression of a coalition of {size} points did not converge, "
