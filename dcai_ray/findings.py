@@ -99,6 +99,8 @@ def summary(findings: Findings) -> list[str]:
         if "kept" in arms and len(lines) < 4:
             rest = ", ".join(f"{arm} {accuracy:.3f}" for arm, accuracy in arms.items())
             lines.append(f"accuracy, {model}: {rest}")
+    if findings.sampled is not None and findings.sampled.imputed_share > 0:
+        lines.insert(1, biased(findings.sampled.imputed_share))
     if findings.agreement is not None and findings.agreement < LOW_AGREEMENT:
         lines.append(disagreement(findings.agreement))
     return [*lines[:4], f"report: {findings.run.report}"]
@@ -113,6 +115,14 @@ def disagreement(agreement: float) -> str:
     return (
         f"the clean set and the training set disagree about the values (rank correlation "
         f"{agreement:.2f}): the wrong labels may follow a pattern; trust the clean set"
+    )
+
+
+def biased(imputed_share: float) -> str:
+    """What truncation does to the values."""
+    return (
+        f"{100 * imputed_share:.0f} % of the marginals were not computed but taken for zero "
+        "(truncation): the values are biased, and the intervals do not say so"
     )
 
 

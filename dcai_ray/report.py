@@ -18,7 +18,7 @@ import dcai_ray
 from dcai_ray import figures, tables, verdicts
 from dcai_ray.certainty import Sampled
 from dcai_ray.evaluation import ARMS
-from dcai_ray.findings import Findings
+from dcai_ray.findings import Findings, biased
 from dcai_ray.gallery import most_harmful
 
 GALLERY = 40
@@ -220,11 +220,7 @@ def _sampling(sampled: Sampled, confidence: float) -> dict[str, Any]:
         "rather than their error, and decides nothing here."
     ]
     if sampled.imputed_share > 0:
-        notes.insert(
-            0,
-            f"{verdicts.percent(sampled.imputed_share)} of the marginals were not computed but "
-            "taken for zero (truncation): the values are biased, and the intervals do not say so.",
-        )
+        notes.insert(0, f"{biased(sampled.imputed_share)}.")
     r_hat = record["r_hat"]
     return {
         "plot": figures.convergence(sampled.trace),

@@ -267,6 +267,45 @@ def test_an_audit_values_a_plain_folder_whatever_its_names(tmp_path, capsys, ray
     assert str(run / "report.html") in capsys.readouterr().out
 
 
+def test_sampled_values_go_all_the_way_to_the_report(finished, data, config, tmp_path, capsys):
+    run = tmp_path / "run"
+    done(
+        *("run", "--data", data, "--run", run, "--config", config, "--no-finetune"),
+        *("--value.method", "sample", "--value.utility", "knn-accuracy"),
+        *("--sample.stop", "rounds", "--sample.rounds", 200),
+    )
+    values = pd.read_parquet(run / "values/values.parquet")
+    assert list(values.columns) == COLUMNS["values/values.parquet"]
+    assert (values.low < values.high).all()
+    assert set(values.decision) == {"keep", "drop"}  # the rule validated decides by rank
+    page = (run / "report.html").read_text()
+    assert "How sure the values are" in page
+    assert "200 rounds" in page or "of 8 chains" in page
+    assert set(pd.read_parquet(run / "cleaned/probes.parquet").arm) == ARMS
+    before = files(run)
+    done("report", "--run", run)
+    assert changed(before, files(run)) == set()
+
+
+def test_a_second_opinion_is_sampled_beside_the_closed_form(
+    finished, data, config, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    arguments = (
+        *("run", "--data", data, "--run", run, "--config", config, "--no-finetune"),
+        *("--sample.check", "knn-accuracy", "--sample.stop", "rounds", "--sample.rounds", 64),
+    )
+    done(*arguments)
+    for name in ("values/values.parquet", "kept.parquet"):
+        assert (run / name).read_bytes() == (finished / name).read_bytes()
+    check = pd.read_parquet(run / "check/values.parquet")
+    assert check.id.tolist() == pd.read_parquet(finished / "values/values.parquet").id.tolist()
+    assert "A second opinion: knn-accuracy" in (run / "report.html").read_text()
+    before = files(run)
+    done(*arguments)
+    assert changed(before, files(run)) == set()
+
+
 def test_export_writes_the_kept_and_the_validation_images(finished, data, tmp_path, capsys):
     done("export", "--run", finished, "--to", tmp_path / "cleaned")
     kept = {f"train/{name}" for name in pd.read_parquet(finished / "kept.parquet").id}

@@ -88,3 +88,23 @@ def test_a_bar_is_taken_down_when_its_step_fails(monkeypatch):
     with pytest.raises(ValueError, match="broken"), progress.step("values", 2, "images"):
         raise ValueError("broken")
     assert screen.getvalue().rstrip().endswith("\x1b[?25h")  # the cursor is shown again
+
+
+def test_what_has_no_known_end_is_told_every_few_seconds(clock, capsys):
+    with progress.live("sampling knn") as tell:
+        for rounds in range(12):
+            tell(f"{rounds} rounds")
+            clock.now += 1
+    assert capsys.readouterr().err.splitlines() == [
+        "sampling knn: 0 rounds",
+        "sampling knn: 5 rounds",
+        "sampling knn: 10 rounds",
+        "sampling knn: 11 rounds; done",
+    ]
+
+
+def test_what_has_no_known_end_and_fails_is_not_said_to_be_done(clock, capsys):
+    with pytest.raises(KeyboardInterrupt), progress.live("sampling knn") as tell:  # noqa: PT012
+        tell("1 round")
+        raise KeyboardInterrupt
+    assert "done" not in capsys.readouterr().err

@@ -358,6 +358,55 @@ def test_duplicates_and_notes_are_listed_and_long_lists_cut(run):
     assert "3 unreadable" in text
 
 
+def write_sampling(run: RunDirectory, *, imputed: int = 0) -> None:
+    """As if the values had been sampled: intervals, a trace, a record."""
+    values = tables.read_table(run.values)
+    value = values["value"].to_numpy()
+    for name, column in (("low", value - 0.004), ("high", value + 0.004)):
+        values = values.set_column(values.column_names.index(name), name, pa.array(column))
+    choice = json.dumps({"rule": "certain", "threshold": 0.0, "false_discovery": 0.05})
+    tables.write_table(run.values, values, "made-sampled", choice=choice)
+    rows = [
+        {"rounds": 64 * i, "sets": i, "seconds": 1.5 * i, "settled": 0.3 * i,
+         "largest_stderr": 0.01 / i, "rank_correlation": 0.9, "r_hat": 1.01}
+        for i in (1, 2, 3)
+    ]  # fmt: skip
+    tables.write_table(run.trace, pa.Table.from_pylist(rows, tables.TRACE), "made-trace")
+    run.note(
+        "sampling", utility=SCRIPT, sampler="permutation", stop="192 rounds", done=True, rounds=192,
+        chains=8, insertions=1000, imputed=imputed, sweep_seconds=3.0, seconds=4.5, settled=0.9,
+        largest_stderr=0.0033, r_hat=1.01, deaths=2, workers=2,
+    )  # fmt: skip
+
+
+def test_sampled_values_come_with_intervals_and_how_they_were_sampled(run):
+    write_sampling(run)
+    text = re.sub(r"\s+", " ", page_of(run).text)
+    assert "How sure the values are" in text
+    assert "192 of 8 chains: permutation" in text
+    assert "−0.094 … −0.086" in text  # the lowest value, -.09
+    assert "whenever one looks" in text
+    assert "those that are harmful with certainty (rule certain: false-discovery rate 5" in text
+    assert "at most 5 % are expected" in text
+    assert "biased" not in text
+
+
+def test_truncated_values_are_said_to_be_biased(run):
+    write_sampling(run, imputed=250)
+    assert "25 % of the marginals were not computed" in page_of(run).text
+
+
+def test_exact_values_have_no_such_section(run):
+    assert "How sure the values are" not in page_of(run).text
+
+
+@pytest.mark.parametrize(
+    ("bound", "words"), [(1.0, "Nothing can be guaranteed"), (0.125, "at most 12\u00a0%")]
+)
+def test_the_false_discovery_bound_in_words(bound, words):
+    assert words in verdicts.false_discovery(bound)
+
+
 def test_keys_in_uris_stay_out_of_the_report():
     settings = {"data": "s3://key:secret@bucket/pets?secret_key=1", "deep": [{"x": "who?me"}, 3]}
     assert without_secrets(settings) == {"data": "s3://bucket/pets", "deep": [{"x": "who?me"}, 3]}
