@@ -34,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", help="folder of the study's feature_dump_*.pkl")
     parser.add_argument("--pydvl", help="python of an environment with peers/requirements.txt")
+    parser.add_argument("--run", help="a finished run on data with a truth.csv, for utilities.py")
     parser.add_argument("--simulated-s", default="60")
     args = parser.parse_args()
     study = ["--study", args.study] if args.study else []
@@ -45,6 +46,8 @@ def main() -> None:
     print(f"\n{output('sweeps.py', *study, *pydvl)}")
     print(f"\n{output('chains.py', *study, '--simulated-s', args.simulated_s)}")
     print(f"\n{output('coverage.py')}")
+    if args.study and args.run:
+        print(f"\n{output('utilities.py', *study, '--run', args.run)}")
     for title, script in (
         ("The closed form", "closed_form.py"),
         ("Extraction of features", "extraction.py"),

@@ -12,8 +12,12 @@ class Result(NamedTuple):
     figure: str
 
 
-def print_results(title: str, results: Sequence[Result]) -> None:
+def print_results(
+    title: str,
+    results: Sequence[Result],
+    head: tuple[str, str, str] = ("what", "target", "measured"),
+) -> None:
     """Print a section with its table."""
-    print(f"\n## {title}\n\n| what | target | measured |\n|---|---|---|")
+    print(f"\n## {title}\n\n| {' | '.join(head)} |\n|---|---|---|")
     for result in results:
         print(f"| {' | '.join(result)} |", flush=True)

@@ -113,9 +113,8 @@ def main() -> None:
                 f"AUC {auc:.3f} ({their_how})",
             )
         )
-    print_results(
-        "Utilities: probe on the study's val after cleaning | wrong labels of the photos", results
-    )
+    head = ("utility", "study: probe on val after cleaning", "photos: wrong labels by low values")
+    print_results("What the values of each utility are good for", results, head)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,12 @@ On a running cluster (DATA and RUN: URIs, or absolute paths that every machine s
     ray job submit --working-dir . -- \
         python jobs/step_2b_compute_values.py --run RUN --config jobs/laptop.yaml
 
+By sampling, for a utility without a closed form, on as many machines as there are:
+
+    ray job submit --working-dir . -- \
+        python jobs/step_2b_compute_values.py --run RUN --features FEATURES \
+        --method sample --utility knn-accuracy --num-workers 64
+
 `--help` shows every flag; the same command again goes on where it was.
 """
 
