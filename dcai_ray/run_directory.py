@@ -98,6 +98,21 @@ class RunDirectory:
         """What a person reads."""
         return self.location / "report.html"
 
+    def read_values(self) -> pa.Table:
+        """The values, complete, with what the rule keeps.
+
+        Raises:
+            ValueError: their sampling was interrupted, or the file is damaged.
+            OSError: there are none.
+        """
+        values = tables.read_table(self.values)
+        if not tables.is_made(self.kept, tables.made_from(self.values)):
+            raise ValueError(
+                f"{self.values}: values so far, of a sampling that is not finished; the same "
+                "dcai-ray value goes on"
+            )
+        return values
+
     def metrics(self, step: str) -> Location:
         """Learning curves of a step: baseline or cleaned."""
         return self.location / f"{step}/metrics.parquet"

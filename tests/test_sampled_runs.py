@@ -143,7 +143,7 @@ def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(features, tmp_
         assert (run / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_ctrl_c_saves_what_is_complete_and_the_same_command_goes_on(features, tmp_path):
+def test_ctrl_c_saves_what_is_complete_and_the_same_command_goes_on(features, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = (
         "value", "--features", features, "--run", run, "--method", "sample", *SETTINGS, *SLOW,
@@ -160,6 +160,10 @@ def test_ctrl_c_saves_what_is_complete_and_the_same_command_goes_on(features, tm
     record = json.loads((run / "run.json").read_text())["sampling"]
     assert not record["done"]
     assert 0 < record["rounds"] < 20_000
+    # Values so far are for looking at: nothing is trained on them.
+    (run / "features").symlink_to(features)
+    assert main(["retrain", "--run", str(run), "--no-finetune"]) == 1
+    assert "of a sampling that is not finished" in capsys.readouterr().err
 
 
 def test_a_tighter_stop_goes_on_from_what_is_there(finished, features, tmp_path, capsys):

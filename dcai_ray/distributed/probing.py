@@ -26,7 +26,7 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
     val = tables.read_features(run.features / "val")
     train = tables.read_features(run.features / "train")
     tables.check_same_features(train, val, ("train", "val"))
-    values = tables.read_table(run.values)
+    values = run.read_values()
     tables.check_ids(run.values, values["id"].to_pylist(), points.ids)
     wrong = None if truth is None else truth.wrong
     known = [] if wrong is None else np.flatnonzero(wrong).tolist()

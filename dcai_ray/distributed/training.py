@@ -32,7 +32,7 @@ def retrain_networks(
 ) -> None:
     """Step 3: every arm but `all`, which step 1 trained; `cleaned/metrics.parquet`."""
     rows = images.split("train")
-    values = tables.read_table(run.values)
+    values = run.read_values()
     tables.check_ids(run.values, values["id"].to_pylist(), [row["id"] for row in rows])
     _, y = _examples(rows, images.classes)
     clean = images.split("shapley_val")
