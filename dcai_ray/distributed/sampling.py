@@ -114,9 +114,11 @@ class Session:
                 def after(pool: Pool) -> bool:
                     nonlocal seen
                     self._deaths = pool.deaths
-                    if aggregator.next_index > seen:
+                    if aggregator.next_index > seen:  # a late block can complete several sets
+                        now = round(self._seconds, 2)
+                        for sets in range(seen + 1, aggregator.next_index + 1):
+                            self._seconds_at[sets] = now
                         seen = aggregator.next_index
-                        self._seconds_at[seen] = round(self._seconds, 2)
                         if time.monotonic() - self._saved > self._config.resources.checkpoint_s:
                             self._save(so_far, workers=pool.num_up)
                     show(self._line(pool))
