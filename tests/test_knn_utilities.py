@@ -252,7 +252,7 @@ def test_skyband_has_the_bits_of_insertion(kind, monkeypatch, k):
     game += (rng.standard_normal((9, 3)), rng.choice(LABELS, 9))
     walks = []
     skyband = knn._skyband
-    monkeypatch.setattr(knn, "_skyband", lambda *args: (walks.append(args[9]), skyband(*args)))
+    monkeypatch.setattr(knn, "_skyband", lambda *args: (walks.append(args[10]), skyband(*args)))
     monkeypatch.setattr(knn, "SKYBAND_FROM", 10)
     found = utility(kind, game, k=k)
     by_distance = (game[0] @ game[2][0]).argsort()
