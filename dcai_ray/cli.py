@@ -1,11 +1,14 @@
 """The command line: settings from defaults, a YAML file and flags; then the steps.
 
-Exit code 0: done. 1: failed, one clear line on stderr. 2: wrong usage. 130: interrupted.
+Exit code 0: done. 1: failed, one clear line on stderr. 2: wrong usage. 130: interrupted (Ctrl-C),
+143: stopped (SIGTERM, as `ray job stop` sends).
 Nothing heavy is imported before it is known what is wanted.
 """
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -62,11 +65,18 @@ def _command(name: str) -> Callable[[Sequence[str]], Any]:
 
 def _guarded(function: Callable[[], Any]) -> int:
     """Turn what a user can mend into one line; a bug keeps its traceback."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
     try:
         function()
     except KeyboardInterrupt:
         print("dcai-ray: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    except SystemExit as stop:
+        if stop.code != signal.SIGTERM:
+            raise
+        print("dcai-ray: stopped; the same command goes on from here", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -76,6 +86,11 @@ def _guarded(function: Callable[[], Any]) -> int:
         print(f"dcai-ray: {_line(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _stop(number: int, _: Any) -> None:
+    """As Ray does once it is loaded: the stack unwinds, so what is complete is saved."""
+    sys.exit(number)
 
 
 def _line(error: Exception) -> str:

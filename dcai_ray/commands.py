@@ -19,7 +19,7 @@ def demo(arguments: Sequence[str]) -> None:
     from dcai_ray.demo_set import SETTINGS, write_digits
 
     chosen = parse(flags.Demo, arguments, Config(), "demo")
-    root = Location(chosen.data)
+    root = _lasting("--data", chosen.data)
     if not (root / "truth.csv").exists():
         if root.exists():
             raise ValueError(
@@ -29,15 +29,14 @@ def demo(arguments: Sequence[str]) -> None:
         write_digits(root)
     settings = parse_config(SETTINGS, "demo")
     settings = replace(settings, resources=chosen.resources)
-    _pipeline(Location(chosen.data), chosen.run, settings, no_finetune=chosen.no_finetune)
+    _pipeline(root, chosen.run, settings, no_finetune=chosen.no_finetune)
 
 
 def run(arguments: Sequence[str]) -> None:
     """All steps."""
     chosen = parse(flags.Run, arguments, Config(), "run")
-    _pipeline(
-        Location(chosen.data), chosen.run, settings_of(chosen), no_finetune=chosen.no_finetune
-    )
+    data = _lasting("--data", chosen.data)
+    _pipeline(data, chosen.run, settings_of(chosen), no_finetune=chosen.no_finetune)
 
 
 def audit(arguments: Sequence[str]) -> None:
@@ -48,7 +47,7 @@ def audit(arguments: Sequence[str]) -> None:
     chosen = parse(flags.Audit, arguments, base, "audit")
     if chosen.value.validation != "self":
         raise ValueError("audit has no clean set: value.validation must be self; or use run")
-    data = Location(chosen.folder)
+    data = _lasting("FOLDER", chosen.folder)
     directory = _directory(chosen.run or f"outputs/{data.name}")
     config = settings_of(chosen)
     listing = list_folder(data)
@@ -62,7 +61,8 @@ def finetune(arguments: Sequence[str]) -> None:
     from dcai_ray.distributed import runs
 
     chosen = parse(flags.Finetune, arguments, Config(), "finetune")
-    data, directory, config = Location(chosen.data), _directory(chosen.run), settings_of(chosen)
+    data, config = _lasting("--data", chosen.data), settings_of(chosen)
+    directory = _directory(chosen.run)
     listing = list_splits(data, split_seed=config.images.split_seed)
     directory.claim({"data": data.uri, **_sections(config, "images", "finetune")})
     runs.run_baseline(directory, data, listing, config)
@@ -74,7 +74,8 @@ def extract(arguments: Sequence[str]) -> None:
     from dcai_ray.distributed import runs
 
     chosen = parse(flags.Extract, arguments, Config(), "extract")
-    data, directory, config = Location(chosen.data), _directory(chosen.run), settings_of(chosen)
+    data, config = _lasting("--data", chosen.data), settings_of(chosen)
+    directory = _directory(chosen.run)
     listing = list_splits(data, split_seed=config.images.split_seed)
     directory.claim({"data": data.uri, **_sections(config, "images", "extract")})
     runs.run_extraction(directory, data, listing, config)
@@ -116,7 +117,7 @@ def retrain(arguments: Sequence[str]) -> None:
         directory.claim(_sections(config, "retrain"))
         runs.run_probes(directory, config)
     else:
-        location = Location(str(data))
+        location = _lasting("--data", str(data))
         listing = list_splits(location, split_seed=config.images.split_seed)
         sections = _sections(config, "images", "finetune", "retrain")
         directory.claim({"data": location.uri, **sections})
@@ -151,7 +152,7 @@ def export(arguments: Sequence[str]) -> None:
     from dcai_ray.exporting import export_kept
 
     chosen = parse(flags.Export, arguments, Config(), "export")
-    count = export_kept(_existing(chosen.run), Location(chosen.to), chosen.how)
+    count = export_kept(_existing(chosen.run), _lasting("--to", chosen.to), chosen.how)
     print(f"{count} images in {chosen.to}")
 
 
@@ -162,7 +163,7 @@ def import_features(arguments: Sequence[str]) -> None:
     chosen = parse(flags.ImportFeatures, arguments, Config(), "import-features")
     source = Location(chosen.file)
     ids, labels, x, digest = read_feature_pickle(source)
-    folder = Location(chosen.features) / chosen.split
+    folder = _lasting("--features", chosen.features) / chosen.split
     made_from = tables.fingerprint("imported", chosen.backbone, digest)
     name = tables.shard_name(0)
     notes = {"backbone": chosen.backbone, "source_sha256": digest}
@@ -208,14 +209,22 @@ def _sections(config: Config, *names: str) -> dict[str, Any]:
 
 
 def _directory(run: str, features: str | None = None) -> RunDirectory:
-    location = Location(run)
+    location = _lasting("--run", run)
+    where = features or RunDirectory(location).settings().get("features")
+    if not where:
+        return RunDirectory(location)
+    return RunDirectory(location, _lasting("--features", where))
+
+
+def _lasting(flag: str, uri: str) -> Location:
+    """Where a flag points; refused inside a submitted job's own copy of its working directory."""
+    location = Location(uri)
     if _UNPACKED in location.uri:
         raise ValueError(
-            f"--run {run}: lies in the submitted job's own folder, which ends with the job; "
-            "give a URI, or an absolute path that every machine sees"
+            f"{flag} {uri}: lies in the submitted job's own folder, a temporary copy that no other "
+            "job sees; give a URI, or an absolute path that every machine sees"
         )
-    where = features or RunDirectory(location).settings().get("features")
-    return RunDirectory(location, Location(where)) if where else RunDirectory(location)
+    return location
 
 
 def _existing(run: str) -> RunDirectory:

@@ -297,13 +297,19 @@ class ResourcesConfig:
     __pydantic_config__: ClassVar = _STRICT
     num_cpus: int | None = None
     """Worker processes of a cluster started here; all cores by default."""
-    gpus_per_task: float | None = None
-    """GPUs asked for by a training or extraction; 1 by default where there are any, 0 for none."""
+    gpus_per_training: float | None = None
+    """GPUs a training asks for; 1 by default where the cluster has any. 0: none. Given, it waits
+    for a machine that has them, which makes an autoscaling cluster add one."""
+    gpus_per_extraction: float | None = None
+    """The same of a task that extracts features; 0.25 by default: four share a GPU."""
     decode_threads: int = 2
     """Threads a task that read and decode images ahead of the network."""
     num_workers: int | None = None
     """Sampling: actors to ask for; by default as many as there are cores. More than that make an
     autoscaling cluster grow."""
+    worker_resource: str = ""
+    """Sampling: a custom resource of Ray that each actor takes one of, so that actors run only on
+    machines that offer it, and not on those with GPUs; none by default."""
     checkpoint_s: float = 30.0
     """Sampling: seconds between checkpoints."""
     hedge_s: float = 60.0
@@ -317,8 +323,9 @@ class ResourcesConfig:
             raise ValueError("resources.checkpoint_s and resources.hedge_s must be positive")
         if self.num_cpus is not None:
             _at_least("resources", self, 1, "num_cpus")
-        if self.gpus_per_task is not None:
-            _at_least("resources", self, 0, "gpus_per_task")
+        for name in ("gpus_per_training", "gpus_per_extraction"):
+            if getattr(self, name) is not None:
+                _at_least("resources", self, 0, name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -180,7 +180,7 @@ class RunDirectory:
     def note(self, section: str, **found: Any) -> None:
         """Write one section of run.json anew, beside the versions."""
         record = self.record()
-        record["versions"] = {"python": platform.python_version(), **_versions()}
+        record["versions"] = {"python": platform.python_version(), **package_versions()}
         record[section] = found
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         (self.location / "run.json").write_bytes(text.encode())
@@ -210,7 +210,8 @@ def read_features(uri: str) -> tables.Features:
     return tables.read_features(Location(uri))
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Versions of this package and of those that results depend on."""
     found = {}
     for name in _PACKAGES:
         try:

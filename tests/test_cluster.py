@@ -37,6 +37,39 @@ def test_a_cluster_that_is_joined_is_not_joined_again(ray_cluster, capsys):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(("asked", "got"), [(None, 0), (0.5, 0.5), (0, 0)])
-def test_a_network_asks_for_a_gpu_only_where_there_is_one_or_it_is_told_to(ray_cluster, asked, got):
-    assert cluster.num_gpus(ResourcesConfig(gpus_per_task=asked)) == got
+@pytest.mark.parametrize(
+    ("asked", "got", "said"),
+    [
+        (None, 0, "no GPU in the cluster: on CPUs"),
+        (0.5, 0.5, "each task asks for 0.5 GPUs and the cluster has none yet: waiting for one"),
+        (0, 0, ""),
+    ],
+)
+def test_a_network_asks_for_a_gpu_only_where_there_is_one_or_it_is_told_to(
+    ray_cluster, asked, got, said, capsys
+):
+    assert cluster.num_gpus(asked, usual=1) == got
+    assert capsys.readouterr().err.strip() == said
+
+
+@pytest.mark.parametrize(("asked", "got"), [(None, 0.25), (1, 1), (0, 0)])
+def test_where_there_are_gpus_a_task_takes_its_share_and_nothing_is_said(
+    monkeypatch, asked, got, capsys
+):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
+    assert cluster.num_gpus(asked, usual=0.25) == got
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "got"),
+    [
+        ({}, 20),
+        ({"num_workers": 300}, 300),
+        ({"worker_resource": "chains"}, 16),
+        ({"worker_resource": "absent"}, 1),  # one, so that an autoscaler hears of it
+    ],
+)
+def test_as_many_actors_as_asked_for_or_as_there_is_room_for(monkeypatch, settings, got):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 20.0, "chains": 16.0})
+    assert cluster.num_workers(ResourcesConfig(**settings)) == got

@@ -97,7 +97,7 @@ def test_unknown_keys_and_wrong_values_are_all_named_at_once_with_their_path(tmp
         ("retrain", {"probe_seeds": 0}, "retrain.probe_seeds must be at least 1"),
         ("images", {"unreadable": "ignore"}, "images.unreadable: input should be 'fail' or 'skip'"),
         ("resources", {"num_cpus": 0}, "resources.num_cpus must be at least 1"),
-        ("resources", {"gpus_per_task": -1}, "resources.gpus_per_task must be at least 0"),
+        ("resources", {"gpus_per_training": -1}, "resources.gpus_per_training must be at least 0"),
         ("images", {"split_seed": -1}, "images.split_seed must be at least 0, got -1"),
         ("resources", {"decode_threads": 0}, "resources.decode_threads must be at least 1"),
     ],

@@ -6,16 +6,17 @@ aggregator lives in the driver, so nothing but this loop decides when to stop.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 from threadpoolctl import threadpool_limits
 
 from dcai_ray.config import ResourcesConfig
 from dcai_ray.distributed import cluster
+from dcai_ray.distributed.machines import check_machines, check_packages, installed
 from dcai_ray.distributed.streaming import Pool, stream_blocks
 from dcai_ray.valuation.blocks import Block
 from dcai_ray.valuation.convergence import Aggregator
@@ -29,7 +30,8 @@ _SPARE_SETS = 2  # begun beyond those that keep every actor at work
 class Chain:
     """Computes blocks of any chain."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, packages: Mapping[str, str]) -> None:
+        check_packages(packages)
         self._plan = plan
 
     def run(self, block_id: BlockId) -> Block:
@@ -57,22 +59,24 @@ def stream_chains(
     Returns:
         Actors that died and were replaced.
     Raises:
-        ValueError: the utility fails; the message names the block and the cause.
-        ChildProcessError: actors cannot be started, or die again and again.
+        ValueError: the utility fails, the message names the block and the cause; or a machine of
+            the cluster cannot do its share.
+        ChildProcessError: actors die again and again.
     """
     cluster.connect(resources)
+    check_machines(None)
     shared = ray.put(plan)
-    actor: Any = ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD")(Chain)
+    actor: Any = ray.remote(**cluster.actor_options(resources))(Chain)
     num_chains = len(aggregator.chains)
 
     def num_actors() -> int:
-        return resources.num_workers or cluster.num_cpus()
+        return cluster.num_workers(resources)
 
     def sets_ahead() -> int:
         return -(-_BLOCKS_PER_ACTOR * num_actors() // num_chains) + _SPARE_SETS
 
     with stream_blocks(
-        lambda: actor.remote(shared),
+        lambda: actor.remote(shared, installed()),
         block_ids(aggregator, sets_ahead),
         num_actors=num_actors,
         blocks_per_actor=_BLOCKS_PER_ACTOR,
@@ -85,12 +89,19 @@ def stream_chains(
                     break
         except RayTaskError as error:
             raise ValueError(f"the utility failed: {_first_line(error.cause)}") from None
-        except ray.exceptions.RayActorError as error:
+        except RayActorError as error:
+            if getattr(error, "actor_init_failed", False):
+                raise ValueError(_last_line(error)) from None
             raise ChildProcessError(
-                f"workers cannot be started or died {pool.deaths} times over "
+                f"workers died {pool.deaths} times over "
                 f"({_first_line(error)}); the same command goes on from the last checkpoint"
             ) from None
         return pool.deaths
+
+
+def _last_line(error: BaseException) -> str:
+    """What Ray says of an actor that could not start ends with the actor's own error."""
+    return str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
 
 
 def _first_line(error: BaseException) -> str:

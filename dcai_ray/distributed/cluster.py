@@ -57,11 +57,39 @@ def num_cpus() -> int:
     return max(1, int(_total("CPU")))
 
 
-def num_gpus(resources: ResourcesConfig) -> float:
-    """GPUs that a task of a network asks for."""
-    if resources.gpus_per_task is not None:
-        return resources.gpus_per_task
-    return 1 if _total("GPU") >= 1 else 0
+def working_nodes() -> list[dict[str, Any]]:
+    """Machines that are up and that tasks may run on, as Ray describes them."""
+    return [
+        node for node in ray.nodes() if node["Alive"] and node["Resources"].keys() & {"CPU", "GPU"}
+    ]
+
+
+def num_workers(resources: ResourcesConfig) -> int:
+    """Actors that sampling asks for: as many as set, or as the cluster has room for now."""
+    return resources.num_workers or max(1, int(_total(resources.worker_resource or "CPU")))
+
+
+def actor_options(resources: ResourcesConfig) -> dict[str, Any]:
+    """What a chain's actor asks of Ray: one core, and to be replaced by us if it dies."""
+    name = resources.worker_resource
+    return {
+        "num_cpus": 1,
+        "resources": {name: 1} if name else None,
+        "max_restarts": 0,
+        "scheduling_strategy": "SPREAD",
+    }
+
+
+def num_gpus(asked: float | None, usual: float) -> float:
+    """GPUs that a task of a network asks for: as set, or the usual share where there are any."""
+    there = _total("GPU")
+    if asked and not there:
+        say(f"each task asks for {asked:g} GPUs and the cluster has none yet: waiting for one")
+    if asked is not None:
+        return asked
+    if not there:
+        say("no GPU in the cluster: on CPUs")
+    return usual if there else 0
 
 
 def _reach(address: str) -> None:

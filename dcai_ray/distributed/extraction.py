@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from dcai_ray import tables
 from dcai_ray.config import Config
-from dcai_ray.distributed import tasks
+from dcai_ray.distributed import cluster, tasks
+from dcai_ray.distributed.machines import Folders
 from dcai_ray.distributed.pool import run_tasks
 from dcai_ray.distributed.reading import ImageSet, contents
 from dcai_ray.images import SPLITS
@@ -31,7 +32,8 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
         config.resources,
         unit="images",
         sizes=[len(job.ids) for job in missing],
-        network=True,
+        num_gpus=lambda: cluster.num_gpus(config.resources.gpus_per_extraction, usual=0.25),
+        folders=Folders(images.data, run.location),
     ):
         pass  # a task writes its shard itself
     for split, jobs in splits.items():

@@ -5,7 +5,7 @@ error. Only a few tasks a core are submitted at a time, and results that come ea
 before them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from dcai_ray import progress
 from dcai_ray.config import ResourcesConfig
 from dcai_ray.distributed import cluster
+from dcai_ray.distributed.machines import Folders, check_machines, check_packages, installed
 
 _POLL_S = 0.5
 _CANCELLATIONS = 6  # of a task, half a second apart, until it has ended
@@ -47,7 +48,8 @@ def run_tasks(
     sizes: Sequence[int] | None = None,
     shared: Any = None,
     num_cpus: int = 1,
-    network: bool = False,
+    num_gpus: Callable[[], float] = lambda: 0,
+    folders: Folders | None = None,
     ticking: bool = False,
 ) -> Iterator[Any]:
     """The result of `function(job[, shared][, tick])` for each job, in the order of the jobs.
@@ -61,17 +63,20 @@ def run_tasks(
         sizes: units of each job; 1 by default.
         shared: a big argument of all tasks; it goes to the object store once.
         num_cpus: cores a task.
-        network: whether the tasks run a network and want a GPU where there is one.
+        num_gpus: GPUs a task, asked once the cluster is joined.
+        folders: what the tasks read and write.
         ticking: give each task a function to say how many of its units are done.
     Raises:
         Exception: what a task raised; the others are cancelled.
         ChildProcessError: the process of a task died again and again, or for want of memory.
+        ValueError: a machine of the cluster cannot do its share.
     """
     if not jobs:
         return
     cluster.connect(resources)
+    check_machines(folders)
     sizes = sizes or [1] * len(jobs)
-    tasks = _Tasks(function, shared, num_cpus, cluster.num_gpus(resources) if network else 0)
+    tasks = _Tasks(function, shared, num_cpus, num_gpus())
     ticks: Any = ray.remote(num_cpus=0)(Ticks).remote() if ticking else None
     waiting = iter(enumerate(jobs))
     early: dict[int, Any] = {}
@@ -112,7 +117,7 @@ class _Tasks:
         self.flying: dict[ray.ObjectRef[Any], int] = {}
 
     def submit(self, number: int, job: Any, ticks: Any) -> None:
-        ref = self._remote.remote(self._function, job, self._shared, ticks, number)
+        ref = self._remote.remote(self._function, job, self._shared, ticks, number, installed())
         self.flying[ref] = number
 
     def arrived(self) -> Iterator[tuple[int, Any]]:
@@ -149,8 +154,16 @@ class _Tasks:
                 _, left = ray.wait(left, num_returns=len(left), timeout=_POLL_S)
 
 
-def _call(function: Callable[..., Any], job: Any, shared: Any, ticks: Any, number: int) -> Any:
+def _call(
+    function: Callable[..., Any],
+    job: Any,
+    shared: Any,
+    ticks: Any,
+    number: int,
+    packages: Mapping[str, str],
+) -> Any:
     """In a worker: one thread for BLAS, as the last bits depend on their number."""
+    check_packages(packages)
     arguments = [] if shared is None else [shared]
     if ticks is not None:
         arguments.append(lambda done: ticks.tick.remote(number, done))

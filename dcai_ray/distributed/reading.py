@@ -13,6 +13,7 @@ import pyarrow as pa
 from dcai_ray import progress, tables
 from dcai_ray.config import Config
 from dcai_ray.distributed import tasks
+from dcai_ray.distributed.machines import Folders
 from dcai_ray.distributed.pool import run_tasks
 from dcai_ray.images import SPLITS, ImageFile, Inspected, Listing, duplicates
 from dcai_ray.run_directory import RunDirectory
@@ -55,7 +56,7 @@ def read_images(run: RunDirectory, data: Location, listing: Listing, config: Con
         _check_same_images(run, listing)
         return ImageSet(data, tuple(tables.read_table(run.images).to_pylist()), listing.classes)
     start = time.monotonic()
-    seen = _inspect(data, listing.images, config)
+    seen = _inspect(run, data, listing.images, config)
     pairs = list(zip(listing.images, seen, strict=True))
     bad = [(image, found) for image, found in pairs if found.reason]
     good = [(image, found) for image, found in pairs if not found.reason]
@@ -80,7 +81,9 @@ def read_images(run: RunDirectory, data: Location, listing: Listing, config: Con
     return ImageSet(data, tuple(rows), listing.classes)
 
 
-def _inspect(data: Location, files: Sequence[ImageFile], config: Config) -> list[Inspected]:
+def _inspect(
+    run: RunDirectory, data: Location, files: Sequence[ImageFile], config: Config
+) -> list[Inspected]:
     starts = range(0, len(files), _IMAGES_A_TASK)
     jobs = [
         tasks.InspectJob(data, [image.path for image in files[i : i + _IMAGES_A_TASK]])
@@ -93,6 +96,7 @@ def _inspect(data: Location, files: Sequence[ImageFile], config: Config) -> list
         config.resources,
         unit="images",
         sizes=[len(job.paths) for job in jobs],
+        folders=Folders(data, run.location),
     )
     return [found for part in parts for found in part]
 

@@ -224,7 +224,7 @@ def estimate(utility: Utility, config: Config) -> list[str]:
             aggregator.add(run_block(plan, chain, index))
     per_round = (time.perf_counter() - start) / aggregator.rounds
     cluster.connect(config.resources)
-    workers = config.resources.num_workers or cluster.num_cpus()
+    workers = cluster.num_workers(config.resources)
     left = aggregator.rounds_left
     lines = [
         f"{config.value.utility}: {design.name} {_gain(design)}",

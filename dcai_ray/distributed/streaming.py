@@ -34,7 +34,10 @@ logger = logging.getLogger(__name__)
 
 # The machine failed, not the code: the block is worth computing again.
 _LOST = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError, OutOfMemoryError)
-_BATCH = 64  # answers taken at a time; one at a time a driver saturates near 1,000 a second
+# Answers are taken many at a time, and in a big pool given a moment to gather: every call to Ray
+# costs the driver as much as merging several blocks.
+_BATCH = 64
+_GATHER_S = 0.02
 _RESIZE_S = 2.0
 
 BlockId = Hashable
@@ -166,7 +169,8 @@ class Pool:
             return
         arrived, _ = ray.wait(refs, num_returns=1, timeout=1)
         if arrived:
-            arrived, _ = ray.wait(refs, num_returns=min(_BATCH, len(refs)), timeout=0)
+            moment = _GATHER_S if len(refs) > 2 * _BATCH else 0
+            arrived, _ = ray.wait(refs, num_returns=min(_BATCH, len(refs)), timeout=moment)
         answers = _answers(arrived)
         for ref in arrived:
             if ref in self._joining:

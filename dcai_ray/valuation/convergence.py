@@ -96,7 +96,7 @@ class Aggregator:
         self.seconds = 0.0
         self._variation = np.zeros(self._shape)  # squared misses of block means by earlier ones
         self._block_means = np.zeros(self._shape)  # their sum
-        self._waiting: dict[tuple[int, int], Block] = {}
+        self._waiting: dict[int, dict[int, Block]] = {}  # by index and chain
         self._kept: list[Progress] = []  # rows of the trace but perhaps the last
         self._last: Progress | None = None
 
@@ -114,9 +114,9 @@ class Aggregator:
         check_block(block, len(self.chains), self._shape)
         if self.done or block.index < self.next_index:
             return []
-        self._waiting.setdefault((block.index, block.chain), block)
+        self._waiting.setdefault(block.index, {}).setdefault(block.chain, block)
         checks: list[Progress] = []
-        while not self.done and self._is_complete(self.next_index):
+        while not self.done and len(self._waiting.get(self.next_index, ())) == len(self.chains):
             self._merge_set()
             checks.append(self._check())
         if self.done:
@@ -126,7 +126,7 @@ class Aggregator:
     @property
     def buffered(self) -> int:
         """Blocks that wait for their set."""
-        return len(self._waiting)
+        return sum(len(blocks) for blocks in self._waiting.values())
 
     @property
     def rounds(self) -> int:
@@ -262,12 +262,10 @@ class Aggregator:
             return self.total.mean
         return self._block_means / self._num_blocks
 
-    def _is_complete(self, index: int) -> bool:
-        return all((index, chain) in self._waiting for chain in range(len(self.chains)))
-
     def _merge_set(self) -> None:
+        blocks = self._waiting.pop(self.next_index)
         for chain in range(len(self.chains)):
-            block = self._waiting.pop((self.next_index, chain))
+            block = blocks[chain]
             self.chains[chain] = merge(self.chains[chain], block.moments)
             self.evaluated = self.evaluated + block.evaluated
             self.imputed += block.imputed
