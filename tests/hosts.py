@@ -140,7 +140,8 @@ class Host:
         """As long as it has power."""
         end = time.monotonic() + within_s
         while not condition():
-            assert self._power and self._power.poll() is None, self.log.read_text()
+            assert self._power
+            assert self._power.poll() is None, self.log.read_text()
             assert time.monotonic() < end, f"waited in vain: {self.log.read_text()}"
             time.sleep(0.05)
 
