@@ -81,7 +81,7 @@ def test_ray_adds_no_command_of_its_own(written, filled):
 
 @pytest.fixture
 def provider(filled, tmp_path, monkeypatch):
-    """(what AWS was asked to start, a function that asks): Ray's own code on an EC2 that is none."""
+    """A function that starts a node of a type: Ray's own code on an EC2 that is none."""
     monkeypatch.setenv("HOME", str(tmp_path))  # the key pair is written there
     (tmp_path / ".ssh").mkdir()
     monkeypatch.setenv("AWS_DEFAULT_REGION", filled["provider"]["region"])
