@@ -14,6 +14,7 @@ from chains_on_nodes import digest, new_aggregator, plan_of_clusters
 
 from dcai_ray.config import ResourcesConfig
 from dcai_ray.distributed.chains import stream_chains
+from dcai_ray.distributed.pool import new_ticks
 
 NUM_WORKERS = 4
 _WAIT_S = 120.0
@@ -56,6 +57,14 @@ def on_a_gpu():
     return len(ray.get_gpu_ids())
 
 
+def is_here(actor):
+    """Is the actor on the driver's node? Ends it."""
+    where = actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id())
+    found = ray.get(where, timeout=_WAIT_S) == ray.get_runtime_context().get_node_id()
+    ray.kill(actor)
+    return found
+
+
 def seconds_until_idle():
     start = time.monotonic()
     while workers():
@@ -69,7 +78,9 @@ if __name__ == "__main__":
     found: dict[str, Any] = {"at_first": workers()}
     found["digest"], found["timeline"] = sampled(sys.argv[1])
     asked = time.monotonic()
-    found["gpus"] = ray.get(ray.remote(num_gpus=1)(on_a_gpu).remote(), timeout=_WAIT_S)
+    on_gpu = ray.remote(num_gpus=1)(on_a_gpu).remote()
+    found["ticks_here"] = [is_here(new_ticks()) for _ in range(4)]
+    found["gpus"] = ray.get(on_gpu, timeout=_WAIT_S)
     found["gpu_s"], found["with_gpu"] = round(time.monotonic() - asked, 1), workers()
     found["idle_s"], found["at_last"] = seconds_until_idle(), workers()
     Path(sys.argv[2]).write_text(json.dumps(found))  # Ray has a word on stdout too

@@ -98,7 +98,36 @@ def found(tmp_path_factory):
     return json.loads((folder / "found.json").read_text())
 
 
-def test_x(found):
-    print(found)
-    return
-    digest, new_aggregator, plan_of_clusters, sample, NUM_WORKERS
+def test_chains_that_wait_make_nodes_join_and_those_that_are_up_work_meanwhile(found):
+    assert found["at_first"] == []
+    _, nodes, up, joining = found["timeline"][0]  # at the first block
+    assert 0 < up < NUM_WORKERS
+    assert up + joining == NUM_WORKERS
+    assert len(nodes) <= NODES
+    _, nodes, up, joining = found["timeline"][-1]
+    assert (nodes, up, joining) == (["chains"] * NODES, NUM_WORKERS, 0)
+
+
+def test_no_node_with_a_gpu_was_started_for_chains(found):
+    assert not any("gpu" in nodes for _, nodes, _, _ in found["timeline"])
+
+
+def test_the_result_has_the_bits_of_one_process(found):
+    plan = plan_of_clusters()
+    aggregator = new_aggregator(plan)
+    for _ in sample(plan, aggregator):
+        pass
+    assert found["digest"] == digest(aggregator)
+
+
+def test_a_task_for_a_gpu_brings_its_node(found):
+    assert found["gpus"] == 1
+    assert "gpu" in found["with_gpu"]
+
+
+def test_progress_is_counted_on_the_node_that_stays(found):
+    assert found["ticks_here"] == [True] * 4
+
+
+def test_idle_nodes_go(found):
+    assert found["at_last"] == []

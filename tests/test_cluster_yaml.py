@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import subprocess
+from functools import partial
 
 import boto3
 import pytest
@@ -13,10 +14,15 @@ from conftest import REPOSITORY
 from jsonschema import ValidationError
 from moto import mock_aws
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+from ray.autoscaler._private.node_provider_availability_tracker import NodeAvailabilitySummary
+from ray.autoscaler._private.resource_demand_scheduler import (
+    _default_utilization_scorer,
+    get_nodes_for,
+)
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from dcai_ray.config import read_config
-from dcai_ray.distributed.cluster import actor_options
+from dcai_ray.distributed.cluster import actor_options, task_options
 
 TEXT = (REPOSITORY / "cluster.yaml").read_text()
 TYPES = {"head", "chains", "gpu"}
@@ -185,6 +191,38 @@ def test_the_settings_send_chains_to_nodes_of_that_type_alone(written, settings)
         *(room[name] // amount for name, amount in wanted["resources"].items()),
     )
     assert settings.num_workers == each * types["chains"]["max_workers"]
+
+
+@pytest.mark.parametrize(
+    ("asks", "count", "started"),
+    [
+        # As many as a step submits where there are no cores yet, then on one node, then on all.
+        ("task", 4, {"chains": 1}),
+        ("task", 64, {"chains": 4}),
+        ("task", 2048, {"chains": 32}),
+        ("chain", 512, {"chains": 32}),
+        ("training", 3, {"gpu": 3}),
+        ("training", 9, {"gpu": 4}),
+        ("extraction", 8, {"gpu": 2}),
+    ],
+)
+def test_what_waits_makes_the_autoscaler_start_nodes_of_its_type_and_no_other(
+    filled, settings, asks, count, started
+):
+    options = {
+        "task": task_options(settings, 1, 0),
+        "chain": actor_options(settings),
+        "training": task_options(settings, 1, settings.gpus_per_training),
+        "extraction": task_options(settings, 1, settings.gpus_per_extraction),
+    }[asks]
+    demand = {"CPU": options["num_cpus"], **(options["resources"] or {})}
+    if options.get("num_gpus"):
+        demand["GPU"] = options["num_gpus"]
+    up = NodeAvailabilitySummary({})
+    scorer = partial(_default_utilization_scorer, node_availability_summary=up)
+    types, most = filled["available_node_types"], filled["max_workers"]
+    found, _ = get_nodes_for(types, {}, "head", most, [demand] * count, scorer)
+    assert found == started
 
 
 def test_the_settings_send_networks_to_nodes_with_a_gpu(written, settings):
