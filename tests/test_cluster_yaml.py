@@ -1,10 +1,12 @@
-"""cluster.yaml as Ray's launcher and AWS read it; no network, no credentials."""
+"""cluster.yaml as Ray's launcher and AWS read it, and its like for Kubernetes; no network."""
 
 import copy
 import json
 import re
+import shlex
 import subprocess
 from functools import partial
+from pathlib import Path
 
 import boto3
 import pytest
@@ -21,8 +23,9 @@ from ray.autoscaler._private.resource_demand_scheduler import (
 )
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from dcai_ray.config import read_config
+from dcai_ray.config import Config, read_config
 from dcai_ray.distributed.cluster import actor_options, task_options
+from dcai_ray.flags import Run, parse, settings_of
 
 TEXT = (REPOSITORY / "cluster.yaml").read_text()
 TYPES = {"head", "chains", "gpu"}
@@ -85,13 +88,15 @@ def test_ray_adds_no_command_of_its_own(written, filled):
         assert filled[key] == common + written[key], key
 
 
-@pytest.fixture
-def provider(filled, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def provider(tmp_path_factory):
     """A function that starts a node of a type: Ray's own code on an EC2 that is none."""
-    monkeypatch.setenv("HOME", str(tmp_path))  # the key pair is written there
-    (tmp_path / ".ssh").mkdir()
-    monkeypatch.setenv("AWS_DEFAULT_REGION", filled["provider"]["region"])
-    with mock_aws():
+    home = tmp_path_factory.mktemp("home")  # a key pair is written there
+    (home / ".ssh").mkdir()
+    filled = prepared(yaml.safe_load(TEXT))
+    with pytest.MonkeyPatch.context() as patch, mock_aws():
+        patch.setenv("HOME", str(home))
+        patch.setenv("AWS_DEFAULT_REGION", filled["provider"]["region"])
         for name in ("dcai-ray-head", "dcai-ray-worker"):
             boto3.client("iam").create_instance_profile(InstanceProfileName=name)
         image = boto3.client("ec2").describe_images()["Images"][0]["ImageId"]
@@ -231,3 +236,33 @@ def test_the_settings_send_networks_to_nodes_with_a_gpu(written, settings):
     for share in (settings.gpus_per_training, settings.gpus_per_extraction):
         assert 0 < share <= room["GPU"]
         assert room["GPU"] / share <= room["CPU"]
+
+
+@pytest.fixture
+def rayjob():
+    return yaml.safe_load((REPOSITORY / "docs/kubernetes/rayjob.yaml").read_text())["spec"]
+
+
+def test_on_kubernetes_each_group_offers_what_the_settings_ask_for(rayjob):
+    python, script, *flags = shlex.split(rayjob["entrypoint"])
+    assert (python, Path(script).name) == ("python", "pipeline.py")
+    settings = settings_of(parse(Run, flags, Config(), "run")).resources
+    cluster = rayjob["rayClusterSpec"]
+    assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
+    chains, gpu = cluster["workerGroupSpecs"]
+    (argument,) = shlex.split(chains["rayStartParams"]["resources"])  # as the pod's shell does
+    (offered,) = json.loads(argument).items()
+    limits = chains["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert offered == (settings.worker_resource, int(limits["cpu"]))
+    assert settings.num_workers == offered[1] * chains["maxReplicas"]
+    assert gpu["rayStartParams"] == {}
+    limits = gpu["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert settings.gpus_per_training == int(limits["nvidia.com/gpu"])
+
+
+def test_kubernetes_has_the_token_and_the_versions_of_the_constraints(rayjob):
+    pinned = re.search(r"^ray==(.+)$", (REPOSITORY / "constraints.txt").read_text(), re.M)[1]
+    assert rayjob["rayClusterSpec"]["rayVersion"] == pinned
+    assert rayjob["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    image = (REPOSITORY / "docs/kubernetes/Dockerfile").read_text()
+    assert f"FROM rayproject/ray:{pinned}-py311" in image
