@@ -59,9 +59,8 @@ def num_cpus() -> int:
 
 def working_nodes() -> list[dict[str, Any]]:
     """Machines that are up and that tasks may run on, as Ray describes them."""
-    return [
-        node for node in ray.nodes() if node["Alive"] and node["Resources"].keys() & {"CPU", "GPU"}
-    ]
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"] and node["Resources"].keys() & {"CPU", "GPU"}]
 
 
 def num_workers(resources: ResourcesConfig) -> int:
@@ -76,6 +75,17 @@ def actor_options(resources: ResourcesConfig) -> dict[str, Any]:
         "num_cpus": 1,
         "resources": {name: 1} if name else None,
         "max_restarts": 0,
+        "scheduling_strategy": "SPREAD",
+    }
+
+
+def task_options(resources: ResourcesConfig, num_cpus: int, num_gpus: float) -> dict[str, Any]:
+    """What a task asks of Ray; one that needs no GPU keeps off the machines that have some."""
+    name = resources.worker_resource
+    return {
+        "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
+        "resources": {name: 1} if name and not num_gpus else None,
         "scheduling_strategy": "SPREAD",
     }
 

@@ -6,12 +6,14 @@ each name and `_total` behind a counter's, and exports what was told last every 
 """
 
 import math
+import string
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
 from ray.util.metrics import Counter, Gauge
 
@@ -130,7 +132,7 @@ class _Metrics:
     """Those of one step, with its tags."""
 
     def __init__(self, run: Location | None, **tags: str) -> None:
-        self._tags = {key: _ascii(tag) for key, tag in {"run": _run_name(run), **tags}.items()}
+        self._tags = {key: _ascii(tag) for key, tag in {"run": run_name(run), **tags}.items()}
         self._told = float("-inf")
         self._counted: dict[str, float] = {}
 
@@ -177,7 +179,7 @@ def _metric(name: str) -> Any:
     return kind(PREFIX + name, description, tag_keys=TAGS[name.split("_")[0]])
 
 
-def _run_name(run: Location | None) -> str:
+def run_name(run: Location | None) -> str:
     """The last part of its place; of a whole bucket, never the user and password before it."""
     if run is None:
         return ""
@@ -186,4 +188,4 @@ def _run_name(run: Location | None) -> str:
 
 def _ascii(tag: str) -> str:
     """Ray takes no other tags."""
-    return tag.encode("ascii", "backslashreplace").decode()
+    return quote(tag, safe=string.printable)
