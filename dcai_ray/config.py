@@ -302,8 +302,10 @@ class ResourcesConfig:
     for a machine that has them, which makes an autoscaling cluster add one."""
     gpus_per_extraction: float | None = None
     """The same of a task that extracts features; 0.25 by default: four share a GPU."""
+    read_threads: int = 16
+    """Images a task reads at once, ahead of decoding: an object store answers slowly but many."""
     decode_threads: int = 2
-    """Threads a task that read and decode images ahead of the network."""
+    """Threads a task that decode images ahead of the network."""
     num_workers: int | None = None
     """Sampling: actors to ask for; by default as many as there are cores. More than that make an
     autoscaling cluster grow."""
@@ -316,7 +318,7 @@ class ResourcesConfig:
     """Sampling: seconds after which a block is computed by a second actor as well."""
 
     def __post_init__(self) -> None:
-        _at_least("resources", self, 1, "decode_threads")
+        _at_least("resources", self, 1, "read_threads", "decode_threads")
         if self.num_workers is not None:
             _at_least("resources", self, 1, "num_workers")
         if self.checkpoint_s <= 0 or self.hedge_s <= 0:

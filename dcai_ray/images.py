@@ -12,14 +12,18 @@ import hashlib
 import io
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dcai_ray.ahead import read_ahead
 from dcai_ray.storage import Location
+
+R = TypeVar("R")
 
 SPLITS = ("train", "shapley_val", "val")
 
@@ -181,8 +185,38 @@ def read(file: Location) -> Image.Image:
         ValueError: it cannot be decoded; the message names the file.
         OSError: it cannot be read.
     """
+    return _decode_file(file, file.read_bytes())
+
+
+def read_each(
+    files: Sequence[Location],
+    use: Callable[[int, Image.Image], R],
+    *,
+    readers: int,
+    threads: int,
+) -> Iterator[R]:
+    """use(i, picture) for the i-th file, in order.
+
+    Args:
+        files: image files.
+        use: of a number and a picture.
+        readers: threads that read ahead.
+        threads: threads that decode and use ahead.
+    Raises:
+        ValueError, OSError: as `read`.
+    """
+    contents = read_ahead(Location.read_bytes, files, readers)
+
+    def used(entry: tuple[int, bytes]) -> R:
+        place, content = entry
+        return use(place, _decode_file(files[place], content))
+
+    return read_ahead(used, enumerate(contents), threads)
+
+
+def _decode_file(file: Location, content: bytes) -> Image.Image:
     try:
-        return decode(file.read_bytes())
+        return decode(content)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 

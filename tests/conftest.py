@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from object_store import ObjectStore, running_store
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -37,8 +38,18 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """One local cluster of two worker processes for all tests that need one."""
+def object_store() -> Iterator[ObjectStore]:
+    """One object store for all tests; its variables are set until they end."""
+    with running_store() as store, pytest.MonkeyPatch.context() as patch:
+        for name, text in store.variables.items():
+            patch.setenv(name, text)
+        yield store
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(object_store) -> Iterator[None]:
+    """One local cluster of two worker processes for all tests that need one; its workers know the
+    object store."""
     import ray
 
     from dcai_ray.config import ResourcesConfig
