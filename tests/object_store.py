@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,11 +48,13 @@ class ObjectStore:
         """Everything below a URI, by the rest of its key."""
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         return {
-            key[len(prefix) :].lstrip("/"): self.client.get_object(Bucket=bucket, Key=key)[
-                "Body"
-            ].read()
+            key[len(prefix) :].lstrip("/"): self.read(bucket, key)
             for key in self._entries(bucket, prefix)
+            if not key.endswith("/")  # an empty object by which stores mark a folder
         }
+
+    def read(self, bucket: str, key: str) -> bytes:
+        return self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
 
     def written(self, uri: str) -> dict[str, object]:
         """When each of them was written."""
@@ -61,6 +64,37 @@ class ObjectStore:
     def _entries(self, bucket: str, prefix: str) -> dict[str, dict[str, object]]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         return {entry["Key"]: entry for page in pages for entry in page.get("Contents", ())}
+
+
+class SlowWay:
+    """A way to a store on which every answer takes a while; counts what has gone there."""
+
+    def __init__(self, endpoint: str, delay_s: float) -> None:
+        host, _, port = endpoint.removeprefix("http://").partition(":")
+        self._target, self._delay_s = (host, int(port)), delay_s
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        self.sent = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            here, _ = self._server.accept()
+            there = socket.create_connection(self._target)
+            for source, target, delay_s in ((here, there, 0.0), (there, here, self._delay_s)):
+                arguments = (source, target, delay_s)
+                threading.Thread(target=self._pass_on, args=arguments, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, delay_s: float) -> None:
+        try:
+            while part := source.recv(65536):
+                time.sleep(delay_s)
+                self.sent += 0 if delay_s else len(part)
+                target.sendall(part)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:  # the other end has gone, as a killed process does
+            source.close()
+            target.close()
 
 
 @contextmanager
