@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from object_store import ObjectStore, running_store
 from PIL import Image
+from small_runs import done, write_pictures, write_settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -35,6 +36,26 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data sets in {folder}; DCAI_RAY_SHARED_DATA may name their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory) -> Path:
+    """Pictures of `small_runs`; not to be changed."""
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="session")
+def small_settings(tmp_path_factory) -> Path:
+    """Settings of `small_runs` as a file."""
+    return write_settings(tmp_path_factory.mktemp("settings") / "small.yaml")
+
+
+@pytest.fixture(scope="session")
+def small_run(small_data, small_settings, tmp_path_factory, ray_cluster) -> Path:
+    """A run on them that nothing disturbed; not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    done("run", "--data", small_data, "--run", run, "--config", small_settings)
+    return run
 
 
 @pytest.fixture(scope="session")
