@@ -1,7 +1,7 @@
 # make demo    install, then the whole line on the embedded demo set
 # make test    install, then all tests
 # make check   install, then lint and types
-# make bench   install, then all benchmarks: twenty minutes; writes docs/benchmarks.md
+# make bench   install, then all benchmarks: half an hour; writes docs/benchmarks.md
 #              (BENCH="--study FOLDER --pydvl PYTHON": see benchmarks/report.py)
 # Everything goes to .venv; PYTHON=python3.12 chooses another interpreter.
 

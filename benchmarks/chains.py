@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ def speed_of_actors(data: Data) -> list[Result]:
 class Sleeping:
     """Stands for a hundred chains: sleeps in place of sweeping, one block after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_players: int) -> None:
+        self._num_players = num_players
         self._chains = asyncio.Semaphore(_PER_ACTOR)
 
     async def run(self, block_id: tuple[int, int]) -> Block:
@@ -119,18 +121,31 @@ class Sleeping:
         chain, index = block_id
         async with self._chains:
             await asyncio.sleep(1.0 + 0.2 * ((chain * 7919 + index) % 10 - 5) / 5)
-        mean = np.full((1, _SIZE), 1.0 + chain % 3)
-        moments = Moments(8, mean, mean)
-        return Block(chain, index, moments, np.ones(_SIZE, dtype=np.int64), 0, 8, 8 * _SIZE, 1.0)
+        n = self._num_players
+        mean = np.full((1, n), 1.0 + chain % 3)
+        return Block(
+            chain, index, Moments(8, mean, mean), np.ones(n, dtype=np.int64), 0, 8, 8 * n, 1.0
+        )
 
 
-def simulated(num_chains: int, for_s: float) -> list[Result]:
+@dataclass(frozen=True)
+class Load:
+    """How a driver bears its chains."""
+
+    blocks_a_s: float
+    cores: float
+    """That the driver's process took."""
+    grown_mb: float
+    """Memory, from ten seconds on; NaN for a shorter time."""
+
+
+def simulated(num_chains: int, for_s: float, num_players: int = _SIZE) -> Load:
     """One aggregator, fed by chains that need no core."""
-    aggregator = Aggregator(_SIZE, num_chains, stop=Rounds(rounds=10**12))
+    aggregator = Aggregator(num_players, num_chains, stop=Rounds(rounds=10**12))
     actor: Any = ray.remote(num_cpus=0, max_concurrency=2 * _PER_ACTOR + 5)(Sleeping)
     merged, start, cpu, memory = 0, 0.0, 0.0, []
     with stream_blocks(
-        lambda: actor.remote(),
+        lambda: actor.remote(num_players),
         block_ids(aggregator, lambda: 4),
         num_actors=lambda: num_chains // _PER_ACTOR,
         blocks_per_actor=2 * _PER_ACTOR,
@@ -147,12 +162,18 @@ def simulated(num_chains: int, for_s: float) -> list[Result]:
                 break
     wall = time.perf_counter() - start
     grown = (memory[-1] - memory[0]) / 2**20 if len(memory) > 1 else float("nan")
+    return Load(merged / wall, (time.process_time() - cpu) / wall, grown)
+
+
+def thousand_chains(for_s: float) -> list[Result]:
+    """What one aggregator has to keep up with."""
+    load = simulated(1000, for_s)
     return [
         Result(
-            f"{num_chains:,} simulated chains, one 24 KB block a second each, for {wall:.0f} s",
+            f"1,000 simulated chains, one 24 KB block a second each, for {for_s:.0f} s",
             ">= 1,000 blocks/s, memory flat",
-            f"{merged / wall:,.0f} blocks/s at {(time.process_time() - cpu) / wall:.2f} of a core; "
-            f"memory {grown:+.0f} MB after the first ten seconds",
+            f"{load.blocks_a_s:,.0f} blocks/s at {load.cores:.2f} of a core; "
+            f"memory {load.grown_mb:+.0f} MB after the first ten seconds",
         )
     ]
 
@@ -178,7 +199,7 @@ def main() -> None:
     results = until_settled(data)
     cluster.connect(ResourcesConfig(num_cpus=2))
     results += speed_of_actors(data)
-    results += simulated(1000, args.simulated_s)
+    results += thousand_chains(args.simulated_s)
     print_results(f"Chains on Ray, {'study' if args.study else 'made'} data", results)
 
 

@@ -140,6 +140,14 @@ def test_a_failing_model_ends_the_sampling_with_its_coalition(ray_cluster):
     assert "\n" not in message
 
 
+def test_a_worker_with_other_packages_ends_the_sampling_with_its_machine(
+    ray_cluster, plan, monkeypatch
+):
+    monkeypatch.setattr(chains, "installed", lambda: {"numpy": "1.0.0"})
+    with pytest.raises(ValueError, match=r"^[\d.]+: has numpy .* \(the driver 1\.0\.0\); inst"):
+        streamed(plan, 1)
+
+
 def test_the_public_function_gives_the_same_bits_with_ray_and_without(ray_cluster):
     rng = np.random.default_rng(1)
     points = (rng.standard_normal((60, 3)), rng.integers(0, 2, 60)) * 2

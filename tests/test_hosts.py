@@ -6,6 +6,7 @@ compute. What comes out has the bits of a run on one machine.
 
 import hashlib
 import json
+import subprocess
 import time
 
 import pytest
@@ -28,7 +29,7 @@ S3 = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-WAIT_S = 150.0
+WAIT_S = 400.0
 
 
 def settings():
@@ -55,7 +56,8 @@ class Cluster:
             RAY_health_check_period_ms="1000", RAY_health_check_timeout_ms="3000",
             RAY_health_check_failure_threshold="3",
         )  # fmt: skip
-        self.store = self.head.popen("moto_server", "-H", "10.77.0.1", "-p", "5000")
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.head.popen("moto_server", "-H", "10.77.0.1", "-p", "5000", **quiet)
         self.boot(self.one)
         self.boot(self.two)
 
@@ -76,7 +78,7 @@ class Cluster:
             *("--submission-id", name, "--working-dir", str(REPOSITORY), "--"),
             *("python", f"jobs/{script}.py", *flags),
             stdout=(self.head.log.parent / f"{name}.job").open("w"),
-            stderr=-2,
+            stderr=subprocess.STDOUT,
         )
 
     def said(self, name):

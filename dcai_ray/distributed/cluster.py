@@ -59,9 +59,8 @@ def num_cpus() -> int:
 
 def working_nodes() -> list[dict[str, Any]]:
     """Machines that are up and that tasks may run on, as Ray describes them."""
-    return [
-        node for node in ray.nodes() if node["Alive"] and node["Resources"].keys() & {"CPU", "GPU"}
-    ]
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"] and node["Resources"].keys() & {"CPU", "GPU"}]
 
 
 def num_workers(resources: ResourcesConfig) -> int:

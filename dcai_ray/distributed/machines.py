@@ -80,14 +80,14 @@ def check_packages(wanted: Mapping[str, str]) -> None:
     """
     problem = _other_packages(wanted)
     if problem:
-        address = ray.util.get_node_ip_address()
+        address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         raise ValueError(f"{address}: {problem}")
 
 
 def _look(node: str, packages: Mapping[str, str], folders: Folders | None, settings: bytes) -> Any:
     there = NodeAffinitySchedulingStrategy(node, soft=False)
-    task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(problem_here)
-    return task.remote(packages, folders, settings)
+    options: dict[str, Any] = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
+    return ray.remote(**options)(problem_here).remote(packages, folders, settings)
 
 
 def problem_here(packages: Mapping[str, str], folders: Folders | None, settings: bytes) -> str:

@@ -9,7 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 from threadpoolctl import threadpool_limits
 
 from dcai_ray import progress
@@ -137,9 +143,10 @@ class _Tasks:
                     "at a time (--num-cpus) or end other programs; the same command goes "
                     "on from here"
                 ) from None
-            except WorkerCrashedError:
+            except (WorkerCrashedError, NodeDiedError, ObjectLostError):
                 raise ChildProcessError(
-                    f"a task's process died {_RETRIES + 1} times over; the logs of Ray say why; "
+                    f"a task's process or machine died {_RETRIES + 1} times over; the logs of Ray "
+                    "say why; "
                     "the same command goes on from here"
                 ) from None
             yield number, result

@@ -1,0 +1,76 @@
+"""Where one driver saturates: simulated chains by their number, the aggregator by training points.
+
+    python benchmarks/saturation.py                    # four minutes on two cores
+
+Shows, for docs/scaling.md:
+
+1. 250 to 4,000 simulated chains that send a 24 KB block a second each (1,500 training points):
+   blocks a second that arrive, the driver's share of a core, memory.
+2. Seconds that the aggregator takes to merge and judge a block, and the size of a block, for 1,500
+   to 1,280,000 training points, in this process without Ray.
+"""
+
+import argparse
+import time
+
+import numpy as np
+from chains import simulated
+from results import Result, print_results
+
+from dcai_ray.config import ResourcesConfig
+from dcai_ray.distributed import cluster
+from dcai_ray.valuation.blocks import Block
+from dcai_ray.valuation.convergence import Aggregator
+from dcai_ray.valuation.moments import Moments
+from dcai_ray.valuation.stopping import Rounds
+
+_CHAINS = 8
+_HEAD = ("what", "offered", "measured")
+
+
+def by_chains(counts: tuple[int, ...], for_s: float) -> list[Result]:
+    """Small blocks, many chains."""
+    results = []
+    for count in counts:
+        load = simulated(count, for_s)
+        took = f"{load.blocks_a_s:,.0f} blocks/s at {load.cores:.2f} of a core"
+        results.append(
+            Result(f"{count:,} chains", f"{count:,} blocks/s", f"{took}, {load.grown_mb:+.0f} MB")
+        )
+    return results
+
+
+def by_players(sizes: tuple[int, ...], sets: int) -> list[Result]:
+    """Few chains, large blocks."""
+    results = []
+    for n in sizes:
+        rng = np.random.default_rng(0)
+        moments = Moments(8, rng.random((1, n)), rng.random((1, n)))
+        evaluated = np.ones(n, dtype=np.int64)
+        aggregator = Aggregator(n, _CHAINS, stop=Rounds(rounds=10**12))
+        start = time.perf_counter()
+        for index in range(sets):
+            for chain in range(_CHAINS):
+                aggregator.add(Block(chain, index, moments, evaluated, 0, 8, 8 * n, 1.0))
+        per_block = (time.perf_counter() - start) / (sets * _CHAINS)
+        size_mb = 3 * 8 * n / 1e6
+        results.append(
+            Result(f"{n:,} training points", f"{size_mb:.3g} MB", f"{1000 * per_block:.3g} ms")
+        )
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--simulated-s", type=float, default=30)
+    args = parser.parse_args()
+    cluster.connect(ResourcesConfig(num_cpus=2))
+    load = by_chains((250, 500, 1000, 2000, 4000), args.simulated_s)
+    print_results("Simulated chains of one block a second", load, _HEAD)
+    merging = by_players((1_500, 15_000, 150_000, 1_280_000), 4)
+    head = ("what", "a block", "merged and judged in")
+    print_results(f"One block in the aggregator, {_CHAINS} chains", merging, head)
+
+
+if __name__ == "__main__":
+    main()
