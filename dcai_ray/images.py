@@ -10,6 +10,7 @@ orientation applied, transparency laid on white, 16 bits scaled down, an animati
 
 import hashlib
 import io
+import re
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,6 +40,7 @@ _DAMAGE = (
     RuntimeError,
     struct.error,
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a new line, an escape sequence of terminals
 _MAX_PIXELS = 178_956_970  # where Pillow refuses: a decompression bomb
 
 
@@ -164,7 +166,7 @@ def decode(content: bytes) -> Image.Image:
     if not content:
         raise ValueError("empty file (0 bytes)")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels: too large to decode")
             image.load()
@@ -267,6 +269,8 @@ def _classes_of(data: Location, split: str, notes: list[str]) -> list[ImageFile]
     root = data / split if split else data
     images, hidden, other = [], 0, Counter[str]()
     for path, size in root.walk():
+        if _CONTROL.search(path):
+            raise ValueError(f"{root}: the name {path!r} has control characters; rename it")
         parts = path.split("/")
         if any(part.startswith(".") or part == "__MACOSX" for part in parts):
             hidden += 1
@@ -318,6 +322,11 @@ def _order(image: ImageFile) -> tuple[int, str, str]:
 @lru_cache(maxsize=1)
 def _extensions() -> frozenset[str]:
     known = Image.registered_extensions()
-    return frozenset(
-        ending for ending, kind in known.items() if kind in Image.OPEN and kind not in _NOT_IMAGES
-    )
+    return frozenset(ending for ending, kind in known.items() if kind in _formats())
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """What is tried on a file, whatever its ending: none that runs another program."""
+    Image.init()
+    return tuple(kind for kind in Image.OPEN if kind not in _NOT_IMAGES)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal, assert_equal
 from object_store import ACCESS_KEY, SECRET_KEY
-from safetensors.torch import load, save
+from safetensors.numpy import load
+from safetensors.torch import save
 from small_runs import Process, done, files
 from torchvision.models import squeezenet1_0
 

@@ -122,7 +122,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
     size_px = image_size(job.backbone, job.recipe.size_px)
     network = classifier(job.backbone, len(job.classes), job.recipe.weights, size_px, seed=job.seed)
     training = new_training(network, job.backbone, job.recipe, device)
-    checkpoint = Location(str(job.target).replace(".safetensors", f"-{job.made_from}.checkpoint"))
+    checkpoint = Location(job.target.uri.replace(".safetensors", f"-{job.made_from}.checkpoint"))
     if checkpoint.exists():
         training.restore(checkpoint.read_bytes(), device)
 
