@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from dcai_ray.object_store import check_no_secret
 from dcai_ray.storage import Location
 
 Backbone = Literal[
@@ -90,6 +91,7 @@ class FinetuneConfig:
     """CPU threads a training; another number may change the last bits of a result."""
 
     def __post_init__(self) -> None:
+        check_no_secret(self.weights)
         _at_least("finetune", self, 1, "epochs", "batch_size", "num_threads")
         if not self.backbones or not self.seeds:
             raise ValueError("finetune.backbones and finetune.seeds must name at least one each")
@@ -122,6 +124,7 @@ class ExtractConfig:
     """Images a Parquet shard: the unit of work and of resuming."""
 
     def __post_init__(self) -> None:
+        check_no_secret(self.weights)
         _at_least("extract", self, 1, "batch_size", "shard_size")
         if self.size_px is not None and self.size_px < 32:
             raise ValueError(f"extract.size_px must be at least 32, got {self.size_px}")

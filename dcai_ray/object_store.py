@@ -18,6 +18,7 @@ _CONNECT_S = 3.0
 _SILENCE_S = 10.0  # without a byte; with the attempts, a store that hangs is given up within 50 s
 _ATTEMPTS = 4  # of a request, with growing pauses
 _S3_OPTIONS = {"region", "scheme", "endpoint_override", "tls_ca_file_path"}
+_OPTION = re.compile(r"[?&]([\w-]+)=([^&]*)")
 _SECRET = re.compile(r"key|secret|token|passw|sig(nature)?$|credential$", re.IGNORECASE)
 
 _MEANINGS = (  # of what pyarrow says of a request that failed
@@ -37,15 +38,17 @@ def check_no_secret(uri: str) -> None:
     Raises:
         ValueError: it does; the message does not repeat them.
     """
-    parts = urlsplit(uri)
-    user, at, _ = parts.netloc.rpartition("@")
-    options = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
-    secret = [name for name in options if _SECRET.search(name)]
-    if at and (":" in user or parts.scheme == "s3"):
-        secret.append("user or password")
-    if secret or "@" in parts.query:
+    scheme, colon, rest = uri.partition("://")
+    store = re.split("[/?]", rest, maxsplit=1)[0]
+    if scheme.lower() == "s3":
+        named = not {"@", ":"}.isdisjoint(store)
+    else:
+        named = ":" in store.rpartition("@")[0]
+    options = dict(_OPTION.findall(uri))
+    secret = any(map(_SECRET.search, options)) or "@" in options.get("endpoint_override", "")
+    if colon and (named or secret):
         raise ValueError(
-            f"{parts.scheme}://...: a URI must not carry credentials; take them out and set "
+            f"{scheme}://...: a URI must not carry credentials; take them out and set "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use an instance profile"
         )
 

@@ -110,6 +110,8 @@ def test_options_of_a_store_stay_with_every_file(memory):
     [
         "s3://KEYID:hunter2@bucket/run",
         "s3://KEYID@bucket/hunter2",
+        "s3://KEYID:hunter2/and/more@bucket/run",
+        "s3://bucket/a#b?secret_key=hunter2",
         "s3://bucket/hunter2?access_key=KEYID",
         "s3://bucket/run?region=us-east-1&secret_key=hunter2&access_key=KEYID",
         "s3://bucket?session_token=hunter2",
@@ -127,7 +129,12 @@ def test_a_uri_with_credentials_is_refused_and_they_are_not_repeated(uri):
 
 
 @pytest.mark.parametrize(
-    "uri", ["gs://anonymous@bucket/a", "abfs://box@account.dfs.core.windows.net/a?tenant_id=1"]
+    "uri",
+    [
+        "gs://anonymous@bucket/a",
+        "s3://bucket/who?me@home#1.png",
+        "abfs://box@account.dfs.core.windows.net/a?tenant_id=1",
+    ],
 )
 def test_a_uri_that_names_an_account_is_no_secret(uri):
     assert Location(uri).remote
