@@ -3,13 +3,14 @@
 # make check   install, then lint and types
 # make bench   install, then all benchmarks: half an hour; writes docs/benchmarks.md
 #              (BENCH="--study FOLDER --pydvl PYTHON": see benchmarks/report.py)
+# make wheel   the package and its versions as files in dist/, for the nodes of cluster.yaml
 # Everything goes to .venv; PYTHON=python3.12 chooses another interpreter.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PROJECT := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench wheel clean
 
 demo: .venv/.demo
 	$(BIN)/dcai-ray demo
@@ -26,6 +27,11 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/report.py $(BENCH) > docs/benchmarks.md.new
 	mv docs/benchmarks.md.new docs/benchmarks.md
 
+wheel:
+	rm -rf build dist
+	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	cp constraints.txt dist/
+
 .venv/.demo .venv/.dev: .venv/.%: $(PROJECT)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed, this is " + sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -33,4 +39,4 @@ bench: .venv/.dev
 	@touch $@
 
 clean:
-	rm -rf .venv build *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache

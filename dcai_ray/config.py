@@ -313,8 +313,9 @@ class ResourcesConfig:
     """Sampling: actors to ask for; by default as many as there are cores. More than that make an
     autoscaling cluster grow."""
     worker_resource: str = ""
-    """Sampling: a custom resource of Ray that each actor takes one of, so that actors run only on
-    machines that offer it, and not on those with GPUs; none by default."""
+    """A custom resource of Ray that each actor of a sampling and each task without a GPU takes one
+    of, so that they run only on machines that offer it, and not on those with GPUs; none by
+    default."""
     checkpoint_s: float = 30.0
     """Sampling: seconds between checkpoints."""
     hedge_s: float = 60.0

@@ -79,6 +79,17 @@ def actor_options(resources: ResourcesConfig) -> dict[str, Any]:
     }
 
 
+def task_options(resources: ResourcesConfig, num_cpus: int, num_gpus: float) -> dict[str, Any]:
+    """What a task asks of Ray; one that needs no GPU keeps off the machines that have some."""
+    name = resources.worker_resource
+    return {
+        "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
+        "resources": {name: 1} if name and not num_gpus else None,
+        "scheduling_strategy": "SPREAD",
+    }
+
+
 def num_gpus(asked: float | None, usual: float) -> float:
     """GPUs that a task of a network asks for: as set, or the usual share where there are any."""
     there = _total("GPU")

@@ -16,6 +16,7 @@ from ray.exceptions import (
     RayTaskError,
     WorkerCrashedError,
 )
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from threadpoolctl import threadpool_limits
 
 from dcai_ray import progress
@@ -42,6 +43,13 @@ class Ticks:
     def total(self) -> float:
         """Units done by all tasks."""
         return sum(self._done.values())
+
+
+def new_ticks() -> Any:
+    """An actor on the driver's machine: on another one it could be lost, and the step with it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
+    return ray.remote(**options)(Ticks).remote()
 
 
 def run_tasks(
@@ -82,8 +90,8 @@ def run_tasks(
     cluster.connect(resources)
     check_machines(folders)
     sizes = sizes or [1] * len(jobs)
-    tasks = _Tasks(function, shared, num_cpus, num_gpus())
-    ticks: Any = ray.remote(num_cpus=0)(Ticks).remote() if ticking else None
+    tasks = _Tasks(function, shared, cluster.task_options(resources, num_cpus, num_gpus()))
+    ticks = new_ticks() if ticking else None
     waiting = iter(enumerate(jobs))
     early: dict[int, Any] = {}
     done = following = 0
@@ -110,16 +118,11 @@ class _Tasks:
     """Tasks in flight."""
 
     def __init__(
-        self, function: Callable[..., Any], shared: Any, num_cpus: int, num_gpus: float
+        self, function: Callable[..., Any], shared: Any, options: Mapping[str, Any]
     ) -> None:
         self._function = function
         self._shared = None if shared is None else ray.put(shared)
-        self._remote = ray.remote(
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            max_retries=_RETRIES,
-            scheduling_strategy="SPREAD",
-        )(_call)
+        self._remote = ray.remote(max_retries=_RETRIES, **options)(_call)
         self.flying: dict[ray.ObjectRef[Any], int] = {}
 
     def submit(self, number: int, job: Any, ticks: Any) -> None:
