@@ -218,7 +218,7 @@ def _content(name: str, weights: str) -> bytes:
     if weights != "imagenet":
         try:
             return Location(weights).read_bytes()
-        except OSError:
+        except FileNotFoundError:
             raise ValueError(
                 f"weights {weights}: no such file; give a file, imagenet or none"
             ) from None

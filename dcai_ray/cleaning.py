@@ -136,7 +136,8 @@ def arms(
     masks = {"all": np.ones_like(kept), "kept": kept, "random": kept}
     if has_clean:
         masks |= {"clean": np.zeros_like(kept), "kept+clean": kept}
-    if wrong is not None and wrong.any():
+    # Where all labels of a class are wrong, what is left of it cannot be trained on.
+    if wrong is not None and wrong.any() and np.isin(y, y[~wrong]).all():
         masks["truth"] = ~wrong
     return {
         arm: {seed: random_choice(kept, y, seed) if arm == "random" else mask for seed in seeds}

@@ -83,7 +83,9 @@ def _guarded(function: Callable[[], Any]) -> int:
     except (ValueError, OSError) as error:
         if os.environ.get("DCAI_RAY_TRACEBACK"):
             raise
-        print(f"dcai-ray: {_line(error)}", file=sys.stderr)
+        from dcai_ray.progress import say
+
+        say(f"dcai-ray: {_line(error)}")
         return 1
     return 0
 

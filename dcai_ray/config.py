@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from dcai_ray.object_store import check_no_secret
 from dcai_ray.storage import Location
 
 Backbone = Literal[
@@ -90,6 +91,7 @@ class FinetuneConfig:
     """CPU threads a training; another number may change the last bits of a result."""
 
     def __post_init__(self) -> None:
+        check_no_secret(self.weights)
         _at_least("finetune", self, 1, "epochs", "batch_size", "num_threads")
         if not self.backbones or not self.seeds:
             raise ValueError("finetune.backbones and finetune.seeds must name at least one each")
@@ -122,6 +124,7 @@ class ExtractConfig:
     """Images a Parquet shard: the unit of work and of resuming."""
 
     def __post_init__(self) -> None:
+        check_no_secret(self.weights)
         _at_least("extract", self, 1, "batch_size", "shard_size")
         if self.size_px is not None and self.size_px < 32:
             raise ValueError(f"extract.size_px must be at least 32, got {self.size_px}")
@@ -302,8 +305,10 @@ class ResourcesConfig:
     for a machine that has them, which makes an autoscaling cluster add one."""
     gpus_per_extraction: float | None = None
     """The same of a task that extracts features; 0.25 by default: four share a GPU."""
+    read_threads: int = 16
+    """Images a task reads at once, ahead of decoding: an object store answers slowly but many."""
     decode_threads: int = 2
-    """Threads a task that read and decode images ahead of the network."""
+    """Threads a task that decode images ahead of the network."""
     num_workers: int | None = None
     """Sampling: actors to ask for; by default as many as there are cores. More than that make an
     autoscaling cluster grow."""
@@ -317,7 +322,7 @@ class ResourcesConfig:
     """Sampling: seconds after which a block is computed by a second actor as well."""
 
     def __post_init__(self) -> None:
-        _at_least("resources", self, 1, "decode_threads")
+        _at_least("resources", self, 1, "read_threads", "decode_threads")
         if self.num_workers is not None:
             _at_least("resources", self, 1, "num_workers")
         if self.checkpoint_s <= 0 or self.hedge_s <= 0:

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
 from dcai_ray import images
 from dcai_ray.storage import Location
-from dcai_ray.transforms import centre_crop, normalized, read_ahead
+from dcai_ray.transforms import centre_crop, normalized
 
 
 def extract(
@@ -23,6 +24,7 @@ def extract(
     size_px: int,
     batch_size: int = 32,
     threads: int = 2,
+    readers: int = 16,
     device: torch.device | None = None,
 ) -> NDArray[np.float32]:
     """Features of every file.
@@ -32,7 +34,8 @@ def extract(
         files: k image files.
         size_px: side of the centre crop.
         batch_size: images a forward pass; another size may change the last bits.
-        threads: threads that read and decode ahead.
+        threads: threads that decode ahead.
+        readers: threads that read ahead of those.
         device: where the network runs; the CPU by default.
     Returns:
         (k, d) float32.
@@ -42,13 +45,13 @@ def extract(
     device = device or torch.device("cpu")
     network = network.to(device).to(memory_format=torch.channels_last)
 
-    def pixels(file: Location) -> torch.Tensor:
-        return centre_crop(images.read(file), size_px)
+    def pixels(_: int, image: Image.Image) -> torch.Tensor:
+        return centre_crop(image, size_px)
 
     rows: list[NDArray[np.float32]] = []
     batch: list[torch.Tensor] = []
     with torch.inference_mode():
-        for picture in read_ahead(pixels, files, threads):
+        for picture in images.read_each(files, pixels, readers=readers, threads=threads):
             batch.append(picture)
             if len(batch) == batch_size or len(rows) * batch_size + len(batch) == len(files):
                 rows.append(network(normalized(batch, device)).float().cpu().numpy())

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -21,7 +22,7 @@ from dcai_ray.backbones import head_parameters
 from dcai_ray.config import FinetuneConfig
 from dcai_ray.evaluation import auroc
 from dcai_ray.storage import Location
-from dcai_ray.transforms import centre_crop, normalized, random_crop, read_ahead
+from dcai_ray.transforms import centre_crop, normalized, random_crop
 
 _AUXILIARY_WEIGHT = 0.4  # of Inception's second head in the loss
 
@@ -114,6 +115,7 @@ def finetune(
     size_px: int,
     device: torch.device,
     threads: int = 2,
+    readers: int = 16,
     after_epoch: Callable[[Training], None] = lambda training: None,
 ) -> None:
     """Train for what is left of the recipe's epochs; `training` holds the result.
@@ -126,7 +128,8 @@ def finetune(
         seed: of all random choices.
         size_px: side of the images.
         device: where the network is.
-        threads: threads that read and decode ahead.
+        threads: threads that decode ahead.
+        readers: threads that read ahead of those.
         after_epoch: called with the training after each epoch, to save or to report it.
     Raises:
         ValueError: an image is unreadable, or the loss is no longer finite.
@@ -142,7 +145,7 @@ def finetune(
             _train_mode(training.network, recipe)
             score = _Score()
             for step, (pixels, targets) in enumerate(
-                _training_batches(train, recipe, seed, epoch, size_px, device, threads)
+                _training_batches(train, recipe, seed, epoch, size_px, device, threads, readers)
             ):
                 rate = _rate(recipe, (epoch - 1) * steps + step, recipe.epochs * steps)
                 loss, scored = precision.step(training, pixels, targets, rate)
@@ -154,7 +157,9 @@ def finetune(
                 f"(now {recipe.learning_rate})"
             )
         scores.append(
-            evaluate(training.network, val, epoch, recipe.batch_size, size_px, device, threads)
+            evaluate(
+                training.network, val, epoch, recipe.batch_size, size_px, device, threads, readers
+            )
         )
         training.history += scores
         training.epoch = epoch
@@ -169,17 +174,20 @@ def evaluate(
     size_px: int,
     device: torch.device,
     threads: int,
+    readers: int,
 ) -> Scores:
     """Scores of a network on centre crops."""
     network.eval()
     score = _Score()
     precision = _Precision(device)
 
-    def picture(index: int) -> torch.Tensor:
-        return centre_crop(images.read(val.files[index]), size_px)
+    def picture(_: int, image: Image.Image) -> torch.Tensor:
+        return centre_crop(image, size_px)
 
     with torch.inference_mode(), precision.autocast():
-        for batch, pictures in _decoded(picture, np.arange(len(val.files)), batch_size, threads):
+        for batch, pictures in _decoded(
+            val.files, np.arange(len(val.files)), picture, batch_size, threads, readers
+        ):
             targets = torch.as_tensor(val.targets[batch], device=device)
             logits = network(normalized(pictures, device)).float()
             score.add(F.cross_entropy(logits, targets), logits, targets)
@@ -249,25 +257,37 @@ def _training_batches(
     size_px: int,
     device: torch.device,
     threads: int,
+    readers: int,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Shuffled, cropped and mirrored batches of one epoch, with their targets."""
 
-    def picture(index: int) -> torch.Tensor:
+    def picture(index: int, image: Image.Image) -> torch.Tensor:
         rng = np.random.default_rng(_seeds(seed, epoch, 2 + index))
-        image = images.read(train.files[index])
         return random_crop(image, size_px, rng, scale=recipe.crop_scale, flip=recipe.flip)
 
     order = np.random.default_rng(_seeds(seed, epoch, 1)).permutation(len(train.files))
-    for batch, pictures in _decoded(picture, order, recipe.batch_size, threads):
+    for batch, pictures in _decoded(
+        train.files, order, picture, recipe.batch_size, threads, readers
+    ):
         yield normalized(pictures, device), torch.as_tensor(train.targets[batch], device=device)
 
 
 def _decoded(
-    picture: Callable[[int], torch.Tensor], order: NDArray[np.int64], batch_size: int, threads: int
+    files: Sequence[Location],
+    order: NDArray[np.int64],
+    picture: Callable[[int, Image.Image], torch.Tensor],
+    batch_size: int,
+    threads: int,
+    readers: int,
 ) -> Iterator[tuple[NDArray[np.int64], list[torch.Tensor]]]:
-    """Batches of indices with their decoded pictures."""
+    """Batches of indices into the files, with picture(index, image) of each."""
     batches = _batches(order, batch_size)
-    pictures = read_ahead(picture, (int(i) for batch in batches for i in batch), threads)
+    pictures = images.read_each(
+        [files[i] for i in order],
+        lambda place, image: picture(int(order[place]), image),
+        readers=readers,
+        threads=threads,
+    )
     for batch in batches:
         yield batch, [next(pictures) for _ in batch]
 

@@ -10,16 +10,21 @@ orientation applied, transparency laid on white, 16 bits scaled down, an animati
 
 import hashlib
 import io
+import re
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dcai_ray.ahead import read_ahead
 from dcai_ray.storage import Location
+
+R = TypeVar("R")
 
 SPLITS = ("train", "shapley_val", "val")
 
@@ -35,6 +40,7 @@ _DAMAGE = (
     RuntimeError,
     struct.error,
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a new line, an escape sequence of terminals
 _MAX_PIXELS = 178_956_970  # where Pillow refuses: a decompression bomb
 
 
@@ -160,7 +166,7 @@ def decode(content: bytes) -> Image.Image:
     if not content:
         raise ValueError("empty file (0 bytes)")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels: too large to decode")
             image.load()
@@ -181,8 +187,38 @@ def read(file: Location) -> Image.Image:
         ValueError: it cannot be decoded; the message names the file.
         OSError: it cannot be read.
     """
+    return _decode_file(file, file.read_bytes())
+
+
+def read_each(
+    files: Sequence[Location],
+    use: Callable[[int, Image.Image], R],
+    *,
+    readers: int,
+    threads: int,
+) -> Iterator[R]:
+    """use(i, picture) for the i-th file, in order.
+
+    Args:
+        files: image files.
+        use: of a number and a picture.
+        readers: threads that read ahead.
+        threads: threads that decode and use ahead.
+    Raises:
+        ValueError, OSError: as `read`.
+    """
+    contents = read_ahead(Location.read_bytes, files, readers)
+
+    def used(entry: tuple[int, bytes]) -> R:
+        place, content = entry
+        return use(place, _decode_file(files[place], content))
+
+    return read_ahead(used, enumerate(contents), threads)
+
+
+def _decode_file(file: Location, content: bytes) -> Image.Image:
     try:
-        return decode(file.read_bytes())
+        return decode(content)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 
@@ -233,6 +269,8 @@ def _classes_of(data: Location, split: str, notes: list[str]) -> list[ImageFile]
     root = data / split if split else data
     images, hidden, other = [], 0, Counter[str]()
     for path, size in root.walk():
+        if _CONTROL.search(path):
+            raise ValueError(f"{root}: the name {path!r} has control characters; rename it")
         parts = path.split("/")
         if any(part.startswith(".") or part == "__MACOSX" for part in parts):
             hidden += 1
@@ -284,6 +322,11 @@ def _order(image: ImageFile) -> tuple[int, str, str]:
 @lru_cache(maxsize=1)
 def _extensions() -> frozenset[str]:
     known = Image.registered_extensions()
-    return frozenset(
-        ending for ending, kind in known.items() if kind in Image.OPEN and kind not in _NOT_IMAGES
-    )
+    return frozenset(ending for ending, kind in known.items() if kind in _formats())
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """What is tried on a file, whatever its ending: none that runs another program."""
+    Image.init()
+    return tuple(kind for kind in Image.OPEN if kind not in _NOT_IMAGES)

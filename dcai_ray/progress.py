@@ -3,6 +3,7 @@
 Everything goes to stderr, so that stdout holds results alone.
 """
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,11 +22,12 @@ from rich.progress import (
 
 _EVERY_S = 5.0
 _MIN_RATE_S = 0.5
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
 def say(message: str) -> None:
-    """One line for the person who waits."""
-    print(message, file=sys.stderr, flush=True)
+    """One line for the person who waits; no name in it can command the terminal."""
+    print(_CONTROL.sub(lambda found: repr(found[0])[1:-1], message), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 A `Location` is a string with methods. It pickles as that string, so it travels to workers; the
 `pyarrow.fs` filesystem behind it is made where it is used. A write is all or nothing: the bytes are
 ready before the file is opened; locally they go to a temporary name that is renamed, on an object
-store they are one PUT.
+store they appear when the upload is complete. A name never leads out of the folder it is put to.
 """
 
 import os
@@ -11,11 +11,15 @@ import posixpath
 import re
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
+
+from dcai_ray.object_store import check_no_secret, explained, open_store
 
 # The store, the path below it and its options; a name may hold "?", options are `?name=value...`.
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+://[^/?]*)/*(.*?)(\?[a-z_]+=[^?]*)?", re.DOTALL)
@@ -27,6 +31,9 @@ class Location:
 
     A remote URI may carry the store's options behind a `?`, as pyarrow reads them
     (`?endpoint_override=host:port&scheme=http`); they stay with every location made from it.
+
+    Raises:
+        ValueError: the URI carries credentials.
     """
 
     uri: str
@@ -37,6 +44,8 @@ class Location:
         if not self.remote:
             path = os.path.abspath(os.path.expanduser(self.uri))
             object.__setattr__(self, "uri", path)
+        else:
+            check_no_secret(self.uri)
 
     @property
     def remote(self) -> bool:
@@ -50,6 +59,13 @@ class Location:
         return path.rstrip("/").rsplit("/", 1)[-1]
 
     def __truediv__(self, name: str) -> "Location":
+        """What `name`, a path of POSIX kind, is below this folder.
+
+        Raises:
+            ValueError: it would lie outside.
+        """
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            raise ValueError(f"{self}: the name {name!r} leads out of it; rename it")
         if not self.remote:
             return Location(f"{self.uri}/{name}")
         store, path, options = self._parts
@@ -75,14 +91,23 @@ class Location:
         if not self.remote:
             with open(self.uri, "rb") as file:
                 return file.read(limit)
-        with self._filesystem.open_input_stream(self._path) as stream:
+        store, path = self._filesystem, self._path
+        with explained(self.uri), store.open_input_stream(path) as stream:
             return stream.read(limit)
 
     def write_bytes(self, content: bytes) -> None:
         """Write the file whole, replacing what was there; folders on the way are made."""
         if self.remote:
-            with self._filesystem.open_output_stream(self._path) as stream:
-                stream.write(content)
+            store, path = self._filesystem, self._path
+
+            def upload() -> None:
+                with store.open_output_stream(path) as stream:
+                    stream.write(content)
+
+            # A stream closed over an exception completes its upload: a truncated object. Ctrl-C and
+            # SIGTERM raise in the main thread alone, so the upload has another.
+            with explained(self.uri), ThreadPoolExecutor(1) as writer:
+                writer.submit(upload).result()
             return
         folder, name = os.path.split(self.uri)
         os.makedirs(folder, exist_ok=True)
@@ -101,7 +126,9 @@ class Location:
     def delete(self) -> None:
         """Delete the file if it is there."""
         if self._info().type == fs.FileType.File:
-            self._filesystem.delete_file(self._path)
+            store, path = self._filesystem, self._path
+            with self._explained():
+                store.delete_file(path)
 
     def walk(self) -> Iterator[tuple[str, int]]:
         """(path relative to this folder, size in bytes) of every file below it, sorted.
@@ -110,34 +137,46 @@ class Location:
 
         Raises:
             OSError: a folder cannot be read.
-            ValueError: a name is not UTF-8.
+            ValueError: a name is not UTF-8, or a key of a store is no path.
         """
         if self.remote:
-            selector = fs.FileSelector(self._path, recursive=True)
             start = len(self._path.rstrip("/")) + 1
             found = [
                 (info.path[start:], info.size)
-                for info in self._filesystem.get_file_info(selector)
+                for info in self._list(recursive=True)
                 if info.type == fs.FileType.File
             ]
+            for key, _ in found:
+                if not {"", ".", ".."}.isdisjoint(key.split("/")):  # HTTP would ask for another
+                    raise ValueError(f"{self}: the key {key!r} is no path; rename it")
         else:
             found = list(_walk_local(self.uri))
         yield from sorted(found)
 
     def folders(self) -> list[str]:
         """Names of the folders right below this one, sorted."""
-        found = self._filesystem.get_file_info(fs.FileSelector(self._path))
+        found = self._list(recursive=False)
         return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
+    def _list(self, *, recursive: bool) -> list[fs.FileInfo]:
+        store, selector = self._filesystem, fs.FileSelector(self._path, recursive=recursive)
+        with self._explained():
+            return store.get_file_info(selector)
+
     def _info(self) -> fs.FileInfo:
-        return self._filesystem.get_file_info(self._path)
+        store, path = self._filesystem, self._path
+        with self._explained():
+            return store.get_file_info(path)
+
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(self.uri) if self.remote else nullcontext()
 
     @property
     def _filesystem(self) -> fs.FileSystem:
         if not self.remote:
             return _local()
         store, _, options = self._parts
-        return _remote(store + options)[0]
+        return open_store(store + options)[0]
 
     @property
     def _path(self) -> str:
@@ -145,7 +184,7 @@ class Location:
         if not self.remote:
             return self.uri
         store, path, options = self._parts
-        return posixpath.join(_remote(store + options)[1], path).rstrip("/")
+        return posixpath.join(open_store(store + options)[1], path).rstrip("/")
 
     @property
     def _parts(self) -> tuple[str, str, str]:
@@ -178,13 +217,3 @@ def _walk_local(root: str) -> Iterator[tuple[str, int]]:
 @lru_cache(maxsize=1)
 def _local() -> fs.FileSystem:
     return fs.LocalFileSystem()
-
-
-@lru_cache(maxsize=16)
-def _remote(uri: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem, and what it calls the store's root: without the keys a URI may carry."""
-    try:
-        return fs.FileSystem.from_uri(uri)
-    except (ValueError, OSError) as error:  # pyarrow's errors are several lines
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{uri}: no storage that pyarrow opens ({reason})") from None

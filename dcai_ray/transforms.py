@@ -6,10 +6,7 @@ does not depend on the order or the thread in which pictures are decoded.
 """
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,9 +16,6 @@ from torchvision.transforms import functional as F
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 _RATIO = (3 / 4, 4 / 3)  # of a random crop's sides
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def centre_crop(image: Image.Image, size_px: int) -> torch.Tensor:
@@ -58,21 +52,6 @@ def normalized(batch: Sequence[torch.Tensor], device: torch.device) -> torch.Ten
     mean = torch.tensor(_MEAN, device=device).view(1, 3, 1, 1)
     std = torch.tensor(_STD, device=device).view(1, 3, 1, 1)
     return pixels.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
-
-
-def read_ahead(function: Callable[[T], R], arguments: Iterable[T], threads: int) -> Iterator[R]:
-    """function(argument) for each argument, in order, computed a little ahead in threads."""
-    pending: deque[object] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for argument in arguments:
-                pending.append(pool.submit(function, argument))
-                if len(pending) > 2 * threads:
-                    yield pending.popleft().result()  # type: ignore[attr-defined]
-            while pending:
-                yield pending.popleft().result()  # type: ignore[attr-defined]
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _crop_box(

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from object_store import ObjectStore, running_store
 from PIL import Image
+from small_runs import done, write_pictures, write_settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -37,8 +39,38 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """One local cluster of two worker processes for all tests that need one."""
+def small_data(tmp_path_factory) -> Path:
+    """Pictures of `small_runs`; not to be changed."""
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="session")
+def small_settings(tmp_path_factory) -> Path:
+    """Settings of `small_runs` as a file."""
+    return write_settings(tmp_path_factory.mktemp("settings") / "small.yaml")
+
+
+@pytest.fixture(scope="session")
+def small_run(small_data, small_settings, tmp_path_factory, ray_cluster) -> Path:
+    """A run on them that nothing disturbed; not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    done("run", "--data", small_data, "--run", run, "--config", small_settings)
+    return run
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """One object store for all tests; its variables are set until they end."""
+    with running_store() as store, pytest.MonkeyPatch.context() as patch:
+        for name, text in store.variables.items():
+            patch.setenv(name, text)
+        yield store
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(object_store) -> Iterator[None]:
+    """One local cluster of two worker processes for all tests that need one; its workers know the
+    object store."""
     import ray
 
     from dcai_ray.config import ResourcesConfig

@@ -177,3 +177,10 @@ def test_suggested_label_is_the_vote_of_the_kept_and_clean_without_the_image_its
     # Dropped neighbours do not vote: of the first group only the clean ones are left.
     found = suggested_labels(x, y, np.arange(7) >= 3, clean, truth, k=3, metric="euclidean")
     assert_array_equal(found[:3], [2, 2, 2])
+
+
+def test_there_is_no_arm_truth_where_a_class_has_no_right_label():
+    y = np.array([0, 0, 1, 1])
+    for wrong, there in (([1, 0, 0, 1], True), ([0, 0, 1, 1], False), ([1, 1, 1, 1], False)):
+        found = arms(np.ones(4, bool), y, np.array(wrong, bool), has_clean=True, seeds=[0])
+        assert ("truth" in found) == there

@@ -10,8 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = {"torch", "torchvision", "safetensors"}
 TORCH_ROOMS = {"transforms", "backbones", "finetuning", "features"}
-ARROW_ROOMS = {  # storage: filesystems; tables: Parquet; the others hand tables on
+ARROW_ROOMS = {  # storage, object_store: filesystems; tables: Parquet; the others hand tables on
     "storage",
+    "object_store",
     "tables",
     "findings",
     "certainty",

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from small_runs import CLASSES, Process, done, files, write_pictures, write_settings
+from small_runs import CLASSES, Process, done, files
 
 from dcai_ray.cli import main
 
@@ -37,21 +37,18 @@ COLUMNS = {  # docs/design.md
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp("pictures"))
+def data(small_data):
+    return small_data
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    return write_settings(tmp_path_factory.mktemp("settings") / "small.yaml")
+def config(small_settings):
+    return small_settings
 
 
 @pytest.fixture(scope="module")
-def finished(data, config, tmp_path_factory, ray_cluster):
-    """A run that nothing disturbed."""
-    run = tmp_path_factory.mktemp("runs") / "finished"
-    done("run", "--data", data, "--run", run, "--config", config)
-    return run
+def finished(small_run):
+    return small_run
 
 
 @pytest.fixture

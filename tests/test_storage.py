@@ -1,6 +1,7 @@
 import errno
 import os
 import pickle
+import re
 import resource
 from functools import partial
 
@@ -14,19 +15,19 @@ NASTY = ("two words", 'it\'s "quoted"', "Käse 犬", "<script>", "100% a#b", "wh
 
 
 @pytest.fixture
-def store(monkeypatch):
+def memory(monkeypatch):
     """An object store in memory behind `s3://`, and the URIs it was opened with."""
     fsspec = pytest.importorskip("fsspec")
-    memory = fsspec.filesystem("memory", skip_instance_cache=True)
-    memory.store.clear()
-    filesystem = fs.PyFileSystem(fs.FSSpecHandler(memory))
+    kept = fsspec.filesystem("memory", skip_instance_cache=True)
+    kept.store.clear()
+    filesystem = fs.PyFileSystem(fs.FSSpecHandler(kept))
     asked = []
 
-    def opened(uri):  # as pyarrow does: the root it gives has neither keys nor options
+    def opened(uri):
         asked.append(uri)
-        return filesystem, "/" + uri.partition("://")[2].partition("?")[0].rpartition("@")[2]
+        return filesystem, "/" + uri.partition("://")[2].partition("?")[0]
 
-    monkeypatch.setattr(storage, "_remote", opened)
+    monkeypatch.setattr(storage, "open_store", opened)
     return filesystem, asked
 
 
@@ -34,7 +35,7 @@ def store(monkeypatch):
 def root(request, tmp_path):
     """A folder by path, by file URI, and in an object store."""
     if request.param == "s3":
-        request.getfixturevalue("store")
+        request.getfixturevalue("memory")
         return Location("s3://bucket/a folder?scheme=http&endpoint_override=localhost:1")
     return Location(str(tmp_path) if request.param == "local" else tmp_path.as_uri())
 
@@ -95,8 +96,8 @@ def test_a_relative_path_is_made_absolute(tmp_path, monkeypatch):
     assert Location("~/pets").uri == str(tmp_path / "pets")
 
 
-def test_options_of_a_store_stay_with_every_file(store):
-    filesystem, asked = store
+def test_options_of_a_store_stay_with_every_file(memory):
+    filesystem, asked = memory
     root = Location("s3://bucket?scheme=http&endpoint_override=localhost:1")
     assert (root / "a/b").uri == "s3://bucket/a/b?scheme=http&endpoint_override=localhost:1"
     (root / "a/b").write_bytes(b"x")
@@ -104,17 +105,53 @@ def test_options_of_a_store_stay_with_every_file(store):
     assert filesystem.get_file_info("bucket/a/b").size == 1
 
 
-def test_keys_in_a_uri_open_the_store_but_are_no_part_of_the_path(store):
-    filesystem, asked = store
-    (Location("s3://user:secret@bucket/run") / "x").write_bytes(b"x")
-    assert set(asked) == {"s3://user:secret@bucket"}
-    assert filesystem.get_file_info("bucket/run/x").size == 1
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://KEYID:hunter2@bucket/run",
+        "s3://KEYID@bucket/hunter2",
+        "s3://KEYID:hunter2/and/more@bucket/run",
+        "s3://bucket/a#b?secret_key=hunter2",
+        "s3://bucket/hunter2?access_key=KEYID",
+        "s3://bucket/run?region=us-east-1&secret_key=hunter2&access_key=KEYID",
+        "s3://bucket?session_token=hunter2",
+        "s3://bucket/a?endpoint_override=KEYID:hunter2@host:1",
+        "https://KEYID:hunter2@host/a.safetensors",
+        "https://bucket.host/a.png?X-Amz-Signature=hunter2&X-Amz-Credential=KEYID",
+        "abfs://box@account.dfs.core.windows.net/a?sas_token=hunter2",
+    ],
+)
+def test_a_uri_with_credentials_is_refused_and_they_are_not_repeated(uri):
+    with pytest.raises(ValueError, match=r"must not carry credentials.*AWS_ACCESS_KEY_ID") as error:
+        Location(uri)
+    assert not {"hunter2", "KEYID"} & set(re.findall(r"\w+", str(error.value)))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "gs://anonymous@bucket/a",
+        "s3://bucket/who?me@home#1.png",
+        "abfs://box@account.dfs.core.windows.net/a?tenant_id=1",
+    ],
+)
+def test_a_uri_that_names_an_account_is_no_secret(uri):
+    assert Location(uri).remote
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "..", "/etc/passwd", "a/..", "nul\0"])
+def test_no_name_leads_out_of_its_folder(tmp_path, name):
+    for folder in (Location(str(tmp_path)), Location("s3://bucket/run")):
+        with pytest.raises(ValueError, match=r"leads out of it; rename it"):
+            folder / name
+    assert (Location(str(tmp_path)) / "a..b/...").name == "..."
 
 
 def test_pyarrow_opens_the_store_of_a_uri():
     """`mock://` is pyarrow's own store in memory; like a disk it wants folders made first."""
     location = Location("mock://host/why?")
-    storage._remote("mock://host")[0].create_dir("why?")
+    storage.open_store("mock://host")[0].create_dir("why?")
     (location / "x").write_bytes(b"x")
     assert list(location.walk()) == [("x", 1)]
 

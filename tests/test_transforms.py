@@ -10,7 +10,8 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop, v2
 
-from dcai_ray.transforms import centre_crop, normalized, random_crop, read_ahead
+from dcai_ray.ahead import read_ahead
+from dcai_ray.transforms import centre_crop, normalized, random_crop
 
 RATIO = [3 / 4, 4 / 3]  # torchvision's default
 

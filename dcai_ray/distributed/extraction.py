@@ -82,6 +82,7 @@ def _shards(
                 paths=[row["path"] for row in part],
                 settings=settings,
                 notes=notes,
+                read_threads=config.resources.read_threads,
                 decode_threads=config.resources.decode_threads,
             )
         )

@@ -86,7 +86,11 @@ def _inspect(
 ) -> list[Inspected]:
     starts = range(0, len(files), _IMAGES_A_TASK)
     jobs = [
-        tasks.InspectJob(data, [image.path for image in files[i : i + _IMAGES_A_TASK]])
+        tasks.InspectJob(
+            data,
+            [image.path for image in files[i : i + _IMAGES_A_TASK]],
+            config.resources.read_threads,
+        )
         for i in starts
     ]
     parts = run_tasks(

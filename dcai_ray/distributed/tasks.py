@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray import images, tables
+from dcai_ray.ahead import read_ahead
 from dcai_ray.cleaning import share_loss
 from dcai_ray.config import ExtractConfig, FinetuneConfig
 from dcai_ray.evaluation import probe_scores
@@ -27,19 +28,24 @@ class InspectJob:
 
     data: Location
     paths: Sequence[str]
+    read_threads: int
 
 
 def inspect_images(job: InspectJob) -> list[images.Inspected]:
     """Decode every file once, to find the unreadable before anything is computed."""
-    return [_inspected(job.data / path) for path in job.paths]
+    files = [job.data / path for path in job.paths]
+    return [
+        images.Inspected(0, 0, "", content) if isinstance(content, str) else images.inspect(content)
+        for content in read_ahead(_content, files, job.read_threads)
+    ]
 
 
-def _inspected(file: Location) -> images.Inspected:
+def _content(file: Location) -> bytes | str:
+    """The bytes of a file, or why there are none."""
     try:
-        content = file.read_bytes()
+        return file.read_bytes()
     except (FileNotFoundError, PermissionError) as error:  # a link that leads nowhere, say
-        return images.Inspected(0, 0, "", (error.strerror or "cannot be read").lower())
-    return images.inspect(content)
+        return (error.strerror or "cannot be read").lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class ExtractJob:
     paths: Sequence[str]
     settings: ExtractConfig
     notes: Mapping[str, str]
+    read_threads: int
     decode_threads: int
 
 
@@ -70,6 +77,7 @@ def extract_shard(job: ExtractJob) -> int:
         size_px=size_px,
         batch_size=job.settings.batch_size,
         threads=job.decode_threads,
+        readers=job.read_threads,
         device=device,
     )
     table = tables.feature_table(job.ids, job.labels, x, job.notes)
@@ -92,6 +100,7 @@ class FinetuneJob:
     train: tuple[Sequence[str], NDArray[np.int64]]
     """Paths below the data's root, and class numbers."""
     val: tuple[Sequence[str], NDArray[np.int64]]
+    read_threads: int
     decode_threads: int
 
 
@@ -113,7 +122,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
     size_px = image_size(job.backbone, job.recipe.size_px)
     network = classifier(job.backbone, len(job.classes), job.recipe.weights, size_px, seed=job.seed)
     training = new_training(network, job.backbone, job.recipe, device)
-    checkpoint = Location(str(job.target).replace(".safetensors", f"-{job.made_from}.checkpoint"))
+    checkpoint = Location(job.target.uri.replace(".safetensors", f"-{job.made_from}.checkpoint"))
     if checkpoint.exists():
         training.restore(checkpoint.read_bytes(), device)
 
@@ -135,6 +144,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
         size_px=size_px,
         device=device,
         threads=job.decode_threads,
+        readers=job.read_threads,
         after_epoch=after_epoch,
     )
     rows = history_rows(training.history)

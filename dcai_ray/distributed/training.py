@@ -125,6 +125,7 @@ def _jobs(
                         classes=images.classes,
                         train=_examples(rows, images.classes),
                         val=_examples(val, images.classes),
+                        read_threads=config.resources.read_threads,
                         decode_threads=config.resources.decode_threads,
                     )
                 )

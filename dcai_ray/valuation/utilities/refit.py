@@ -242,6 +242,8 @@ def classifier(path: str, **parameters: Any) -> Any:
     kind = getattr(module, name, None)
     if not isinstance(kind, type):
         raise ValueError(f"classifier {path}: {module_path} has no class {name}")
+    if not issubclass(kind, BaseEstimator):  # asked before it is made: making may do anything
+        raise ValueError(f"classifier {path}: not a scikit-learn classifier")
     try:
         model = kind(**parameters)
     except (TypeError, ValueError) as error:

@@ -1,0 +1,130 @@
+"""Opening object stores: endpoint, region, timeouts; errors as one line; no secrets in URIs.
+
+Credentials come from where every program takes them (environment, `~/.aws`, instance profile) and
+never from a URI: URIs are written into runs and shown to people.
+"""
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from urllib.parse import parse_qsl, urlsplit
+
+from pyarrow import fs
+
+_CONNECT_S = 3.0
+_SILENCE_S = 10.0  # without a byte; with the attempts, a store that hangs is given up within 50 s
+_ATTEMPTS = 4  # of a request, with growing pauses
+_S3_OPTIONS = {"region", "scheme", "endpoint_override", "tls_ca_file_path"}
+_OPTION = re.compile(r"[?&]([\w-]+)=([^&]*)")
+_SECRET = re.compile(r"key|secret|token|passw|sig(nature)?$|credential$", re.IGNORECASE)
+
+_MEANINGS = (  # of what pyarrow says of a request that failed
+    ("NO_SUCH_BUCKET", "no such bucket"),
+    ("ACCESS_DENIED", "access denied; other credentials, or a policy that allows it, are needed"),
+    ("INVALID_ACCESS_KEY_ID", "the store does not know these credentials"),
+    ("SIGNATURE_DOES_NOT_MATCH", "the store does not accept these credentials"),
+    ("ExpiredToken", "the credentials have expired"),
+    ("NETWORK_CONNECTION", "the store does not answer; check AWS_ENDPOINT_URL and the network"),
+    ("SLOW_DOWN", "the store is overloaded; the same command goes on from here"),
+)
+
+
+def check_no_secret(uri: str) -> None:
+    """Refuse a URI that carries credentials.
+
+    Raises:
+        ValueError: it does; the message does not repeat them.
+    """
+    scheme, colon, rest = uri.partition("://")
+    store = re.split("[/?]", rest, maxsplit=1)[0]
+    if scheme.lower() == "s3":
+        named = not {"@", ":"}.isdisjoint(store)
+    else:
+        named = ":" in store.rpartition("@")[0]
+    options = dict(_OPTION.findall(uri))
+    secret = any(map(_SECRET.search, options)) or "@" in options.get("endpoint_override", "")
+    if colon and (named or secret):
+        raise ValueError(
+            f"{scheme}://...: a URI must not carry credentials; take them out and set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use an instance profile"
+        )
+
+
+@lru_cache(maxsize=16)
+def open_store(uri: str) -> tuple[fs.FileSystem, str]:
+    """The filesystem of a store (`s3://bucket?region=eu-west-1`), and what it calls its root.
+
+    Raises:
+        ValueError: there is no such kind of store, or an option is wrong.
+        OSError: the bucket's region cannot be found out.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme == "s3":
+        options = dict(parse_qsl(parts.query))
+        unknown = sorted(options.keys() - _S3_OPTIONS)
+        if unknown:
+            known = ", ".join(sorted(_S3_OPTIONS))
+            raise ValueError(f"s3://{parts.netloc}: no option {', '.join(unknown)}; one of {known}")
+        with explained(f"s3://{parts.netloc}"):
+            return _s3(parts.netloc, options), parts.netloc
+    try:
+        return fs.FileSystem.from_uri(uri)
+    except (ValueError, OSError) as error:  # pyarrow's errors are several lines
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{uri}: no storage that pyarrow opens ({reason})") from None
+
+
+@contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Errors of a store as one line that begins with the URI.
+
+    Raises:
+        OSError: whatever the store answers; FileNotFoundError where nothing is there.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri) from None
+    except (OSError, ValueError) as error:  # pyarrow's own are both
+        raise OSError(f"{uri}: {_reason(str(error))}") from None
+
+
+def _s3(bucket: str, options: dict[str, str]) -> fs.FileSystem:
+    endpoint = options.get("endpoint_override") or _endpoint(options)
+    region = options.get("region")
+    if not region and not endpoint:
+        region = fs.resolve_s3_region(bucket)
+    return fs.S3FileSystem(
+        region=region,
+        scheme=options.get("scheme"),
+        endpoint_override=endpoint,
+        tls_ca_file_path=options.get("tls_ca_file_path"),
+        connect_timeout=_CONNECT_S,
+        request_timeout=_SILENCE_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        allow_delayed_open=True,  # so that what fits into one request is one request
+    )
+
+
+def _endpoint(options: dict[str, str]) -> str | None:
+    """Of the standard environment variables; its scheme goes to the options."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        url = os.environ.get(name)
+        if url:
+            scheme, _, host = url.rstrip("/").partition("://")
+            if scheme not in ("http", "https") or not host or "@" in host:
+                raise ValueError(f"{name} must be http://host:port or https://host:port")
+            options.setdefault("scheme", scheme)
+            return host
+    return None
+
+
+def _reason(message: str) -> str:
+    for sign, meaning in _MEANINGS:
+        if sign in message:
+            return meaning
+    line = " ".join(message.split())
+    return re.sub(r" ?\(Request ID: .*?\)", "", line)
