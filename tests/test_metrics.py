@@ -11,7 +11,6 @@ import pytest
 from conftest import REPOSITORY
 
 from dcai_ray.distributed import metrics
-from dcai_ray.storage import Location
 
 GRAFANA = json.loads((REPOSITORY / "docs/grafana.json").read_text())
 QUERIES = [target["expr"] for panel in GRAFANA["panels"] for target in panel["targets"]]
@@ -92,17 +91,3 @@ def test_the_document_names_the_metrics_there_are():
         assert f"`ray_dcai_ray_{name}`" in text or f"`..._{name.split('_', 1)[1]}`" in text, name
     for name in metrics.COUNTERS:
         assert f"{name.split('_', 1)[1]}_total`" in text, name
-
-
-@pytest.mark.parametrize(
-    ("place", "tag"),
-    [
-        ("s3://key:secret@bucket/runs/pets?endpoint_override=x:1", "pets"),
-        ("s3://key:secret@bucket", "bucket"),
-        ("/data/me@home", "me@home"),
-        (None, ""),
-    ],
-)
-def test_a_run_is_told_by_its_name_alone(place, tag):
-    told = metrics.run_name(None if place is None else Location(place))
-    assert told == tag

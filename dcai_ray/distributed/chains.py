@@ -31,8 +31,8 @@ class Chain:
     """Computes blocks of any chain."""
 
     def __init__(self, plan: Plan, packages: Mapping[str, str]) -> None:
+        self._plan = plan  # first: Ray asks for the name of what could not be started, too
         check_packages(packages)
-        self._plan = plan
 
     def __repr__(self) -> str:
         # What Ray's dashboard calls it.

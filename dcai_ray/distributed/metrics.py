@@ -132,7 +132,9 @@ class _Metrics:
     """Those of one step, with its tags."""
 
     def __init__(self, run: Location | None, **tags: str) -> None:
-        self._tags = {key: _ascii(tag) for key, tag in {"run": run_name(run), **tags}.items()}
+        self._tags = {
+            key: _ascii(tag) for key, tag in {"run": run.name if run else "", **tags}.items()
+        }
         self._told = float("-inf")
         self._counted: dict[str, float] = {}
 
@@ -177,13 +179,6 @@ def _metric(name: str) -> Any:
     kind: Any = Counter if name in COUNTERS else Gauge
     description = COUNTERS[name] if name in COUNTERS else GAUGES[name]
     return kind(PREFIX + name, description, tag_keys=TAGS[name.split("_")[0]])
-
-
-def run_name(run: Location | None) -> str:
-    """The last part of its place; of a whole bucket, never the user and password before it."""
-    if run is None:
-        return ""
-    return run.name.rpartition("@")[2] if run.remote else run.name
 
 
 def _ascii(tag: str) -> str:
