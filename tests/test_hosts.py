@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(lacking()), reason=lacking()),
 ]
-ROUNDS = 1500
+ROUNDS = 400
 RESULTS = ("values/values.parquet", "kept.parquet")
 S3 = {
     "AWS_ENDPOINT_URL": "http://10.77.0.1:5000",

@@ -99,6 +99,10 @@ def entry_and_ownership(job, shared):
     return float(shared[job]), shared.flags.owndata
 
 
+def name_in_the_dashboard(job):
+    return ray.get_runtime_context().get_task_name()
+
+
 def tick_halfway(file, tick):
     tick(5)
     wait_for(file.exists)
@@ -117,6 +121,12 @@ def test_results_come_in_the_order_of_the_jobs_whichever_finishes_first(ray_clus
     assert [number for number, _ in found] == [0, 1, 2, 3]
     assert ends[1] < ends[0]
     assert ends[3] < ends[2]
+
+
+def test_tasks_are_named_for_the_dashboard_after_their_work_or_their_step(ray_cluster):
+    names = ["extract train/part-00000", "extract train/part-00001"]
+    assert results(name_in_the_dashboard, [0, 1], names=names) == names
+    assert results(name_in_the_dashboard, [0, 1]) == ["testing 0", "testing 1"]
 
 
 def test_a_task_that_raises_ends_the_step_with_its_own_error_alone(ray_cluster, tmp_path):

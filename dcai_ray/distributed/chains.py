@@ -34,6 +34,10 @@ class Chain:
         check_packages(packages)
         self._plan = plan
 
+    def __repr__(self) -> str:
+        # What Ray's dashboard calls it.
+        return f"Chain({type(self._plan.utility).__name__}, {self._plan.rounds.num_players} points)"
+
     def run(self, block_id: BlockId) -> Block:
         """The block, with the seconds it took."""
         start = time.perf_counter()

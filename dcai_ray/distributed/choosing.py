@@ -56,6 +56,8 @@ def _share_losses(
         jobs,
         config.resources,
         unit="shares",
+        run=points.run,
+        names=[f"try dropping {100 * share:g} %" for share in cleaning.SHARES],
         shared=tasks.ProbeData(
             train=(points.train.x, points.train.y),
             clean=(points.clean.x, points.clean.y),

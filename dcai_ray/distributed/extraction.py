@@ -34,6 +34,8 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
         sizes=[len(job.ids) for job in missing],
         num_gpus=lambda: cluster.num_gpus(config.resources.gpus_per_extraction, usual=0.25),
         folders=Folders(images.data, run.location),
+        run=run.location,
+        names=[f"extract {_place(job)}" for job in missing],
     ):
         pass  # a task writes its shard itself
     for split, jobs in splits.items():
@@ -43,6 +45,11 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
         made_from = fingerprint([job.made_from for jobs in splits.values() for job in jobs])
         seconds = time.monotonic() - start
         run.note_step("features", made_from, seconds, shards_computed=len(missing))
+
+
+def _place(job: tasks.ExtractJob) -> str:
+    """Of a shard: train/part-00003."""
+    return "/".join(str(job.target).split("?")[0].removesuffix(".parquet").split("/")[-2:])
 
 
 def _shards(

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from dcai_ray import tables
 from dcai_ray.run_directory import RunDirectory
+from dcai_ray.storage import Location
 from dcai_ray.tables import fingerprint
 
 
@@ -29,6 +30,8 @@ class FeatureSet:
     clean: Points
     """Of shapley_val; no points where there is none."""
     fingerprint: str
+    run: Location
+    """The run's folder."""
 
 
 def read_points(run: RunDirectory) -> FeatureSet:
@@ -50,7 +53,8 @@ def read_points(run: RunDirectory) -> FeatureSet:
         tables.check_same_features(train, found, ("train", "shapley_val"))
         clean = Points(found.x, tables.class_numbers(found.labels, classes, folder))
         made_from.append(found.fingerprint)
-    return FeatureSet(train.ids, train.labels, classes, points, clean, fingerprint(made_from))
+    made = fingerprint(made_from)
+    return FeatureSet(train.ids, train.labels, classes, points, clean, made, run.location)
 
 
 def check_clean(run: RunDirectory, points: FeatureSet) -> None:

@@ -21,8 +21,9 @@ from threadpoolctl import threadpool_limits
 
 from dcai_ray import progress
 from dcai_ray.config import ResourcesConfig
-from dcai_ray.distributed import cluster
+from dcai_ray.distributed import cluster, metrics
 from dcai_ray.distributed.machines import Folders, check_machines, check_packages, installed
+from dcai_ray.storage import Location
 
 _POLL_S = 0.5
 _CANCELLATIONS = 6  # of a task, half a second apart, until it has ended
@@ -64,6 +65,8 @@ def run_tasks(
     num_cpus: int = 1,
     num_gpus: Callable[[], float] = lambda: 0,
     folders: Folders | None = None,
+    run: Location | None = None,
+    names: Sequence[str] | None = None,
     ticking: bool = False,
 ) -> Iterator[Any]:
     """The result of `function(job[, shared][, tick])` for each job, in the order of the jobs.
@@ -79,6 +82,8 @@ def run_tasks(
         num_cpus: cores a task.
         num_gpus: GPUs a task, asked once the cluster is joined.
         folders: what the tasks read and write.
+        run: that the step belongs to, for its metrics.
+        names: of the tasks in Ray's dashboard; by default the step's and a number.
         ticking: give each task a function to say how many of its units are done.
     Raises:
         Exception: what a task raised; the others are cancelled.
@@ -90,21 +95,27 @@ def run_tasks(
     cluster.connect(resources)
     check_machines(folders)
     sizes = sizes or [1] * len(jobs)
+    names = names or [f"{name} {number}" for number in range(len(jobs))]
     tasks = _Tasks(function, shared, cluster.task_options(resources, num_cpus, num_gpus()))
     ticks = new_ticks() if ticking else None
     waiting = iter(enumerate(jobs))
     early: dict[int, Any] = {}
     done = following = 0
     try:
-        with progress.step(name, sum(sizes), unit) as report:
+        with (
+            progress.step(name, sum(sizes), unit) as report,
+            metrics.step(run, name, unit, len(jobs), sum(sizes)) as measure,
+        ):
             while following < len(jobs):
                 limit = max(_AHEAD * cluster.num_cpus(), 1)
                 while len(tasks.flying) + len(early) < limit and (entry := next(waiting, None)):
-                    tasks.submit(*entry, ticks)
+                    tasks.submit(*entry, names[entry[0]], ticks)
                 for number, result in tasks.arrived():
                     early[number] = result
                     done += sizes[number]
-                report(ray.get(ticks.total.remote()) if ticks else done)
+                units = ray.get(ticks.total.remote()) if ticks else done
+                report(units)
+                measure(following + len(early), units)
                 while following in early:
                     yield early.pop(following)
                     following += 1
@@ -125,8 +136,10 @@ class _Tasks:
         self._remote = ray.remote(max_retries=_RETRIES, **options)(_call)
         self.flying: dict[ray.ObjectRef[Any], int] = {}
 
-    def submit(self, number: int, job: Any, ticks: Any) -> None:
-        ref = self._remote.remote(self._function, job, self._shared, ticks, number, installed())
+    def submit(self, number: int, job: Any, name: str, ticks: Any) -> None:
+        ref = self._remote.options(name=name).remote(
+            self._function, job, self._shared, ticks, number, installed()
+        )
         self.flying[ref] = number
 
     def arrived(self) -> Iterator[tuple[int, Any]]:

@@ -56,6 +56,8 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
         ],
         config.resources,
         unit="probes",
+        run=run.location,
+        names=[f"probe {probe} {arm} seed {seed}" for probe, arm, seed in keys],
         shared=tasks.ProbeData(
             train=(points.train.x, points.train.y),
             clean=(points.clean.x, points.clean.y),

@@ -101,6 +101,10 @@ def _inspect(
         unit="images",
         sizes=[len(job.paths) for job in jobs],
         folders=Folders(data, run.location),
+        run=run.location,
+        names=[
+            f"read images {i}-{i + len(job.paths) - 1}" for i, job in zip(starts, jobs, strict=True)
+        ],
     )
     return [found for part in parts for found in part]
 

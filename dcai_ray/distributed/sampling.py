@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from dcai_ray import progress, tables
 from dcai_ray.config import STOPPING, Config, plain
-from dcai_ray.distributed import cluster
+from dcai_ray.distributed import cluster, metrics
 from dcai_ray.distributed.chains import stream_chains
 from dcai_ray.distributed.checkpoints import read_checkpoint, write_checkpoint
 from dcai_ray.distributed.streaming import Pool
@@ -109,7 +109,12 @@ class Session:
             progress.say(f"sampling goes on after {self._aggregator.rounds:,} rounds")
         aggregator, seen = self._aggregator, self._aggregator.next_index
         try:
-            with progress.live(f"sampling {self._config.value.utility}") as show:
+            with (
+                progress.live(f"sampling {self._config.value.utility}") as show,
+                metrics.sampling(
+                    self._run.location, self._config.value.utility, aggregator
+                ) as measure,
+            ):
 
                 def after(pool: Pool) -> bool:
                     nonlocal seen
@@ -122,6 +127,7 @@ class Session:
                         if time.monotonic() - self._saved > self._config.resources.checkpoint_s:
                             self._save(so_far, workers=pool.num_up)
                     show(self._line(pool))
+                    measure(pool)
                     return self._is_time_up()
 
                 stream_chains(plan, aggregator, self._config.resources, after)

@@ -99,6 +99,7 @@ class Pool:
         self._exhausted = False
         self._resized = float("-inf")
         self.deaths = 0
+        self.received = self.repeated = 0  # blocks; the repeated were here before
 
     @property
     def num_up(self) -> int:
@@ -187,9 +188,13 @@ class Pool:
                 continue
             if block_id is None:
                 self._load[actor] = 0
-            elif actor in self._load:
+                continue
+            self.received += 1
+            if actor in self._load:
                 self._load[actor] -= 1
-            if self._owed.pop(block_id, None) is not None:
+            if self._owed.pop(block_id, None) is None:
+                self.repeated += 1
+            else:
                 yield block_id, block
 
     def _hedge(self) -> None:

@@ -78,6 +78,8 @@ def _train(
         num_cpus=config.finetune.num_threads,
         num_gpus=lambda: cluster.num_gpus(config.resources.gpus_per_training, usual=1),
         folders=Folders(images.data, run.location),
+        run=run.location,
+        names=[f"fine-tune {job.arm} {job.backbone} seed {job.seed}" for job in jobs],
         ticking=True,
     )
     rows = [

@@ -5,10 +5,10 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.config import Config, ResourcesConfig, ValueConfig, plain
+from dcai_ray.config import Config, plain
 from dcai_ray.distributed import tasks
 from dcai_ray.distributed.choosing import choose, is_valued, note_values, write_values
-from dcai_ray.distributed.points import FeatureSet, Points, check_clean, read_points
+from dcai_ray.distributed.points import FeatureSet, check_clean, read_points
 from dcai_ray.distributed.pool import run_tasks
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.tables import fingerprint
@@ -48,7 +48,7 @@ def compute_values(run: RunDirectory, config: Config) -> None:
 
 def self_opinion(points: FeatureSet, config: Config) -> NDArray[np.float64]:
     """(n,) values by the training images themselves."""
-    return _sums(points.train, None, config.value, config.resources).total / len(points.train.y)
+    return _sums(points, config, by_clean=False).total / len(points.train.y)
 
 
 def _closed_form(points: FeatureSet, config: Config) -> dict[str, NDArray[np.float64]]:
@@ -57,9 +57,9 @@ def _closed_form(points: FeatureSet, config: Config) -> dict[str, NDArray[np.flo
     n, m = len(points.train.y), len(points.clean.y)
     found: dict[str, tuple[Sums, int]] = {}
     if settings.validation != "self":
-        found["clean"] = _sums(points.train, points.clean, settings, config.resources), m
+        found["clean"] = _sums(points, config, by_clean=True), m
     if settings.validation != "clean" or 2 <= n <= settings.second_opinion_up_to:
-        found["self"] = _sums(points.train, None, settings, config.resources), n
+        found["self"] = _sums(points, config, by_clean=False), n
     if settings.validation == "both":
         weights = {"clean": m, "self": _SELF_WEIGHT * n}
     else:
@@ -76,10 +76,11 @@ def _closed_form(points: FeatureSet, config: Config) -> dict[str, NDArray[np.flo
     return columns
 
 
-def _sums(
-    train: Points, clean: Points | None, settings: ValueConfig, resources: ResourcesConfig
-) -> Sums:
+def _sums(points: FeatureSet, config: Config, *, by_clean: bool) -> Sums:
     """Values summed over the clean points, or over the training points themselves."""
+    settings, train = config.value, points.train
+    clean = points.clean if by_clean else None
+    name = f"values by {'shapley_val' if by_clean else 'train itself'}"
     game = knn_game(
         train.x,
         train.y,
@@ -92,12 +93,14 @@ def _sums(
     )
     return merge(
         run_tasks(
-            "values by shapley_val" if clean else "values by train itself",
+            name,
             tasks.value_block,
             game.blocks,
-            resources,
+            config.resources,
             unit="validation images",
             sizes=[block.stop - block.start for block in game.blocks],
             shared=game,
+            run=points.run,
+            names=[f"{name} {block.start}-{block.stop - 1}" for block in game.blocks],
         )
     )
