@@ -97,7 +97,7 @@ def test_weights_lie_on_the_store_too(bucket, object_store, tmp_path, ray_cluste
 def test_sampling_killed_with_its_checkpoints_on_the_store_goes_on_from_them(
     finished, bucket, object_store, tmp_path, capfd
 ):
-    flags = ("--features", f"{finished}/features", *SAMPLED, "--rounds", 900)
+    flags = ("--features", f"{finished}/features", *SAMPLED, "--rounds", 300)
     flags = (*flags, "--rounds-per-block", 4)
     done("value", "--run", tmp_path / "whole", *flags)
     run = f"{bucket}/sampled"
