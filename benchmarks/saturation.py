@@ -4,7 +4,7 @@
 
 Shows, for docs/scaling.md:
 
-1. 250 to 4,000 simulated chains that send a 24 KB block a second each (1,500 training points):
+1. 200 to 2,000 simulated chains that send a 24 KB block a second each (1,500 training points):
    blocks a second that arrive, the driver's share of a core, memory.
 2. Seconds that the aggregator takes to merge and judge a block, and the size of a block, for 1,500
    to 1,280,000 training points, in this process without Ray.
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--simulated-s", type=float, default=30)
     args = parser.parse_args()
     cluster.connect(ResourcesConfig(num_cpus=2))
-    load = by_chains((250, 500, 1000, 2000, 4000), args.simulated_s)
+    load = by_chains((200, 500, 1000, 2000), args.simulated_s)
     print_results("Simulated chains of one block a second", load, _HEAD)
     merging = by_players((1_500, 15_000, 150_000, 1_280_000), 4)
     head = ("what", "a block", "merged and judged in")

@@ -58,7 +58,7 @@ def stream_chains(
         plan: what the blocks are.
         aggregator: new or restored; holds the result.
         resources: the cluster to join or to start, and how many actors to ask for.
-        after: called with the pool whenever blocks were merged or a second has passed; True: stop
+        after: called with the pool after each block; True: stop
             at the sets that are complete.
     Returns:
         Actors that died and were replaced.
