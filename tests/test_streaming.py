@@ -55,6 +55,19 @@ def blocks(ids, *, num_actors=2, start=None, **options):
         return got, pool.deaths
 
 
+class Sleepy:
+    def run(self, block_id):
+        time.sleep(2.5)
+        return block_id
+
+
+def test_while_a_block_takes_long_there_is_a_turn_a_second(ray_cluster):
+    with stream_blocks(remote(Sleepy).remote, iter("a"), num_actors=lambda: 1) as pool:
+        turns = [(pool.num_up, [block_id for block_id, _ in blocks]) for blocks in pool.turns()]
+    assert turns[-1] == (1, ["a"])
+    assert turns.count((1, [])) >= 2
+
+
 def idle_cpus():
     return ray.available_resources().get("CPU", 0)
 

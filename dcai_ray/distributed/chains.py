@@ -58,7 +58,7 @@ def stream_chains(
         plan: what the blocks are.
         aggregator: new or restored; holds the result.
         resources: the cluster to join or to start, and how many actors to ask for.
-        after: called with the pool after each block; True: stop
+        after: called with the pool when blocks came or a second has passed without any; True: stop
             at the sets that are complete.
     Returns:
         Actors that died and were replaced.
@@ -87,8 +87,9 @@ def stream_chains(
         hedge_s=resources.hedge_s,
     ) as pool:
         try:
-            for _, block in pool:
-                aggregator.add(block)
+            for blocks in pool.turns():
+                for _, block in blocks:
+                    aggregator.add(block)
                 if after(pool) or aggregator.done:
                     break
         except RayTaskError as error:

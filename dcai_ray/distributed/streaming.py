@@ -112,8 +112,13 @@ class Pool:
         return len(self._joining)
 
     def __iter__(self) -> Iterator[tuple[BlockId, Any]]:
+        for blocks in self.turns():
+            yield from blocks
+
+    def turns(self) -> Iterator[Iterator[tuple[BlockId, Any]]]:
+        """Turns of about a second at most: the blocks that come in each, perhaps none."""
         while self._assign():
-            yield from self._collect()
+            yield self._collect()
 
     def close(self) -> None:
         """End all actors."""
