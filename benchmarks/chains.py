@@ -34,7 +34,7 @@ from dcai_ray import tables
 from dcai_ray.config import ResourcesConfig
 from dcai_ray.distributed import cluster
 from dcai_ray.distributed.chains import stream_chains
-from dcai_ray.distributed.streaming import stream_blocks
+from dcai_ray.distributed.streaming import Pool, stream_blocks
 from dcai_ray.storage import Location
 from dcai_ray.valuation.blocks import Block
 from dcai_ray.valuation.convergence import Aggregator
@@ -88,15 +88,17 @@ def speed_of_actors(data: Data) -> list[Result]:
     taken, busy = {}, {}
     for workers in (1, 2, 1, 2):
         aggregator = Aggregator(len(data[0]), 8, stop=Rounds(rounds=rounds))
-        first: list[float] = []
+        came: list[tuple[float, int]] = []  # when, and how many blocks by then
 
-        def after(_: Any, first: list[float] = first) -> bool:
-            first.append(time.perf_counter())  # actors have started by then
+        def after(pool: Pool, came: list[tuple[float, int]] = came) -> bool:
+            if pool.received:  # actors have started by then
+                came.append((time.perf_counter(), pool.received))
             return False
 
         stream_chains(plan, aggregator, ResourcesConfig(num_workers=workers), after)
-        taken.setdefault(workers, []).append(first[-1] - first[0])
-        busy.setdefault(workers, []).append(aggregator.seconds * (1 - 1 / len(first)))
+        (start, at_start), (end, at_end) = came[0], came[-1]
+        taken.setdefault(workers, []).append((end - start) / (1 - at_start / at_end))
+        busy.setdefault(workers, []).append(aggregator.seconds)
     one, two = min(taken[1]), min(taken[2])
     share = 1 - min(busy[1]) / one
     return [
