@@ -46,10 +46,39 @@ def test_a_cluster_that_is_joined_is_not_joined_again(ray_cluster, capsys):
     ],
 )
 def test_a_network_asks_for_a_gpu_only_where_there_is_one_or_it_is_told_to(
-    ray_cluster, asked, got, said, capsys
+    ray_cluster, asked, got, said, capsys, monkeypatch
 ):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert cluster.num_gpus(asked, usual=1) == got
     assert capsys.readouterr().err.strip() == said
+
+
+@pytest.mark.ray
+def test_a_gpu_that_can_never_come_is_refused(ray_cluster, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ValueError, match=r"asks for 1 GPUs and this machine has none; leave"):
+        cluster.num_gpus(1, usual=1)
+
+
+def test_a_machine_alone_offers_what_the_settings_of_a_cluster_ask_for(monkeypatch, capsys):
+    started = {}
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: started.update(options))
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 3.0, **started["resources"]})
+    cluster.connect(ResourcesConfig(num_cpus=3, worker_resource="chains"))
+    assert started["resources"] == {"chains": 3}
+    assert capsys.readouterr().err == "Ray on this machine: 3 CPUs, 0 GPUs\n"
+
+
+def test_a_cluster_that_does_not_offer_it_yet_is_said(monkeypatch, capsys):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 3.0})
+    cluster.connect(ResourcesConfig(worker_resource="chains"))
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "no machine of the cluster offers 'chains' yet: waiting for one"
 
 
 @pytest.mark.parametrize(("asked", "got"), [(None, 0.25), (1, 1), (0, 0)])

@@ -44,12 +44,16 @@ def connect(resources: ResourcesConfig) -> None:
             ray.init(
                 address="local",
                 num_cpus=resources.num_cpus,
+                resources=_offered(resources),
                 include_dashboard=False,
                 object_store_memory=min(_STORE_BYTES, int(_STORE_SHARE * _memory_bytes())),
                 **options,
             )
     where = f"cluster at {address}" if address else "this machine"
     say(f"Ray on {where}: {_total('CPU'):g} CPUs, {_total('GPU'):g} GPUs")
+    name = resources.worker_resource
+    if name and not _total(name):
+        say(f"no machine of the cluster offers {name!r} yet: waiting for one")
 
 
 def num_cpus() -> int:
@@ -91,15 +95,30 @@ def task_options(resources: ResourcesConfig, num_cpus: int, num_gpus: float) -> 
 
 
 def num_gpus(asked: float | None, usual: float) -> float:
-    """GPUs that a task of a network asks for: as set, or the usual share where there are any."""
+    """GPUs that a task of a network asks for: as set, or the usual share where there are any.
+
+    Raises:
+        ValueError: some are asked for on a machine without, which no other will join.
+    """
     there = _total("GPU")
     if asked and not there:
+        if not os.environ.get("RAY_ADDRESS"):
+            raise ValueError(
+                f"each task asks for {asked:g} GPUs and this machine has none; leave "
+                "--gpus-per-training and --gpus-per-extraction out, or join a cluster"
+            )
         say(f"each task asks for {asked:g} GPUs and the cluster has none yet: waiting for one")
     if asked is not None:
         return asked
     if not there:
         say("no GPU in the cluster: on CPUs")
     return usual if there else 0
+
+
+def _offered(resources: ResourcesConfig) -> dict[str, float] | None:
+    """This machine runs everything, so that a cluster's settings serve here too."""
+    name = resources.worker_resource
+    return {name: resources.num_cpus or os.cpu_count() or 1} if name else None
 
 
 def _reach(address: str) -> None:
