@@ -241,6 +241,7 @@ class _Score:
         self._targets.append(targets)
 
     def result(self, epoch: int, split: str) -> Scores:
+        """The scores of all batches so far."""
         probabilities = torch.cat(self._probabilities).cpu().numpy()
         targets = torch.cat(self._targets).cpu().numpy()
         loss = float(torch.stack(self._losses).sum()) / len(targets)

@@ -75,9 +75,11 @@ def test_a_run_that_cannot_be_written_to_is_said(ray_cluster, folders, monkeypat
 
 @pytest.mark.ray
 def test_on_one_machine_nothing_is_asked(ray_cluster, monkeypatch):
-    monkeypatch.setattr(machines, "_look", None)
-    check_machines.cache_clear()
+    asked = []
+    monkeypatch.setattr(machines, "_look", lambda *question: asked.append(question))
+    machines._ask_others.cache_clear()
     check_machines(None)
+    assert asked == []
 
 
 @pytest.mark.ray
@@ -86,7 +88,7 @@ def test_every_machine_that_cannot_take_part_is_named(ray_cluster, folders, monk
     others = [{**node, "NodeID": "x" * 56, "NodeManagerAddress": f"10.0.0.{i}"} for i in range(7)]
     monkeypatch.setattr(cluster, "working_nodes", lambda: [node, *others])
     monkeypatch.setattr(machines, "_look", lambda *_: ray.put("has no disk"))
-    check_machines.cache_clear()
+    machines._ask_others.cache_clear()
     line = "^7 of 7 other machines cannot take part: 10.0.0.0: has no disk; 10.0.0.1: "
     with pytest.raises(ValueError, match=line) as failed:
         check_machines(folders)

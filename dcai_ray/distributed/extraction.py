@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dcai_ray import tables
 from dcai_ray.config import Config
 from dcai_ray.distributed import cluster, tasks
-from dcai_ray.distributed.machines import Folders
 from dcai_ray.distributed.pool import run_tasks
 from dcai_ray.distributed.reading import ImageSet, contents
 from dcai_ray.images import SPLITS
@@ -33,8 +32,8 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
         unit="images",
         sizes=[len(job.ids) for job in missing],
         num_gpus=lambda: cluster.num_gpus(config.resources.gpus_per_extraction, usual=0.25),
-        folders=Folders(images.data, run.location),
         run=run.location,
+        data=images.data,
         names=[f"extract {_place(job)}" for job in missing],
     ):
         pass  # a task writes its shard itself

@@ -33,11 +33,10 @@ class Folders:
     """Has its config.yaml."""
 
 
-@lru_cache(maxsize=16)
 def check_machines(folders: Folders | None) -> None:
     """Ask each machine that tasks may run on; nothing where that is this one alone.
 
-    Asked once a process: those that join later are checked when they get work.
+    Asked once a cluster: those that join later are checked when they get work.
 
     Args:
         folders: that the tasks use; None: they get and give everything through Ray.
@@ -45,7 +44,11 @@ def check_machines(folders: Folders | None) -> None:
         ValueError: a machine has other packages, cannot see a folder or write to the run, or does
             not answer; each is named with its reason.
     """
-    here = ray.get_runtime_context().get_node_id()
+    _ask_others(ray.get_runtime_context().get_node_id(), folders)
+
+
+@lru_cache(maxsize=16)
+def _ask_others(here: str, folders: Folders | None) -> None:
     nodes = [node for node in cluster.working_nodes() if node["NodeID"] != here]
     settings = (folders.run / "config.yaml").read_bytes() if folders and nodes else b""
     asked = {

@@ -166,6 +166,7 @@ class _Pace:
         self._seen = deque([(time.monotonic(), value)])
 
     def now(self, value: float) -> float:
+        """Growth a second over the last ten."""
         now = time.monotonic()
         self._seen.append((now, value))
         while len(self._seen) > 2 and now - self._seen[1][0] >= _WINDOW_S:

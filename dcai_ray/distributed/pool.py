@@ -64,8 +64,8 @@ def run_tasks(
     shared: Any = None,
     num_cpus: int = 1,
     num_gpus: Callable[[], float] = lambda: 0,
-    folders: Folders | None = None,
     run: Location | None = None,
+    data: Location | None = None,
     names: Sequence[str] | None = None,
     ticking: bool = False,
 ) -> Iterator[Any]:
@@ -81,8 +81,8 @@ def run_tasks(
         shared: a big argument of all tasks; it goes to the object store once.
         num_cpus: cores a task.
         num_gpus: GPUs a task, asked once the cluster is joined.
-        folders: what the tasks read and write.
-        run: that the step belongs to, for its metrics.
+        run: the folder of the run that the step belongs to.
+        data: images that the tasks read, to write what they find into the run.
         names: of the tasks in Ray's dashboard; by default the step's and a number.
         ticking: give each task a function to say how many of its units are done.
     Raises:
@@ -93,7 +93,7 @@ def run_tasks(
     if not jobs:
         return
     cluster.connect(resources)
-    check_machines(folders)
+    check_machines(Folders(data, run) if data and run else None)
     sizes = sizes or [1] * len(jobs)
     names = names or [f"{name} {number}" for number in range(len(jobs))]
     tasks = _Tasks(function, shared, cluster.task_options(resources, num_cpus, num_gpus()))

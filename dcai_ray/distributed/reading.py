@@ -13,7 +13,6 @@ import pyarrow as pa
 from dcai_ray import progress, tables
 from dcai_ray.config import Config
 from dcai_ray.distributed import tasks
-from dcai_ray.distributed.machines import Folders
 from dcai_ray.distributed.pool import run_tasks
 from dcai_ray.images import SPLITS, ImageFile, Inspected, Listing, duplicates
 from dcai_ray.run_directory import RunDirectory
@@ -100,8 +99,8 @@ def _inspect(
         config.resources,
         unit="images",
         sizes=[len(job.paths) for job in jobs],
-        folders=Folders(data, run.location),
         run=run.location,
+        data=data,
         names=[
             f"read images {i}-{i + len(job.paths) - 1}" for i, job in zip(starts, jobs, strict=True)
         ],

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from dcai_ray import cleaning, tables
 from dcai_ray.config import Config, plain
 from dcai_ray.distributed import cluster, tasks
-from dcai_ray.distributed.machines import Folders
 from dcai_ray.distributed.pool import run_tasks
 from dcai_ray.distributed.reading import ImageSet, contents
 from dcai_ray.run_directory import RunDirectory
@@ -77,8 +76,8 @@ def _train(
         sizes=[config.finetune.epochs] * len(jobs),
         num_cpus=config.finetune.num_threads,
         num_gpus=lambda: cluster.num_gpus(config.resources.gpus_per_training, usual=1),
-        folders=Folders(images.data, run.location),
         run=run.location,
+        data=images.data,
         names=[f"fine-tune {job.arm} {job.backbone} seed {job.seed}" for job in jobs],
         ticking=True,
     )
