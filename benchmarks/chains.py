@@ -30,16 +30,16 @@ import ray
 from results import Result, print_results
 from sweeps import Data, made, study
 
-from dcai_ray import tables
+from dcai_ray.cluster import connection
+from dcai_ray.cluster.actor_pool import Pool, stream_blocks
+from dcai_ray.cluster.chains import stream_chains
 from dcai_ray.config import ResourcesConfig
-from dcai_ray.distributed import cluster
-from dcai_ray.distributed.chains import stream_chains
-from dcai_ray.distributed.streaming import Pool, stream_blocks
-from dcai_ray.storage import Location
+from dcai_ray.storage import tables
+from dcai_ray.storage.location import Location
+from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.blocks import Block
-from dcai_ray.valuation.convergence import Aggregator
-from dcai_ray.valuation.estimation import block_ids, new_plan
 from dcai_ray.valuation.moments import Moments
+from dcai_ray.valuation.plan import block_ids, new_plan
 from dcai_ray.valuation.stopping import Rounds
 from dcai_ray.valuation.sweeps import run_block
 from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
@@ -199,7 +199,7 @@ def main() -> None:
     args = parser.parse_args()
     data = study(args.study) if args.study else made(1500, 238, 512)
     results = until_settled(data)
-    cluster.connect(ResourcesConfig(num_cpus=2))
+    connection.connect(ResourcesConfig(num_cpus=2))
     results += speed_of_actors(data)
     results += thousand_chains(args.simulated_s)
     print_results(f"Chains on Ray, {'study' if args.study else 'made'} data", results)

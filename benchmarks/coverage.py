@@ -13,9 +13,9 @@ import argparse
 import numpy as np
 from results import Result, print_results
 
-from dcai_ray.valuation.convergence import Aggregator
-from dcai_ray.valuation.estimation import new_plan, sample
+from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.knn_shapley import knn_shapley
+from dcai_ray.valuation.plan import new_plan, sample
 from dcai_ray.valuation.stopping import Settled
 from dcai_ray.valuation.utilities.knn import Knn
 

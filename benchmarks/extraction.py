@@ -18,9 +18,9 @@ from pictures import PlainImages, compared, pictures
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from dcai_ray.backbones import feature_extractor, image_size
-from dcai_ray.features import extract
-from dcai_ray.storage import Location
+from dcai_ray.networks.backbones import feature_extractor, image_size
+from dcai_ray.networks.features import extract
+from dcai_ray.storage.location import Location
 
 
 def main() -> None:

@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from dcai_ray.backbones import classifier, image_size
 from dcai_ray.config import FinetuneConfig
-from dcai_ray.finetuning import Pictures, finetune, new_training
-from dcai_ray.storage import Location
+from dcai_ray.networks.backbones import classifier, image_size
+from dcai_ray.networks.finetuning import Pictures, finetune, new_training
+from dcai_ray.storage.location import Location
 
 
 def plain_epoch(

@@ -17,10 +17,10 @@ import numpy as np
 from chains import simulated
 from results import Result, print_results
 
+from dcai_ray.cluster import connection
 from dcai_ray.config import ResourcesConfig
-from dcai_ray.distributed import cluster
+from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.blocks import Block
-from dcai_ray.valuation.convergence import Aggregator
 from dcai_ray.valuation.moments import Moments
 from dcai_ray.valuation.stopping import Rounds
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--simulated-s", type=float, default=30)
     args = parser.parse_args()
-    cluster.connect(ResourcesConfig(num_cpus=2))
+    connection.connect(ResourcesConfig(num_cpus=2))
     load = by_chains((200, 500, 1000, 2000), args.simulated_s)
     print_results("Simulated chains of one block a second", load, _HEAD)
     merging = by_players((1_500, 15_000, 150_000, 1_280_000), 4)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray import cleaning
-from dcai_ray.evaluation import probe_scores
-from dcai_ray.pickles import read_arrays, read_feature_pickle
-from dcai_ray.storage import Location
+from dcai_ray.cleaning import rules
+from dcai_ray.cleaning.evaluation import probe_scores
+from dcai_ray.storage.feature_files import read_arrays, read_feature_pickle
+from dcai_ray.storage.location import Location
 from dcai_ray.valuation import knn_shapley
 
 _PROBES = (("logistic", False), ("10-nn", False), ("logistic", True))
@@ -54,9 +54,9 @@ def main() -> None:
     print(f"{(study < 0).sum()} of {len(study)} are negative\n")
 
     cosine = knn_shapley(x, y, x_clean, y_clean, k=10, metric="cosine")
-    losses = {s: cleaning.share_loss(cosine, s, x, y, x_clean, y_clean) for s in cleaning.SHARES}
-    share = cleaning.best_share(losses)
-    default = cleaning.keep_share(cosine, share, y)
+    losses = {s: rules.share_loss(cosine, s, x, y, x_clean, y_clean) for s in rules.SHARES}
+    share = rules.best_share(losses)
+    default = rules.keep_share(cosine, share, y)
     rows = [
         row("all", x, y, *val),
         row("kept by the study (value > 0)", x[study > 0], y[study > 0], *val),

@@ -27,7 +27,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from study import points as study_points
 from threadpoolctl import threadpool_limits
 
-from dcai_ray.storage import Location
+from dcai_ray.storage.location import Location
 from dcai_ray.valuation.knn_shapley import knn_shapley
 from dcai_ray.valuation.samplers import multilevel, permutation, randomness
 from dcai_ray.valuation.utilities import Orders, Utility

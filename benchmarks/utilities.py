@@ -20,11 +20,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sweeps import study
 
-from dcai_ray import cleaning, shapley_values
-from dcai_ray.evaluation import probe_scores
-from dcai_ray.findings import read_findings
+from dcai_ray import shapley_values
+from dcai_ray.cleaning import rules
+from dcai_ray.cleaning.evaluation import probe_scores
+from dcai_ray.report.findings import read_findings
 from dcai_ray.run_directory import RunDirectory, read_features
-from dcai_ray.storage import Location
+from dcai_ray.storage.location import Location
 from dcai_ray.valuation import knn_shapley
 from dcai_ray.valuation.stopping import AnyOf, Rounds, Settled
 from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
@@ -65,9 +66,9 @@ def probe_accuracy(
     value: NDArray[np.float64], train: Points, clean: Points, val: Points
 ) -> tuple[float, float]:
     """Of the logistic probe on what the rule keeps, and the share it drops."""
-    losses = {s: cleaning.share_loss(value, s, *train, *clean) for s in cleaning.SHARES}
-    share = cleaning.best_share(losses)
-    kept = cleaning.keep_share(value, share, train[1])
+    losses = {s: rules.share_loss(value, s, *train, *clean) for s in rules.SHARES}
+    share = rules.best_share(losses)
+    kept = rules.keep_share(value, share, train[1])
     scores = probe_scores("logistic", train[0][kept], train[1][kept], *val, len(np.unique(val[1])))
     return scores["accuracy"], share
 

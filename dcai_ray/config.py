@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from dcai_ray.object_store import check_no_secret
-from dcai_ray.storage import Location
+from dcai_ray.storage.location import Location
+from dcai_ray.storage.object_store import check_no_secret
 
 Backbone = Literal[
     "resnet18",

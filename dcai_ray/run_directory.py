@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from dcai_ray import tables
 from dcai_ray.config import STOPPING, differences
-from dcai_ray.storage import Location
+from dcai_ray.storage import tables
+from dcai_ray.storage.location import Location
 
 _PACKAGES = ("dcai_ray", "numpy", "scikit-learn", "torch", "torchvision", "ray", "pyarrow", "numba")
 

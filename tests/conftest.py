@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from object_store import ObjectStore, running_store
 from PIL import Image
-from small_runs import done, write_pictures, write_settings
+
+from tests.support.object_store import ObjectStore, running_store
+from tests.support.small_runs import done, write_pictures, write_settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -73,8 +74,8 @@ def ray_cluster(object_store) -> Iterator[None]:
     object store."""
     import ray
 
+    from dcai_ray.cluster.connection import connect
     from dcai_ray.config import ResourcesConfig
-    from dcai_ray.distributed.cluster import connect
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)

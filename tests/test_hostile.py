@@ -12,12 +12,13 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
-from small_runs import done, write_settings
 
-from dcai_ray import images, tables
 from dcai_ray.cli import main
-from dcai_ray.storage import Location
+from dcai_ray.images import folders
+from dcai_ray.storage import tables
+from dcai_ray.storage.location import Location
 from dcai_ray.valuation.utilities.refit import classifier
+from tests.support.small_runs import done, write_settings
 
 NAMES = (
     "<script>alert(1)<",
@@ -147,7 +148,7 @@ def test_a_bomb_is_an_unreadable_image_in_little_memory(name):
     content, reason = BOMBS[name]
     assert len(content) < 200_000
     tracemalloc.start()
-    found = images.inspect(content)
+    found = folders.inspect(content)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert reason in found.reason

@@ -5,10 +5,10 @@ import pytest
 import yaml
 
 import dcai_ray
-from dcai_ray import tables
 from dcai_ray.config import Config, plain
 from dcai_ray.run_directory import RunDirectory, read_features, read_values
-from dcai_ray.storage import Location
+from dcai_ray.storage import tables
+from dcai_ray.storage.location import Location
 
 
 @pytest.fixture

@@ -45,7 +45,8 @@ def score_of(name: Score, scores: NDArray[np.float64], y_val: NDArray[np.int64])
             right = predicted_classes(scores) == y_val
             return float(np.mean([right[y_val == c].mean() for c in np.unique(y_val)]))
         case "auroc":
-            return _auroc(scores, y_val)
+            area = auroc(scores, y_val)
+            return 0.5 if math.isnan(area) else area
         case "neg-log-loss":
             least = np.finfo(np.float64).eps
             likelihood = np.clip(scores[np.arange(len(y_val)), y_val], least, 1 - least)
@@ -105,11 +106,20 @@ def differences(
     return values - before
 
 
-def _auroc(scores: NDArray[np.float64], y_val: NDArray[np.int64]) -> float:
-    """One class against the rest, by ranks: the Mann-Whitney statistic over its largest value."""
+def auroc(scores: NDArray[np.floating], y_val: NDArray[np.integer]) -> float:
+    """Area under the ROC curve of each class against the rest, mean over the classes present.
+
+    By ranks: the Mann-Whitney statistic over its largest value.
+
+    Args:
+        scores: (m, C) class scores or probabilities.
+        y_val: (m,) true classes in 0..C-1.
+    Returns:
+        In [0, 1]; NaN where only one class is present.
+    """
     present, counts = np.unique(y_val, return_counts=True)
-    if len(present) == 1:
-        return 0.5
+    if len(present) < 2:
+        return math.nan
     areas = []
     for c, count in zip(present, counts, strict=True):
         ranks = rankdata(scores[:, c])[y_val == c]

@@ -1,0 +1,256 @@
+"""Sampled values as a table with intervals; for notebooks, with no knowledge of Ray needed.
+
+values = dcai_ray.shapley_values(utility)
+values.value, values.stderr, values.low, values.high, values.decision
+values.to_pandas()
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dcai_ray.storage import tables
+from dcai_ray.storage.location import Location
+from dcai_ray.valuation import plan as plans
+from dcai_ray.valuation.aggregator import Aggregator, Interval
+from dcai_ray.valuation.semivalues import Semivalue
+from dcai_ray.valuation.stopping import Progress, Settled, StopRule
+from dcai_ray.valuation.utilities import Utility
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SHOWN = 5  # rows of a printed table, from each end
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Values:
+    """One value a training point, with what is known of its error."""
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    """Class names; empty strings where none were given."""
+    value: NDArray[np.float64]  # (n,)
+    stderr: NDArray[np.float64]  # (n,) over rounds
+    low: NDArray[np.float64]  # (n,)
+    high: NDArray[np.float64]  # (n,) of the interval, valid whenever one looks
+    rounds: int
+    """Observations of every point."""
+    evaluated: NDArray[np.int64]  # (n,) marginals computed
+    decision: NDArray[np.str_]  # (n,) keep, drop or undecided
+    semivalue: str
+    sampler: str
+    stop: str
+    """The rule that ended it."""
+    confidence: float
+    imputed: int = 0
+    """Marginals that truncation replaced by zero; the values are biased unless this is 0."""
+    trace: tuple[Progress, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def to_arrow(self) -> "pa.Table":
+        """As the columns of `values.parquet`, without those of other steps."""
+        n = len(self)
+        columns: dict[str, Any] = {
+            "id": list(self.ids),
+            "label": list(self.labels),
+            "value": self.value,
+            "stderr": self.stderr,
+            "low": self.low,
+            "high": self.high,
+            "rounds": np.full(n, self.rounds),
+            "evaluated": self.evaluated,
+            "decision": self.decision.tolist(),
+        }
+        return tables.estimate_table(columns)
+
+    def to_pandas(self) -> Any:
+        """The table as a pandas DataFrame; needs pandas."""
+        return self.to_arrow().to_pandas()
+
+    def write(self, uri: str) -> None:
+        """Write the table as Parquet, to a path or URI."""
+        made_from = tables.fingerprint(
+            "values", self.semivalue, self.sampler, self.rounds, self.value.tolist()
+        )
+        tables.write_table(Location(uri), self.to_arrow(), made_from)
+
+    def __repr__(self) -> str:
+        lines = [self._headline()]
+        order = np.argsort(self.value, kind="stable")
+        width = max([2, *(len(self.ids[i]) for i in order)]) if len(self) else 2
+        for i in self._shown(order):
+            if i is None:
+                lines.append("  ...")
+                continue
+            lines.append(
+                f"  {self.ids[i]:<{width}}  {self.value[i]: .3e}  "
+                f"[{self.low[i]: .3e}, {self.high[i]: .3e}]  {self.decision[i]}"
+            )
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        order = np.argsort(self.value, kind="stable")
+        head = "<tr><th>id</th><th>value</th><th>low</th><th>high</th><th>decision</th></tr>"
+        rows = []
+        for i in self._shown(order):
+            if i is None:
+                rows.append("<tr><td colspan=5>&hellip;</td></tr>")
+                continue
+            cells = (f"{x:.3e}" for x in (self.value[i], self.low[i], self.high[i]))
+            figures = "".join(f"<td>{cell}</td>" for cell in cells)
+            rows.append(
+                f"<tr><td>{escape(self.ids[i])}</td>{figures}<td>{self.decision[i]}</td></tr>"
+            )
+        return f"<p>{escape(self._headline())}</p><table>{head}{''.join(rows)}</table>"
+
+    def _headline(self) -> str:
+        counts = {name: int((self.decision == name).sum()) for name in ("keep", "drop")}
+        biased = f", {self.imputed} marginals imputed: biased" if self.imputed else ""
+        return (
+            f"{self.semivalue} values of {len(self)} points after {self.rounds} rounds "
+            f"({self.sampler}): {counts['keep']} keep, {counts['drop']} drop, "
+            f"{len(self) - sum(counts.values())} undecided at {100 * self.confidence:g} %{biased}"
+        )
+
+    def _shown(self, order: NDArray[np.intp]) -> Sequence[int | None]:
+        """Lowest and highest, None for those between."""
+        if len(order) <= 2 * _SHOWN:
+            return order.tolist()
+        return [*order[:_SHOWN].tolist(), None, *order[-_SHOWN:].tolist()]
+
+
+def shapley_values(
+    utility: Utility,
+    *,
+    semivalue: Semivalue = "shapley",
+    beta: tuple[float, float] = (4.0, 1.0),
+    sampler: plans.Sampler = "multilevel",
+    stop: StopRule | None = None,
+    seed: int = 0,
+    num_chains: int = 8,
+    confidence: float = 0.95,
+    interval: Interval = "asymptotic",
+    ray: bool = False,
+    num_workers: int | None = None,
+    ids: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    report: Callable[[Progress], None] | None = None,
+) -> Values:
+    """Values of the training points under any utility, from sampled orders.
+
+    A function of the utility, the settings and the seed: with Ray or without, on one core or many,
+    the values have the same bits.
+
+    Args:
+        utility: any object with the members of `Utility`.
+        semivalue: shapley, banzhaf, beta or leave-one-out.
+        beta: (a, b) of Beta Shapley.
+        sampler: multilevel, permutation or antithetic; all are unbiased.
+        stop: when it is enough; by default when 95 % of the points are decided.
+        seed: of all randomness.
+        num_chains: independent sequences of rounds; has a part in where it stops.
+        confidence: of the intervals, which hold whenever one looks.
+        interval: asymptotic, or bernstein where the utility has a `marginal_range`.
+        ray: compute on the Ray cluster of RAY_ADDRESS, or on all cores of this machine.
+        num_workers: actors to ask for; one a core by default.
+        ids: names of the points; their numbers by default.
+        labels: class names.
+        report: called with every check, for those who wait.
+    Raises:
+        ValueError: for settings out of range; with Ray, also where the utility fails.
+        Exception: without Ray, what the utility raises.
+    """
+    plan, _ = plans.new_plan(
+        utility, sampler=sampler, semivalues=(semivalue,), beta=beta, seed=seed
+    )
+    ranges = plans.observation_ranges(plan)
+    aggregator = Aggregator(
+        utility.num_players,
+        num_chains,
+        alpha=1 - confidence,
+        interval=interval,
+        observation_range=ranges if np.isfinite(ranges).all() else np.inf,
+        least_rounds=plan.least_rounds,
+        stop=stop or Settled(),
+    )
+    told = report or (lambda progress: None)
+    if ray:
+        _on_ray(plan, aggregator, num_workers, told)
+    else:
+        for progress in plans.sample(plan, aggregator):
+            told(progress)
+    n = utility.num_players
+    return values_of(
+        aggregator,
+        ids=[str(i) for i in range(n)] if ids is None else ids,
+        labels=[""] * n if labels is None else labels,
+        semivalue=semivalue,
+        sampler=plan.rounds.name,
+        confidence=confidence,
+    )
+
+
+def values_of(
+    aggregator: Aggregator,
+    *,
+    ids: Sequence[str],
+    labels: Sequence[str],
+    semivalue: str,
+    sampler: str,
+    confidence: float,
+    number: int = 0,
+) -> Values:
+    """What an aggregator knows of its semivalue `number`, as a table.
+
+    Raises:
+        ValueError: ids or labels are not one a point.
+    """
+    n = len(aggregator.evaluated)
+    if len(ids) != n or len(labels) != n:
+        raise ValueError(
+            f"ids and labels must be one a point, got {len(ids)} and {len(labels)} for {n} points"
+        )
+    low, high = aggregator.interval(number)
+    return Values(
+        ids=tuple(ids),
+        labels=tuple(labels),
+        value=aggregator.value[number],
+        stderr=aggregator.stderr[number],
+        low=low,
+        high=high,
+        rounds=aggregator.rounds,
+        evaluated=aggregator.evaluated,
+        decision=aggregator.decisions(number),
+        semivalue=semivalue,
+        sampler=sampler,
+        stop=aggregator.stop.describe(),
+        confidence=confidence,
+        imputed=aggregator.imputed,
+        trace=tuple(aggregator.trace),
+    )
+
+
+def _on_ray(
+    plan: Any, aggregator: Aggregator, num_workers: int | None, told: Callable[[Progress], None]
+) -> None:
+    from dcai_ray.cluster.chains import stream_chains
+    from dcai_ray.config import ResourcesConfig
+
+    seen = 0
+
+    def after(_: Any) -> bool:
+        nonlocal seen
+        if aggregator.next_index > seen:
+            seen = aggregator.next_index
+            told(aggregator.trace[-1])
+        return False
+
+    stream_chains(plan, aggregator, ResourcesConfig(num_workers=num_workers), after)

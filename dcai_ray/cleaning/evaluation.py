@@ -1,0 +1,183 @@
+"""What cleaning bought, and how well wrong labels were found.
+
+A *probe* is a small classifier on frozen features: minutes of fine-tuning in a second. *Arms* are
+the training sets compared; the same seeds serve every arm, so that differences are paired.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score, roc_curve
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from dcai_ray.valuation.utilities.scores import auroc
+
+ARMS = {
+    "all": "every training image",
+    "kept": "what the rule keeps",
+    "random": "as many dropped at random",
+    "clean": "shapley_val alone",
+    "kept+clean": "what the rule keeps and shapley_val",
+    "truth": "only the wrong labels dropped",
+}
+PROBES = ("logistic", "10-nn")
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """How well low values find wrong labels."""
+
+    auc: float
+    false_positive_rate: NDArray[np.float64]
+    true_positive_rate: NDArray[np.float64]
+    wrong: int
+    """Images whose label is wrong."""
+    dropped: int
+    dropped_wrong: int
+    """Of the dropped, those with a wrong label."""
+
+    @property
+    def precision(self) -> float:
+        """Share of the dropped that are wrong; NaN where none was dropped."""
+        return self.dropped_wrong / self.dropped if self.dropped else float("nan")
+
+    @property
+    def recall(self) -> float:
+        """Share of the wrong that were dropped."""
+        return self.dropped_wrong / self.wrong
+
+
+def detection(
+    value: NDArray[np.float64], kept: NDArray[np.bool_], wrong: NDArray[np.bool_]
+) -> Detection | None:
+    """Low value as a sign of a wrong label, against the truth.
+
+    Args:
+        value: (n,).
+        kept: (n,) whether the rule keeps an image.
+        wrong: (n,) whether its label is known to be wrong.
+    Returns:
+        None where all labels are right, or all wrong.
+    """
+    if wrong.all() or not wrong.any():
+        return None
+    false_rate, true_rate, _ = roc_curve(wrong, -value)
+    return Detection(
+        auc=float(roc_auc_score(wrong, -value)),
+        false_positive_rate=false_rate,
+        true_positive_rate=true_rate,
+        wrong=int(wrong.sum()),
+        dropped=int((~kept).sum()),
+        dropped_wrong=int((wrong & ~kept).sum()),
+    )
+
+
+def new_probe(name: str, *, standardize: bool = True, num_train: int) -> Any:
+    """An unfitted probe: logistic regression (C = .01) or 10 nearest neighbours."""
+    if name == "logistic":
+        model = LogisticRegression(C=0.01, max_iter=5000)
+        return make_pipeline(StandardScaler(), model) if standardize else model
+    assert name == "10-nn"
+    return KNeighborsClassifier(min(10, num_train), algorithm="brute")
+
+
+def probe_scores(
+    name: str,
+    x_train: NDArray[np.floating],
+    y_train: NDArray[np.integer],
+    x_val: NDArray[np.floating],
+    y_val: NDArray[np.integer],
+    num_classes: int,
+    *,
+    standardize: bool = True,
+) -> dict[str, float]:
+    """Fit a probe and score it: `loss` (nats), `accuracy`, `auroc`.
+
+    Args:
+        name: one of `PROBES`.
+        x_train: (n, d).
+        y_train: (n,) class numbers; at least two classes.
+        x_val: (m, d).
+        y_val: (m,).
+        num_classes: C; classes missing from y_train get probability 0.
+        standardize: scale features to mean 0 and variance 1 for the logistic probe.
+    """
+    probe = new_probe(name, standardize=standardize, num_train=len(y_train))
+    # float32 would end in coarse scores.
+    x_train = x_train.astype(np.float64)
+    x_val = x_val.astype(np.float64)
+    probe.fit(x_train, y_train)
+    probabilities = np.zeros((len(y_val), num_classes))
+    probabilities[:, probe.classes_] = probe.predict_proba(x_val)
+    return {
+        "loss": float(log_loss(y_val, probabilities, labels=np.arange(num_classes))),
+        "accuracy": float((probabilities.argmax(axis=1) == y_val).mean()),
+        "auroc": auroc(probabilities, y_val),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the before/after table."""
+
+    model: str
+    arm: str
+    images: float
+    """Trained on; the mean over seeds."""
+    accuracy: float
+    spread: float
+    """Standard deviation over seeds; NaN with one seed."""
+    auroc: float
+    against_all: float
+    """Mean over seeds of the accuracy's difference to `all`."""
+    against_random: float
+    wins_over_random: int
+    """Seeds in which it beats `random`."""
+    seeds: int
+
+
+def comparison(scores: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The before/after table: a row a model and arm, paired over seeds.
+
+    Args:
+        scores: one mapping a model, arm and seed with `model`, `arm`, `seed`, `images`, `accuracy`
+            and `auroc`.
+    """
+    by_arm: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
+    for score in scores:
+        by_arm.setdefault((score["model"], score["arm"]), {})[score["seed"]] = score
+    rows = []
+    for (model, arm), seeds in by_arm.items():
+        accuracy = np.array([s["accuracy"] for s in seeds.values()])
+
+        def against(
+            other: str, model: str = model, seeds: dict[int, Mapping[str, Any]] = seeds
+        ) -> NDArray[np.float64]:
+            rival = by_arm.get((model, other), {})
+            pairs = [(s["accuracy"], rival[i]["accuracy"]) for i, s in seeds.items() if i in rival]
+            return np.array([mine - theirs for mine, theirs in pairs])
+
+        to_all, to_random = against("all"), against("random")
+        rows.append(
+            Row(
+                model=model,
+                arm=arm,
+                images=float(np.mean([s["images"] for s in seeds.values()])),
+                accuracy=float(accuracy.mean()),
+                spread=float(accuracy.std(ddof=1)) if len(accuracy) > 1 else float("nan"),
+                auroc=float(np.mean([s["auroc"] for s in seeds.values()])),
+                against_all=float(to_all.mean()) if len(to_all) else float("nan"),
+                against_random=float(to_random.mean()) if len(to_random) else float("nan"),
+                wins_over_random=int((to_random > 0).sum()),
+                seeds=len(seeds),
+            )
+        )
+    models = list(dict.fromkeys(model for model, _ in by_arm))
+    order = list(ARMS)
+    return sorted(rows, key=lambda row: (models.index(row.model), order.index(row.arm)))

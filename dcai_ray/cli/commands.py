@@ -1,0 +1,235 @@
+"""What the commands of the command line do: each parses its flags and calls its steps in order."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from dcai_ray import progress
+from dcai_ray.cli import flags
+from dcai_ray.cli.flags import parse, settings_of
+from dcai_ray.config import Config, ValueConfig, parse_config, plain
+from dcai_ray.images.folders import list_folder, list_splits
+from dcai_ray.run_directory import RunDirectory
+from dcai_ray.storage import tables
+from dcai_ray.storage.location import Location
+
+_UNPACKED = "/runtime_resources/working_dir_files/"  # where Ray lays a job's --working-dir
+
+
+def demo(arguments: Sequence[str]) -> None:
+    """Write the embedded demo set; all steps on it."""
+    from dcai_ray.images.demo_digits import SETTINGS, write_digits
+
+    chosen = parse(flags.Demo, arguments, Config(), "demo")
+    root = _lasting("--data", chosen.data)
+    if not (root / "truth.csv").exists():
+        if root.exists():
+            raise ValueError(
+                f"{root}: exists, but is no finished demo set; delete it or use --data"
+            )
+        progress.say(f"writing the demo set to {root}")
+        write_digits(root)
+    settings = parse_config(SETTINGS, "demo")
+    settings = replace(settings, resources=chosen.resources)
+    _pipeline(root, chosen.run, settings, no_finetune=chosen.no_finetune)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """All steps."""
+    chosen = parse(flags.Run, arguments, Config(), "run")
+    data = _lasting("--data", chosen.data)
+    _pipeline(data, chosen.run, settings_of(chosen), no_finetune=chosen.no_finetune)
+
+
+def audit(arguments: Sequence[str]) -> None:
+    """Values of a plain folder by itself, and the report."""
+    from dcai_ray.steps import pipeline
+
+    base = Config(value=ValueConfig(validation="self"))
+    chosen = parse(flags.Audit, arguments, base, "audit")
+    if chosen.value.validation != "self":
+        raise ValueError("audit has no clean set: value.validation must be self; or use run")
+    data = _lasting("FOLDER", chosen.folder)
+    directory = _directory(chosen.run or f"outputs/{data.name}")
+    config = settings_of(chosen)
+    listing = list_folder(data)
+    directory.claim({"data": data.uri, **_sections(config, "images", "extract", "value")})
+    pipeline.run_audit(directory, data, listing, config)
+    _finish(directory)
+
+
+def finetune(arguments: Sequence[str]) -> None:
+    """Step 1."""
+    from dcai_ray.steps import pipeline
+
+    chosen = parse(flags.Finetune, arguments, Config(), "finetune")
+    data, config = _lasting("--data", chosen.data), settings_of(chosen)
+    directory = _directory(chosen.run)
+    listing = list_splits(data, split_seed=config.images.split_seed)
+    directory.claim({"data": data.uri, **_sections(config, "images", "finetune")})
+    pipeline.run_baseline(directory, data, listing, config)
+    print(f"done: {directory.metrics('baseline')}")
+
+
+def extract(arguments: Sequence[str]) -> None:
+    """Step 2a."""
+    from dcai_ray.steps import pipeline
+
+    chosen = parse(flags.Extract, arguments, Config(), "extract")
+    data, config = _lasting("--data", chosen.data), settings_of(chosen)
+    directory = _directory(chosen.run)
+    listing = list_splits(data, split_seed=config.images.split_seed)
+    directory.claim({"data": data.uri, **_sections(config, "images", "extract")})
+    pipeline.run_extraction(directory, data, listing, config)
+    print(f"done: {directory.features}")
+
+
+def value(arguments: Sequence[str]) -> None:
+    """Step 2b."""
+    from dcai_ray.report.findings import read_findings, summary
+    from dcai_ray.steps import pipeline
+
+    chosen = parse(flags.Value, arguments, Config(), "value")
+    directory, config = _directory(chosen.run, chosen.features), settings_of(chosen)
+    if chosen.dry_run:
+        print("\n".join(pipeline.estimate_valuation(directory, config)))
+        return
+    sections = _sections(config, "value", "sample")
+    if chosen.features:
+        sections["features"] = directory.features.uri
+    directory.claim(sections)
+    pipeline.run_valuation(directory, config)
+    findings = read_findings(directory)
+    print("\n".join(summary(findings)[:-1]))
+    print(f"values: {directory.values}")
+
+
+def retrain(arguments: Sequence[str]) -> None:
+    """Step 3."""
+    from dcai_ray.steps import pipeline
+
+    chosen = parse(flags.Retrain, arguments, Config(), "retrain")
+    directory, config = _directory(chosen.run), settings_of(chosen)
+    data = chosen.data or directory.settings().get("data")
+    if not chosen.no_finetune and data is None:
+        raise ValueError(
+            f"{directory.location}: no images known to fine-tune on; give --data, or --no-finetune"
+        )
+    if chosen.no_finetune:
+        directory.claim(_sections(config, "retrain"))
+        pipeline.run_probes(directory, config)
+    else:
+        location = _lasting("--data", str(data))
+        listing = list_splits(location, split_seed=config.images.split_seed)
+        sections = _sections(config, "images", "finetune", "retrain")
+        directory.claim({"data": location.uri, **sections})
+        pipeline.run_retraining(directory, location, listing, config)
+    _finish(directory)
+
+
+def report(arguments: Sequence[str]) -> None:
+    """The report of what is there."""
+    chosen = parse(flags.OfRun, arguments, Config(), "report")
+    _finish(_existing(chosen.run))
+
+
+def status(arguments: Sequence[str]) -> None:
+    """What is done and what is not."""
+    from dcai_ray.report.sampling_summary import read_sampled
+
+    chosen = parse(flags.OfRun, arguments, Config(), "status")
+    directory = _existing(chosen.run)
+    steps = directory.record().get("steps", {})
+    for step in ("images", "baseline", "features", "values", "probes", "cleaned"):
+        done = f"done in {steps[step]['seconds']:g} s" if step in steps else "not done"
+        print(f"{step:<10}{done}")
+    print(f"{'report':<10}{'done' if directory.report.exists() else 'not done'}")
+    sampled = read_sampled(directory)
+    if sampled:
+        print("\n".join(sampled.lines()))
+
+
+def export(arguments: Sequence[str]) -> None:
+    """The cleaned set as a folder."""
+    from dcai_ray.images.export import export_kept
+
+    chosen = parse(flags.Export, arguments, Config(), "export")
+    count = export_kept(_existing(chosen.run), _lasting("--to", chosen.to), chosen.how)
+    print(f"{count} images in {chosen.to}")
+
+
+def import_features(arguments: Sequence[str]) -> None:
+    """Features of a pickle as Parquet."""
+    from dcai_ray.storage.feature_files import read_feature_pickle
+
+    chosen = parse(flags.ImportFeatures, arguments, Config(), "import-features")
+    source = Location(chosen.file)
+    ids, labels, x, digest = read_feature_pickle(source)
+    folder = _lasting("--features", chosen.features) / chosen.split
+    made_from = tables.fingerprint("imported", chosen.backbone, digest)
+    name = tables.shard_name(0)
+    notes = {"backbone": chosen.backbone, "source_sha256": digest}
+    if not tables.is_made(folder / name, made_from):
+        tables.write_table(folder / name, tables.feature_table(ids, labels, x, notes), made_from)
+    tables.write_manifest(folder, made_from, [name])
+    print(f"{len(ids)} x {x.shape[1]} features in {folder}")
+
+
+def _pipeline(data: Location, run: str, config: Config, *, no_finetune: bool) -> None:
+    """All steps, each skipping what is there."""
+    from dcai_ray.steps import pipeline
+
+    listing = list_splits(data, split_seed=config.images.split_seed)
+    directory = _directory(run)
+    sections = _sections(config, "images", "finetune", "extract", "value", "sample", "retrain")
+    if no_finetune:
+        del sections["finetune"]
+    directory.claim({"data": data.uri, **sections})
+    pipeline.run_pipeline(directory, data, listing, config, networks=not no_finetune)
+    _finish(directory)
+
+
+def _finish(directory: RunDirectory) -> None:
+    """The report, the table and the last lines."""
+    from dcai_ray.report.findings import read_findings, summary, text_table
+    from dcai_ray.report.page import write_report
+
+    findings = read_findings(directory)
+    write_report(findings)
+    if findings.table:
+        print(text_table(findings.table))
+        print()
+    print("\n".join(summary(findings)))
+
+
+def _sections(config: Config, *names: str) -> dict[str, Any]:
+    """Plain settings by section; those of sampling only where there is any."""
+    everything = plain(config)
+    if config.value.method == "exact" and not config.sample.check:
+        del everything["sample"]
+    return {name: everything[name] for name in names if name in everything}
+
+
+def _directory(run: str, features: str | None = None) -> RunDirectory:
+    location = _lasting("--run", run)
+    where = features or RunDirectory(location).settings().get("features")
+    if not where:
+        return RunDirectory(location)
+    return RunDirectory(location, _lasting("--features", where))
+
+
+def _lasting(flag: str, uri: str) -> Location:
+    """Where a flag points; refused inside a submitted job's own copy of its working directory."""
+    location = Location(uri)
+    if _UNPACKED in location.uri:
+        raise ValueError(
+            f"{flag} {uri}: lies in the submitted job's own folder, a temporary copy that no other "
+            "job sees; give a URI, or an absolute path that every machine sees"
+        )
+    return location
+
+
+def _existing(run: str) -> RunDirectory:
+    if not (Location(run) / "config.yaml").exists():
+        raise ValueError(f"{run}: no run there (no config.yaml)")
+    return _directory(run)

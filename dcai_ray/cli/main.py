@@ -1,0 +1,102 @@
+"""The command line: settings from defaults, a YAML file and flags; then the steps.
+
+Exit code 0: done. 1: failed, one clear line on stderr. 2: wrong usage. 130: interrupted (Ctrl-C),
+143: stopped (SIGTERM, as `ray job stop` sends).
+Nothing heavy is imported before it is known what is wanted.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dcai_ray
+
+_COMMANDS = {
+    "demo": "write the embedded demo set and run everything on it",
+    "run": "all steps: fine-tune, extract, value, clean, retrain, report",
+    "audit": "value a plain folder of class folders by itself; no training",
+    "finetune": "step 1: fine-tune on all training images",
+    "extract": "step 2a: features of every image",
+    "value": "step 2b: the value of every training image, and what to keep",
+    "retrain": "step 3: before against after, on networks and probes",
+    "report": "write report.html from what a run has found",
+    "status": "say how far a run is",
+    "export": "write the cleaned set as a folder: copy, hard link or symlink",
+    "import-features": "features of a pickle (a dict of arrays) as Parquet",
+}
+_USAGE = f"""usage: dcai-ray COMMAND [FLAGS]        (dcai-ray COMMAND --help says more)
+
+Find the training images that harm an image classifier, and drop them.
+
+{chr(10).join(f"  {name:<17}{what}" for name, what in _COMMANDS.items())}
+
+  dcai-ray run --data DATA --run RUN --config laptop.yaml
+  dcai-ray audit FOLDER --backbone efficientnet_lite0
+
+DATA holds train, val and (optionally) shapley_val, each with a folder a class; DATA and RUN are
+paths or URIs (s3://...). RUN collects all results; the same command again goes on where it was.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help", "help"):
+        print(_USAGE, end="")
+        return 0
+    if name == "--version":
+        print(f"dcai_ray {dcai_ray.__version__}")
+        return 0
+    if name not in _COMMANDS:
+        print(f"dcai-ray: no command {name!r}; one of {', '.join(_COMMANDS)}", file=sys.stderr)
+        return 2
+    return _guarded(lambda: _command(name)(arguments[1:]))
+
+
+def _command(name: str) -> Callable[[Sequence[str]], Any]:
+    from dcai_ray.cli import commands
+
+    return getattr(commands, name.replace("-", "_"))
+
+
+def _guarded(function: Callable[[], Any]) -> int:
+    """Turn what a user can mend into one line; a bug keeps its traceback."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
+    try:
+        function()
+    except KeyboardInterrupt:
+        print("dcai-ray: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except SystemExit as stop:
+        if stop.code != signal.SIGTERM:
+            raise
+        print("dcai-ray: stopped; the same command goes on from here", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError) as error:
+        if os.environ.get("DCAI_RAY_TRACEBACK"):
+            raise
+        from dcai_ray.progress import say
+
+        say(f"dcai-ray: {_line(error)}")
+        return 1
+    return 0
+
+
+def _stop(number: int, _: Any) -> None:
+    """As Ray does once it is loaded: the stack unwinds, so what is complete is saved."""
+    sys.exit(number)
+
+
+def _line(error: Exception) -> str:
+    """The message; for an operating system's error, the file first."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__

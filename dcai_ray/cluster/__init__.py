@@ -1,0 +1,1 @@
+"""Everything that needs Ray: the only folder that imports it."""

@@ -1,0 +1,114 @@
+"""Chains on Ray: actors compute blocks, the aggregator in the driver merges them in order.
+
+An actor is a thin shell around `run_block`, with one core and one thread. The plan, with the
+utility's arrays, goes to the object store once; actors of a machine share one copy of it. The
+aggregator lives in the driver, so nothing but this loop decides when to stop.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from threadpoolctl import threadpool_limits
+
+from dcai_ray.cluster import connection
+from dcai_ray.cluster.actor_pool import Pool, stream_blocks
+from dcai_ray.cluster.preflight import check_machines, check_packages, installed
+from dcai_ray.config import ResourcesConfig
+from dcai_ray.valuation.aggregator import Aggregator
+from dcai_ray.valuation.blocks import Block
+from dcai_ray.valuation.plan import BlockId, block_ids
+from dcai_ray.valuation.sweeps import Plan, run_block
+
+_BLOCKS_PER_ACTOR = 2
+_SPARE_SETS = 2  # begun beyond those that keep every actor at work
+
+
+class Chain:
+    """Computes blocks of any chain."""
+
+    def __init__(self, plan: Plan, packages: Mapping[str, str]) -> None:
+        self._plan = plan  # first: Ray asks for the name of what could not be started, too
+        check_packages(packages)
+
+    def __repr__(self) -> str:
+        # What Ray's dashboard calls it.
+        return f"Chain({type(self._plan.utility).__name__}, {self._plan.rounds.num_players} points)"
+
+    def run(self, block_id: BlockId) -> Block:
+        """The block, with the seconds it took."""
+        start = time.perf_counter()
+        with threadpool_limits(1):  # the last bits of a product depend on the number of threads
+            block = run_block(self._plan, *block_id)
+        return replace(block, seconds=time.perf_counter() - start)
+
+
+def stream_chains(
+    plan: Plan,
+    aggregator: Aggregator,
+    resources: ResourcesConfig,
+    after: Callable[[Pool], bool],
+) -> int:
+    """Compute blocks on the cluster until the aggregator has seen enough.
+
+    Args:
+        plan: what the blocks are.
+        aggregator: new or restored; holds the result.
+        resources: the cluster to join or to start, and how many actors to ask for.
+        after: called with the pool when blocks came or a second has passed without any; True: stop
+            at the sets that are complete.
+    Returns:
+        Actors that died and were replaced.
+    Raises:
+        ValueError: the utility fails, the message names the block and the cause; or a machine of
+            the cluster cannot do its share.
+        ChildProcessError: actors die again and again.
+    """
+    connection.connect(resources)
+    check_machines(None)
+    shared = ray.put(plan)
+    actor: Any = ray.remote(**connection.actor_options(resources))(Chain)
+    num_chains = len(aggregator.chains)
+
+    def num_actors() -> int:
+        return connection.num_workers(resources)
+
+    def sets_ahead() -> int:
+        return -(-_BLOCKS_PER_ACTOR * num_actors() // num_chains) + _SPARE_SETS
+
+    with stream_blocks(
+        lambda: actor.remote(shared, installed()),
+        block_ids(aggregator, sets_ahead),
+        num_actors=num_actors,
+        blocks_per_actor=_BLOCKS_PER_ACTOR,
+        hedge_s=resources.hedge_s,
+    ) as pool:
+        try:
+            for blocks in pool.turns():
+                for _, block in blocks:
+                    aggregator.add(block)
+                if after(pool) or aggregator.done:
+                    break
+        except RayTaskError as error:
+            raise ValueError(f"the utility failed: {_first_line(error.cause)}") from None
+        except RayActorError as error:
+            if getattr(error, "actor_init_failed", False):
+                raise ValueError(_last_line(error)) from None
+            raise ChildProcessError(
+                f"workers died {pool.deaths} times over "
+                f"({_first_line(error)}); the same command goes on from the last checkpoint"
+            ) from None
+        return pool.deaths
+
+
+def _last_line(error: BaseException) -> str:
+    """What Ray says of an actor that could not start ends with the actor's own error."""
+    return str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

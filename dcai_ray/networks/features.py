@@ -1,0 +1,63 @@
+"""Step 2a: images to feature vectors, by a frozen network, in the order given.
+
+Features come from a network that never saw the labels in doubt: one fine-tuned on noisy labels has
+learnt the noise.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from dcai_ray.images import folders
+from dcai_ray.networks.transforms import centre_crop, normalized
+from dcai_ray.storage.location import Location
+
+
+def extract(
+    network: nn.Module,
+    files: Sequence[Location],
+    *,
+    size_px: int,
+    batch_size: int = 32,
+    threads: int = 2,
+    readers: int = 16,
+    device: torch.device | None = None,
+) -> NDArray[np.float32]:
+    """Features of every file.
+
+    Args:
+        network: in evaluation mode, from (b, 3, size_px, size_px) to (b, d).
+        files: k image files.
+        size_px: side of the centre crop.
+        batch_size: images a forward pass; another size may change the last bits.
+        threads: threads that decode ahead.
+        readers: threads that read ahead of those.
+        device: where the network runs; the CPU by default.
+    Returns:
+        (k, d) float32.
+    Raises:
+        ValueError: a file is unreadable, or a feature is not finite; the message names the file.
+    """
+    device = device or torch.device("cpu")
+    network = network.to(device).to(memory_format=torch.channels_last)
+
+    def pixels(_: int, image: Image.Image) -> torch.Tensor:
+        return centre_crop(image, size_px)
+
+    rows: list[NDArray[np.float32]] = []
+    batch: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for picture in folders.read_each(files, pixels, readers=readers, threads=threads):
+            batch.append(picture)
+            if len(batch) == batch_size or len(rows) * batch_size + len(batch) == len(files):
+                rows.append(network(normalized(batch, device)).float().cpu().numpy())
+                batch = []
+    x = np.concatenate(rows).reshape(len(files), -1)
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{files[bad[0]]}: the network gives NaN or infinite features")
+    return x

@@ -1,0 +1,236 @@
+"""What a run has found so far, read from its folder: for the report and for the last lines."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy.stats import spearmanr
+
+from dcai_ray.cleaning.evaluation import Detection, Row, comparison, detection
+from dcai_ray.images.truth import Truth, read_truth
+from dcai_ray.report.sampling_summary import Check, Sampled, read_check, read_sampled
+from dcai_ray.run_directory import RunDirectory
+from dcai_ray.storage import tables
+from dcai_ray.storage.location import Location
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """A run as far as it went; what is not there yet is None or empty."""
+
+    run: RunDirectory
+    settings: dict[str, Any]
+    record: dict[str, Any]
+    values: pa.Table | None
+    choice: dict[str, Any]
+    """How the rule chose: rule, and threshold or share."""
+    truth: Truth | None
+    detection: Detection | None
+    table: list[Row]
+    """Before and after, for networks and probes."""
+    curves: list[dict[str, Any]]
+    """Rows of both metrics.parquet."""
+    agreement: float | None
+    """Rank correlation of the values by the clean set and by the training set itself."""
+    sampled: Sampled | None
+    """How the values were sampled; None where they are exact."""
+    check: Check | None
+    """A second utility, sampled for comparison."""
+
+    @property
+    def num_dropped(self) -> int:
+        """Training images that the rule drops."""
+        assert self.values is not None
+        return self.values["decision"].to_pylist().count("drop")
+
+
+def read_findings(run: RunDirectory) -> Findings:
+    """Read everything that is there.
+
+    Raises:
+        ValueError: a table is damaged, or truth.csv does not fit.
+    """
+    settings = run.settings()
+    values = tables.read_table(run.values) if run.values.exists() else None
+    choice = json.loads(tables.note(values, "choice") or "{}") if values is not None else {}
+    truth = _truth(run, settings, values)
+    curves = [
+        row
+        for step in ("baseline", "cleaned")
+        if run.metrics(step).exists()
+        for row in tables.read_table(run.metrics(step)).to_pylist()
+    ]
+    return Findings(
+        run=run,
+        settings=settings,
+        record=run.record(),
+        values=values,
+        choice=choice,
+        truth=truth,
+        detection=_detection(values, truth),
+        table=comparison(_network_scores(run, curves, values, truth) + _probe_scores(run)),
+        curves=curves,
+        agreement=_agreement(values),
+        sampled=read_sampled(run) if values is not None else None,
+        check=read_check(run, values, truth),
+    )
+
+
+def summary(findings: Findings) -> list[str]:
+    """What was found, in five lines at most."""
+    lines = []
+    if findings.values is not None:
+        n, dropped = len(findings.values), findings.num_dropped
+        lines.append(
+            f"{dropped} of {n} training images dropped ({100 * dropped / n:.0f} %), "
+            f"rule {describe_choice(findings.choice)}"
+        )
+    if findings.detection is not None:
+        d = findings.detection
+        lines.append(
+            f"wrong labels: detection AUC {d.auc:.3f}; {d.dropped_wrong} of the {d.dropped} "
+            f"dropped are wrong (precision {d.precision:.2f}, recall {d.recall:.2f})"
+        )
+    for model in dict.fromkeys(row.model for row in findings.table):
+        arms = {row.arm: row.accuracy for row in findings.table if row.model == model}
+        if "kept" in arms and len(lines) < 4:
+            rest = ", ".join(f"{arm} {accuracy:.3f}" for arm, accuracy in arms.items())
+            lines.append(f"accuracy, {model}: {rest}")
+    if findings.sampled is not None and findings.sampled.imputed_share > 0:
+        lines.insert(1, biased(findings.sampled.imputed_share))
+    if findings.agreement is not None and findings.agreement < LOW_AGREEMENT:
+        lines.append(disagreement(findings.agreement))
+    return [*lines[:4], f"report: {findings.run.report}"]
+
+
+LOW_AGREEMENT = 0.3
+"""Rank correlation of the two opinions below which a person is told."""
+
+
+def disagreement(agreement: float) -> str:
+    """What a low agreement of the two opinions means."""
+    return (
+        f"the clean set and the training set disagree about the values (rank correlation "
+        f"{agreement:.2f}): the wrong labels may follow a pattern; trust the clean set"
+    )
+
+
+def biased(imputed_share: float) -> str:
+    """What truncation does to the values."""
+    return (
+        f"{100 * imputed_share:.0f} % of the marginals were not computed but taken for zero "
+        "(truncation): the values are biased, and the intervals do not say so"
+    )
+
+
+def describe_choice(choice: dict[str, Any]) -> str:
+    """The rule in words."""
+    rule = choice.get("rule", "?")
+    if rule == "certain":
+        return f"certain (false-discovery rate {100 * choice['false_discovery']:.0f} %)"
+    if "share" in choice:
+        return f"{rule} (the lowest {100 * choice['share']:.0f} %)"
+    return f"{rule} (keep value > {choice.get('threshold', 0):.2g})"
+
+
+def text_table(rows: Sequence[Row]) -> str:
+    """The before/after table in plain text; a spread is left out where nothing depends on seeds."""
+    head = ("model", "arm", "images", "accuracy", "+-", "AUROC", "to all", "to random", "wins")
+    body = [
+        (
+            row.model,
+            row.arm,
+            f"{row.images:.0f}",
+            f"{row.accuracy:.3f}",
+            f"{row.spread:.3f}" if row.spread > 1e-9 else "",
+            f"{row.auroc:.3f}",
+            _signed(row.against_all) if row.arm != "all" else "",
+            _signed(row.against_random) if row.arm != "random" else "",
+            f"{row.wins_over_random}/{row.seeds}" if row.arm != "random" else "",
+        )
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+    lines = []
+    for cells in (head, tuple("-" * width for width in widths), *body):
+        text = [cell.ljust(width) for cell, width in zip(cells[:2], widths[:2], strict=True)]
+        figures = [cell.rjust(width) for cell, width in zip(cells[2:], widths[2:], strict=True)]
+        lines.append("  ".join(text + figures).rstrip())
+    return "\n".join(lines)
+
+
+def _signed(difference: float) -> str:
+    return f"{difference:+.3f}" if np.isfinite(difference) else ""
+
+
+def _truth(run: RunDirectory, settings: dict[str, Any], values: pa.Table | None) -> Truth | None:
+    if values is None or "data" not in settings or not run.images.exists():
+        return None
+    table = tables.read_table(run.images).to_pylist()
+    rows = [row for row in table if row["split"] == "train"]
+    if [row["id"] for row in rows] != values["id"].to_pylist():
+        return None
+    return read_truth(
+        Location(settings["data"]), [row["path"] for row in rows], [row["label"] for row in rows]
+    )
+
+
+def _detection(values: pa.Table | None, truth: Truth | None) -> Detection | None:
+    if values is None or truth is None or not truth.known.any():
+        return None
+    kept = np.array([decision != "drop" for decision in values["decision"].to_pylist()])
+    value = values["value"].to_numpy()
+    return detection(value[truth.known], kept[truth.known], truth.wrong[truth.known])
+
+
+def _network_scores(
+    run: RunDirectory,
+    curves: Sequence[dict[str, Any]],
+    values: pa.Table | None,
+    truth: Truth | None,
+) -> list[dict[str, Any]]:
+    """The last epoch of each training on val; the epoch is not chosen on val."""
+    last: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for row in curves:
+        if row["split"] == "val":
+            last[row["backbone"], row["arm"], row["seed"]] = row
+    sizes = _arm_sizes(run, values, truth)
+    return [
+        {
+            **row,
+            "model": f"{row['backbone']} fine-tuned",
+            "images": sizes.get(row["arm"], float("nan")),
+        }
+        for row in last.values()
+    ]
+
+
+def _probe_scores(run: RunDirectory) -> list[dict[str, Any]]:
+    if not run.probes.exists():
+        return []
+    rows = tables.read_table(run.probes).to_pylist()
+    return [{**row, "model": f"{row['probe']} probe"} for row in rows]
+
+
+def _arm_sizes(run: RunDirectory, values: pa.Table | None, truth: Truth | None) -> dict[str, float]:
+    splits = run.record().get("steps", {}).get("images", {}).get("images", {})
+    sizes = {"all": splits.get("train", float("nan"))}
+    if values is not None:
+        kept = values["decision"].to_pylist().count("keep")
+        clean = splits.get("shapley_val", 0)
+        sizes |= {"kept": kept, "random": kept, "clean": clean, "kept+clean": kept + clean}
+    if truth is not None:
+        sizes["truth"] = int((~truth.wrong).sum())
+    return sizes
+
+
+def _agreement(values: pa.Table | None) -> float | None:
+    if values is None or "value_self" not in values.column_names:
+        return None
+    pair = values["value"].to_numpy(), values["value_self"].to_numpy()
+    if any(np.ptp(opinion) == 0 for opinion in pair):  # values all alike have no ranks
+        return None
+    return float(spearmanr(*pair).statistic)

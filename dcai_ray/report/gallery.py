@@ -1,0 +1,135 @@
+"""The most harmful images, with what a person needs to judge each: picture, labels, neighbours."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dcai_ray.cleaning.rules import neighbours
+from dcai_ray.images import folders
+from dcai_ray.report.findings import Findings
+from dcai_ray.storage import tables
+from dcai_ray.storage.location import Location
+
+SIDE_PX = 112
+_READERS = 8  # of a store that answers slowly; the order stays
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One training image."""
+
+    place: int
+    """1 for the lowest value."""
+    id: str
+    path: str
+    """Below the data's root; the id where there are no images."""
+    label: str
+    suggested: str
+    neighbours: tuple[tuple[str, int], ...]
+    """Labels of the nearest training images with their counts; empty without features."""
+    value: float
+    stderr: float
+    """Over validation points; NaN for sampled values."""
+    low: float
+    high: float
+    """Bounds of the interval; both the value itself where it is exact."""
+    decision: str
+    true_label: str
+    """Empty where unknown."""
+    thumbnail: str | None
+    """JPEG as data URI; empty where the file can no longer be read, None without images."""
+
+    @property
+    def truth(self) -> str:
+        """Whether the label is known to be `wrong` or `right`; empty where unknown."""
+        if not self.true_label:
+            return ""
+        return "right" if self.true_label == self.label else "wrong"
+
+
+def most_harmful(findings: Findings, count: int) -> list[Entry]:
+    """The training images with the lowest values, lowest first."""
+    values = findings.values
+    if values is None:
+        return []
+    lowest = np.argsort(values["value"].to_numpy(), kind="stable")[:count]
+    rows = values.take(lowest).to_pylist()
+    paths = _paths(findings)
+    pictures = _thumbnails(findings, [paths[i] for i in lowest] if paths else [])
+    near = _neighbour_labels(findings, lowest)
+    return [
+        Entry(
+            place=place + 1,
+            id=row["id"],
+            path=paths[i] if paths else row["id"],
+            label=row["label"],
+            suggested=row["suggested_label"] or "",
+            neighbours=near[place] if near else (),
+            value=row["value"],
+            stderr=row["stderr_validation"],
+            low=row["low"],
+            high=row["high"],
+            decision=row["decision"],
+            true_label=findings.truth.true_labels[i] if findings.truth else "",
+            thumbnail=pictures[place] if pictures else None,
+        )
+        for place, (i, row) in enumerate(zip(lowest.tolist(), rows, strict=True))
+    ]
+
+
+def _paths(findings: Findings) -> list[str]:
+    """(n,) paths of the training images from the data's root; empty where they are not known."""
+    assert findings.values is not None
+    if "data" not in findings.settings or not findings.run.images.exists():
+        return []
+    table = tables.read_table(findings.run.images).select(["split", "id", "path"])
+    rows = [row for row in table.to_pylist() if row["split"] == "train"]
+    if [row["id"] for row in rows] != findings.values["id"].to_pylist():
+        return []
+    return [row["path"] for row in rows]
+
+
+def _thumbnails(findings: Findings, paths: Sequence[str]) -> list[str]:
+    if not paths:
+        return []
+    data = Location(findings.settings["data"])
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(lambda path: thumbnail(data / path), paths))
+
+
+def thumbnail(file: Location) -> str:
+    """A small JPEG of an image as data URI; empty where the file can no longer be read."""
+    try:
+        picture = folders.read(file)
+    except (OSError, ValueError):  # moved or deleted since: the report shows the gap
+        return ""
+    picture.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
+    content = io.BytesIO()
+    picture.save(content, "jpeg", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def _neighbour_labels(
+    findings: Findings, chosen: NDArray[np.intp]
+) -> list[tuple[tuple[str, int], ...]]:
+    """Labels of the k training images nearest to each of the chosen, the most common first."""
+    settings: dict[str, Any] = findings.settings.get("value", {})
+    folder = findings.run.features / "train"
+    assert findings.values is not None
+    if "k" not in settings or not tables.has_features(folder):
+        return []
+    train = tables.read_features(folder)
+    if list(train.ids) != findings.values["id"].to_pylist() or len(train.ids) < 2:
+        return []
+    k = min(settings["k"], len(train.ids) - 1)
+    near = neighbours(train.x[chosen], train.x, k, settings["metric"], chosen)
+    counted = [Counter(train.labels[i] for i in row) for row in near.tolist()]
+    return [tuple(sorted(c.items(), key=lambda pair: (-pair[1], pair[0]))) for c in counted]

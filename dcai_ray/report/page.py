@@ -1,0 +1,335 @@
+"""The report of a run: one HTML file that needs nothing else, neither network nor script.
+
+It is made from what is there, however far the run went. Its head carries a fingerprint of what it
+was made from; a report with the wanted fingerprint is not written again.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+import dcai_ray
+from dcai_ray.cleaning.evaluation import ARMS
+from dcai_ray.report import figures, verdicts
+from dcai_ray.report.findings import Findings, biased
+from dcai_ray.report.gallery import most_harmful
+from dcai_ray.report.sampling_summary import Sampled
+from dcai_ray.storage import tables
+
+GALLERY = 40
+"""Images shown."""
+_SHOWN = 10  # lines of a list of duplicates
+_CLASSES = 20  # rows of the table of classes
+_HEAD_BYTES = 1000  # where the fingerprint is looked for
+
+
+def write_report(findings: Findings) -> None:
+    """Write report.html, unless it is there and made from the same.
+
+    Args:
+        findings: a run as far as it went.
+    """
+    template = (files("dcai_ray.report") / "page.html.jinja").read_text(encoding="utf-8")
+    wanted = _fingerprint(findings, template)
+    report = findings.run.report
+    if report.exists() and f'content="{wanted}"'.encode() in report.read_bytes(_HEAD_BYTES):
+        return
+    report.write_bytes(_render(template, fingerprint=wanted, **_content(findings)).encode())
+
+
+def _fingerprint(findings: Findings, template: str) -> str:
+    run, truth = findings.run, findings.truth
+    steps = findings.record.get("steps", {})
+    made = (run.images, run.values, run.probes, run.metrics("baseline"), run.metrics("cleaned"))
+    return tables.fingerprint(
+        "report",
+        dcai_ray.__version__,
+        template,
+        findings.settings,
+        findings.record.get("versions", {}),
+        {name: step["fingerprint"] for name, step in steps.items()},
+        [tables.made_from(table) for table in made],
+        tables.has_features(run.features / "train"),
+        [tables.made_from(table) for table in (run.trace, run.check)],
+        None if truth is None else [truth.true_labels, truth.wrong.tolist()],
+    )
+
+
+def _render(template: str, **content: Any) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "number": verdicts.number,
+        "percent": verdicts.percent,
+        "signed": verdicts.signed,
+    }
+    return environment.from_string(template).render(content)
+
+
+def _content(findings: Findings) -> dict[str, Any]:
+    """What the template shows; parts that are missing are None or empty."""
+    steps = findings.record.get("steps", {})
+    num_val = steps.get("images", {}).get("images", {}).get("val", 0)
+    found = verdicts.verdicts(findings.table, num_val)
+    gallery = most_harmful(findings, GALLERY)
+    return {
+        "name": findings.run.location.name,
+        "version": dcai_ray.__version__,
+        "tiles": _tiles(findings, found),
+        "lead": verdicts.lead(findings, found),
+        "verdicts": found,
+        "warnings": verdicts.warnings(findings, found),
+        "arms": ARMS,
+        "rows": findings.table,
+        "models": list(dict.fromkeys(row.model for row in findings.table)),
+        "num_val": num_val,
+        "values": _values(findings),
+        "classes": _classes(findings),
+        "gallery": gallery,
+        "with_images": any(entry.thumbnail is not None for entry in gallery),
+        "value_settings": findings.settings.get("value", {}),
+        "sampled": _sampled(findings),
+        "check": _check(findings),
+        "curves": _curves(findings),
+        "detection": _detection(findings),
+        "choice": _choice(findings),
+        "settings": yaml.safe_dump(
+            without_secrets(findings.settings), sort_keys=False, allow_unicode=True
+        ),
+        "versions": findings.record.get("versions", {}),
+        "steps": {name: step["seconds"] for name, step in steps.items()},
+        "images": _images(steps.get("images", {})),
+        "colours": figures.COLOURS,
+    }
+
+
+def _tiles(findings: Findings, found: Sequence[verdicts.Verdict]) -> list[tuple[str, str, str]]:
+    """The key numbers: figure, what it is, and beside what to read it."""
+    tiles = []
+    if findings.values is not None:
+        n, dropped = len(findings.values), findings.num_dropped
+        tiles.append(
+            (f"{dropped:,}", "images dropped", f"{verdicts.percent(dropped / n)} of {n:,}")
+        )
+    d = findings.detection
+    if d is not None:
+        beside = f"of {d.wrong:,}; {verdicts.percent(d.precision)} of the dropped are wrong"
+        tiles.append((f"{d.dropped_wrong:,}", "wrong labels dropped", beside))
+    for verdict in found[:1]:
+        rivals = ", ".join(f"{a.arm} {a.accuracy:.3f}" for a in verdict.against)
+        tiles.append(
+            (
+                f"{verdict.kept:.3f}",
+                f"accuracy on what is kept, {verdict.model}",
+                f"against {rivals}",
+            )
+        )
+    if findings.agreement is not None:
+        beside = "rank correlation of values by clean set and by training set"
+        tiles.append((f"{findings.agreement:.2f}", "agreement", beside))
+    return tiles
+
+
+def _values(findings: Findings) -> dict[str, Any] | None:
+    """The histogram, and what its cut is."""
+    if findings.values is None or not len(findings.values):
+        return None
+    value = findings.values["value"].to_numpy()
+    dropped = _dropped(findings)
+    truth = findings.truth
+    if truth is not None and truth.known.any():
+        groups = {
+            "wrong label": value[truth.wrong],
+            "right label": value[truth.known & ~truth.wrong],
+            "not known": value[~truth.known],
+        }
+    else:
+        groups = {"dropped": value[dropped], "kept": value[~dropped]}
+    groups = {name: entries for name, entries in groups.items() if len(entries)}
+    cut = _cut(findings.choice, value, dropped)
+    return {
+        "plot": figures.histogram(groups, cut, *_unit(findings)),
+        "cut": cut,
+        "negative": int((value < 0).sum()),
+        "lowest": float(value.min()),
+        "median": float(np.median(value)),
+        "highest": float(value.max()),
+    }
+
+
+def _unit(findings: Findings) -> tuple[str, ...]:
+    """What sampled values are measured in; nothing where they are exact."""
+    if findings.sampled is None:
+        return ()
+    return (f"units of {findings.sampled.record['utility']}",)
+
+
+def _cut(
+    choice: dict[str, Any], value: NDArray[np.float64], dropped: NDArray[np.bool_]
+) -> float | None:
+    """The value that parts dropped from kept; None where no one value does (shares by class)."""
+    if "threshold" in choice:
+        return float(choice["threshold"])
+    if not dropped.any() or dropped.all() or value[dropped].max() > value[~dropped].min():
+        return None
+    return float((value[dropped].max() + value[~dropped].min()) / 2)
+
+
+def _dropped(findings: Findings) -> NDArray[np.bool_]:
+    assert findings.values is not None
+    return np.array([decision == "drop" for decision in findings.values["decision"].to_pylist()])
+
+
+def _classes(findings: Findings) -> dict[str, Any] | None:
+    """By class what was dropped and what it looks like, most dropped first."""
+    if findings.values is None:
+        return None
+    rows = findings.values.select(["label", "suggested_label", "decision"]).to_pylist()
+    count = Counter(row["label"] for row in rows)
+    dropped = Counter(row["label"] for row in rows if row["decision"] == "drop")
+    looks: dict[str, Counter[str]] = {label: Counter() for label in count}
+    for row in rows:
+        if row["decision"] == "drop" and row["suggested_label"] not in (None, row["label"]):
+            looks[row["label"]][row["suggested_label"]] += 1
+    order = sorted(count, key=lambda label: (-dropped[label] / count[label], label))
+    table = [
+        {
+            "label": label,
+            "images": count[label],
+            "dropped": dropped[label],
+            "looks": sorted(looks[label].items(), key=lambda pair: (-pair[1], pair[0]))[:3],
+        }
+        for label in order
+    ]
+    return {"rows": table[:_CLASSES], "more": len(table[_CLASSES:])}
+
+
+def _sampling(sampled: Sampled, confidence: float) -> dict[str, Any]:
+    """What the report says of one sampling."""
+    record = sampled.record
+    notes = [
+        "R-hat is shown because readers know it; rounds are independent, so it tells their number "
+        "rather than their error, and decides nothing here."
+    ]
+    if sampled.imputed_share > 0:
+        notes.insert(0, f"{biased(sampled.imputed_share)}.")
+    r_hat = record["r_hat"]
+    return {
+        "plot": figures.convergence(sampled.trace),
+        "utility": record["utility"],
+        "confidence": confidence,
+        "settled": record["settled"],
+        "rows": [
+            ("rounds", f"{record['rounds']:,} of {record['chains']} chains: {record['sampler']}"),
+            ("marginals", f"{record['insertions']:,}"),
+            ("stopped by", record["stop"]),
+            ("decided", f"{verdicts.percent(record['settled'])} of the images"),
+            ("largest standard error", verdicts.number(record["largest_stderr"])),
+            ("R-hat", "not known" if r_hat is None else f"{r_hat:.3f}"),
+            ("time", f"{record['seconds']:,.0f} s; {record['sweep_seconds']:,.0f} s of computing"),
+            ("workers lost and replaced", f"{record['deaths']:,}"),
+        ],
+        "notes": notes,
+    }
+
+
+def _sampled(findings: Findings) -> dict[str, Any] | None:
+    if findings.sampled is None:
+        return None
+    confidence = float(findings.settings.get("sample", {}).get("confidence", 0.95))
+    found = _sampling(findings.sampled, confidence)
+    bound = findings.choice.get("false_discovery")
+    if bound is not None and findings.num_dropped:
+        found["notes"].insert(0, verdicts.false_discovery(bound))
+    return found
+
+
+def _check(findings: Findings) -> dict[str, Any] | None:
+    if findings.check is None:
+        return None
+    confidence = float(findings.settings.get("sample", {}).get("confidence", 0.95))
+    found = _sampling(findings.check.sampled, confidence)
+    found["sentence"] = verdicts.second_opinion(findings.check, findings.num_dropped)
+    return found
+
+
+def _curves(findings: Findings) -> list[tuple[str, str]]:
+    """(backbone, plot) of every backbone that was fine-tuned."""
+    rows = [row for row in findings.curves if row["split"] == "val"]
+    backbones = dict.fromkeys(row["backbone"] for row in rows)
+    return [
+        (name, figures.learning_curves([row for row in rows if row["backbone"] == name]))
+        for name in backbones
+    ]
+
+
+def _detection(findings: Findings) -> dict[str, Any] | None:
+    """How wrong labels were found: the curve, and precision and recall by how many one looks at."""
+    found, truth, values = findings.detection, findings.truth, findings.values
+    if found is None or truth is None or values is None:
+        return None
+    wrong = truth.wrong[truth.known]
+    order = np.argsort(values["value"].to_numpy()[truth.known], kind="stable")
+    hits = np.cumsum(wrong[order])
+    counts = sorted({max(round(share * len(wrong)), 1) for share in (0.01, 0.05, 0.1, 0.2, 0.3)})
+    looked = [
+        {"count": c, "wrong": int(hits[c - 1]), "precision": hits[c - 1] / c,
+         "recall": hits[c - 1] / found.wrong}
+        for c in counts
+    ]  # fmt: skip
+    return {
+        "plot": figures.roc(found, len(wrong) - found.wrong),
+        "found": found,
+        "known": len(wrong),
+        "looked": looked,
+    }
+
+
+def _choice(findings: Findings) -> dict[str, Any] | None:
+    """The losses by which the rule `validated` chose."""
+    losses = findings.choice.get("log_loss")
+    if not losses:
+        return None
+    share = findings.choice["share"]
+    edge = share == max(float(tried) for tried, loss in losses.items() if loss is not None)
+    return {"plot": figures.share_losses(losses, share), "share": share, "edge": edge}
+
+
+def _images(step: dict[str, Any]) -> dict[str, Any] | None:
+    """What reading the images showed, long lists cut."""
+    if not step:
+        return None
+    duplicates = []
+    for key, where in (
+        ("duplicates_across_splits", "in more than one split"),
+        ("duplicates_in_train", "more than once in train"),
+    ):
+        groups = step.get(key, [])
+        if groups:
+            duplicates.append((where, len(groups), groups[:_SHOWN]))
+    return {
+        "counts": step.get("images", {}),
+        "unreadable": step.get("unreadable", 0),
+        "notes": step.get("notes", []),
+        "duplicates": duplicates,
+    }
+
+
+def without_secrets(settings: Any) -> Any:
+    """Settings whose URIs lack the user, keys and options they may carry: reports are passed on."""
+    if isinstance(settings, dict):
+        return {key: without_secrets(entry) for key, entry in settings.items()}
+    if isinstance(settings, list):
+        return [without_secrets(entry) for entry in settings]
+    if isinstance(settings, str) and "://" in settings:
+        return re.sub(r"(?<=://)[^/@]*@", "", settings.partition("?")[0])
+    return settings

@@ -1,0 +1,96 @@
+"""How sure sampled values are, read back from a run: its sampling, and a second utility's."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+
+from dcai_ray.images.truth import Truth
+from dcai_ray.run_directory import RunDirectory
+from dcai_ray.storage import tables
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One sampling, as far as it went."""
+
+    record: dict[str, Any]
+    """Its entry in run.json."""
+    trace: list[dict[str, Any]]
+    """Rows of its trace, as `tables.TRACE`."""
+
+    @property
+    def imputed_share(self) -> float:
+        """Share of marginals that truncation replaced by zero; the values are biased above 0."""
+        return self.record["imputed"] / max(self.record["insertions"], 1)
+
+    def lines(self) -> list[str]:
+        """How far it is, for a terminal."""
+        record = self.record
+        left = record.get("seconds_left")
+        pace = record["rounds"] / record["seconds"] if record["seconds"] else 0.0
+        state = "done" if record["done"] else "going on"
+        if not record["done"] and left is not None:
+            state += f", about {left:.0f} s left"
+        return [
+            f"sampling  {state}: {record['utility']}, {record['sampler']}, until {record['stop']}",
+            f"          {record['rounds']:,} rounds in {record['seconds']:,.0f} s ({pace:.1f}/s), "
+            f"{100 * record['settled']:.1f} % settled, largest stderr "
+            f"{record['largest_stderr']:.2g}, {record['workers']} workers, "
+            f"{record['deaths']} died",
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Values of a second utility beside the run's own."""
+
+    sampled: Sampled
+    rank_correlation: float
+    below: int
+    """Of the dropped images, those whose interval lies below zero there."""
+    above: int
+    """Of the dropped images, those whose interval lies above zero there."""
+    auc: float | None
+    """How well its low values find wrong labels; None where the truth is not known."""
+
+
+def read_sampled(run: RunDirectory) -> Sampled | None:
+    """The sampling of the run's values; None where they are exact or not there."""
+    record = run.record().get("sampling")
+    if record is None or not run.trace.exists():
+        return None
+    return Sampled(record, tables.read_table(run.trace).to_pylist())
+
+
+def read_check(run: RunDirectory, values: pa.Table | None, truth: Truth | None) -> Check | None:
+    """The second utility; None where there is none, or it values other images."""
+    record = run.record().get("sampling_check")
+    if values is None or record is None or not run.check.exists():
+        return None
+    other = tables.read_table(run.check)
+    if other["id"].to_pylist() != values["id"].to_pylist():
+        return None
+    dropped = ~tables.kept_mask(values)
+    value = other["value"].to_numpy()
+    correlation = spearmanr(values["value"].to_numpy(), value).statistic if len(value) > 1 else 1
+    return Check(
+        sampled=Sampled(record, tables.read_table(run.check_trace).to_pylist()),
+        rank_correlation=float(correlation),
+        below=int((other["high"].to_numpy()[dropped] < 0).sum()),
+        above=int((other["low"].to_numpy()[dropped] > 0).sum()),
+        auc=_auc(value, truth),
+    )
+
+
+def _auc(value: NDArray[np.float64], truth: Truth | None) -> float | None:
+    if truth is None or not truth.known.any():
+        return None
+    wrong = truth.wrong[truth.known]
+    if wrong.all() or not wrong.any():
+        return None
+    return float(roc_auc_score(wrong, -value[truth.known]))

@@ -1,0 +1,272 @@
+"""What the report says in words: sentences from the findings, bad news as plainly as good.
+
+A gap between two arms counts as noise while it stays within the larger of the spread over seeds
+and one standard error of an accuracy on val, sqrt(p (1 - p) / m).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dcai_ray.cleaning.evaluation import ARMS, Row
+from dcai_ray.report.findings import LOW_AGREEMENT, Findings, disagreement
+from dcai_ray.report.sampling_summary import Check
+
+Outcome = Literal["better", "unsettled", "not better"]
+
+RIVALS = {
+    "all": "all training images",
+    "random": "as many dropped at random",
+    "clean": "the clean validation set alone",
+}
+"""What cleaning has to beat, cheapest first."""
+
+_OTHERS = {"kept+clean": "Kept and clean images together", "truth": "Without just the wrong labels"}
+_MEANING = {
+    "all": "There, on this evidence, better not to clean.",
+    "random": "There the values tell nothing that chance does not.",
+    "clean": "There the clean images carry the gain: train on shapley_val, or on both together.",
+}
+_NO_TRAINING = (
+    "Nothing was trained on what is kept, so whether dropping helps is not known yet. For that it "
+    "takes a val split of right labels and dcai-ray run (or dcai-ray retrain)."
+)
+_SELF = (
+    "The values come from the training set itself (validation self): each image is judged by its "
+    "neighbours in training. This finds labels that are wrong at random. It fails where wrong "
+    "labels follow a pattern (one class often taken for another, one source labelled badly): "
+    "there the neighbours are wrong as well, and right labels look harmful. A few hundred "
+    "checked images as shapley_val settle it."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """The kept images against one rival."""
+
+    arm: str
+    accuracy: float
+    gap: float
+    """Accuracy of `kept` minus the rival's."""
+    noise: float
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What cleaning bought one model."""
+
+    model: str
+    kept: float
+    """Accuracy."""
+    against: tuple[Against, ...]
+    others: Mapping[str, float]
+    """Accuracy of the arms that are no rivals."""
+
+    @property
+    def sentence(self) -> str:
+        """The comparison in words."""
+        words: dict[Outcome, str] = {
+            "better": "better than",
+            "unsettled": "not clearly better than",
+            "not better": "NOT better than",
+        }
+        parts = []
+        for outcome, phrase in words.items():
+            rivals = [
+                f"{RIVALS[a.arm]} ({a.accuracy:.3f}, {signed(a.gap)})"
+                for a in self.against
+                if a.outcome == outcome
+            ]
+            if rivals:
+                parts.append(f"{phrase} {_listed(rivals)}")
+        text = f"accuracy {self.kept:.3f} on what is kept: {'; '.join(parts) or 'no rival trained'}"
+        rest = [f"{_OTHERS[arm]}: {accuracy:.3f}." for arm, accuracy in self.others.items()]
+        return " ".join([f"{text}.", *rest])
+
+
+def signed(difference: float, digits: int = 3) -> str:
+    """A difference with its sign, a true minus; a dash for NaN."""
+    if not math.isfinite(difference):
+        return "–"
+    rounded = round(difference, digits) + 0.0  # no minus before a zero
+    return f"{rounded:+.{digits}f}".replace("-", "−")
+
+
+def verdicts(rows: Sequence[Row], num_val: int) -> list[Verdict]:
+    """What cleaning bought, a model each; models without the arm `kept` are left out.
+
+    Args:
+        rows: the before/after table.
+        num_val: images of val; 0 where unknown.
+    """
+    found = []
+    for model in dict.fromkeys(row.model for row in rows):
+        arms = {row.arm: row for row in rows if row.model == model}
+        if "kept" not in arms:
+            continue
+        kept = arms["kept"]
+        against = [_against(kept, arms[arm], num_val) for arm in RIVALS if arm in arms]
+        others = {arm: row.accuracy for arm, row in arms.items() if arm in _OTHERS}
+        found.append(Verdict(model, kept.accuracy, tuple(against), others))
+    return found
+
+
+def _against(kept: Row, rival: Row, num_val: int) -> Against:
+    gap = kept.accuracy - rival.accuracy
+    noise = [spread for spread in (kept.spread, rival.spread) if math.isfinite(spread)]
+    if num_val:
+        noise.append(math.sqrt(rival.accuracy * (1 - rival.accuracy) / num_val))
+    within = max(noise, default=0.0)
+    outcome: Outcome = "better" if gap > within else "unsettled"
+    if gap <= 1e-9:  # equal accuracies may differ in the last bit
+        outcome = "not better"
+    return Against(rival.arm, rival.accuracy, gap, within, outcome)
+
+
+def warnings(findings: Findings, found: Sequence[Verdict]) -> list[str]:
+    """What speaks against trusting the result, most important first."""
+    told = []
+    if findings.values is not None and findings.num_dropped == 0:
+        told.append("The rule drops nothing: the kept images are all images.")
+    else:
+        told += _rival_warnings(found)
+    if findings.agreement is not None and findings.agreement < LOW_AGREEMENT:
+        text = disagreement(findings.agreement)
+        told.append(f"{text[0].upper()}{text[1:]}.")
+    if findings.settings.get("value", {}).get("validation") == "self":
+        told.append(_SELF)
+    across = findings.record.get("steps", {}).get("images", {}).get("duplicates_across_splits", [])
+    if across:
+        told.append(
+            f"{len(across)} pictures occur in more than one split: scores on them are too good. "
+            "They are listed at the end."
+        )
+    if findings.values is not None and not found:
+        told.append(_NO_TRAINING)
+    return told
+
+
+def _rival_warnings(found: Sequence[Verdict]) -> list[str]:
+    told = []
+    for arm, name in RIVALS.items():
+        by_outcome: dict[Outcome, list[str]] = {"not better": [], "unsettled": []}
+        for verdict in found:
+            for a in verdict.against:
+                if a.arm == arm and a.outcome != "better":
+                    by_outcome[a.outcome].append(f"{verdict.model} {signed(a.gap)}")
+        if by_outcome["not better"]:
+            models = _listed(by_outcome["not better"])
+            told.append(f"Cleaning does not beat {name} ({models}). {_MEANING[arm]}")
+        if by_outcome["unsettled"]:
+            models = _listed(by_outcome["unsettled"])
+            told.append(f"Against {name} the gain is within the noise ({models}).")
+    return told
+
+
+def lead(findings: Findings, found: Sequence[Verdict]) -> list[str]:
+    """The summary: what was dropped by which rule, what is known of its labels, what it bought."""
+    if findings.values is None:
+        return _without_values(findings)
+    n, dropped = len(findings.values), findings.num_dropped
+    text = f"Of {n:,} training images {dropped:,} are dropped ({percent(dropped / n)}): "
+    told = [text + rule_in_words(findings)]
+    told.append(_labels_found(findings))
+    against = [a for verdict in found for a in verdict.against]
+    if against and all(a.outcome == "better" for a in against):
+        told.append("Training on what is kept beats every cheap rival that was tried.")
+    return told
+
+
+def _labels_found(findings: Findings) -> str:
+    """How many of the dropped are labelled wrong, as far as that is known."""
+    found, truth = findings.detection, findings.truth
+    if found is not None:
+        return (
+            f"{found.wrong:,} labels are known to be wrong; {found.dropped_wrong:,} of them are "
+            f"among the dropped (precision {percent(found.precision)}, recall "
+            f"{percent(found.recall)}). Low values tell wrong labels from right ones with an AUC "
+            f"of {found.auc:.3f} (chance is 0.5)."
+        )
+    if truth is not None and truth.known.any():
+        what = "All" if truth.wrong.any() else "None"
+        return f"{what} of the {truth.known.sum():,} labels whose truth is known are wrong."
+    return (
+        "How many of the dropped are labelled wrong is not known (truth.csv would tell); look at "
+        "the most harmful images below before you trust the number."
+    )
+
+
+def rule_in_words(findings: Findings) -> str:
+    """How the rule chose what to drop."""
+    choice = findings.choice
+    rule, share = choice.get("rule", "?"), float(choice.get("share", math.nan))
+    within = " of each class" if findings.settings.get("value", {}).get("per_class") else ""
+    if rule == "validated":
+        return (
+            f"the lowest {percent(share)}{within} by value, the share with which a quick "
+            "classifier has the smallest log loss on shapley_val (rule validated)."
+        )
+    if rule == "share":
+        return f"the lowest {percent(share)}{within} by value, as asked for (rule share)."
+    if rule == "certain":
+        rate = percent(float(choice.get("false_discovery", math.nan)))
+        return f"those that are harmful with certainty (rule certain: false-discovery rate {rate})."
+    threshold = number(choice.get("threshold", 0.0))
+    why = {
+        "zero": "those that lower the accuracy (rule zero: keep value > 0)",
+        "chance": (
+            "those worth no more than chance (rule chance: keep value > 1 / (classes x images) "
+            f"= {threshold})"
+        ),
+    }
+    return f"{why.get(rule, f'rule {rule}')}."
+
+
+def false_discovery(bound: float) -> str:
+    """What the e-values say of the images that are dropped, in one sentence."""
+    if bound >= 1:
+        return (
+            "Nothing can be guaranteed of the dropped images as a whole: some of them are too near "
+            "zero (the rule certain drops only what is sure)."
+        )
+    return (
+        f"Of the dropped images at most {percent(bound)} are expected to have a value that is not "
+        "below the threshold (false-discovery rate by e-values, whenever one stops)."
+    )
+
+
+def second_opinion(check: Check, num_dropped: int) -> str:
+    """How a second utility sees the images that are dropped."""
+    text = (
+        f"As a check the utility {check.sampled.record['utility']} was sampled. Its values have a "
+        f"rank correlation of {check.rank_correlation:.2f} with those above; of the "
+        f"{num_dropped:,} dropped images {check.below:,} are harmful there with certainty and "
+        f"{check.above:,} are useful."
+    )
+    if check.auc is not None:
+        text += f" Its low values tell wrong labels from right ones with an AUC of {check.auc:.3f}."
+    return text
+
+
+def percent(share: float) -> str:
+    """A share in whole percents, on one line with its sign; a dash for NaN."""
+    return f"{100 * share:.0f}\u00a0%" if math.isfinite(share) else "–"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A small number with a few significant digits and a true minus; a dash for NaN."""
+    return f"{value:.{digits}g}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def _without_values(findings: Findings) -> list[str]:
+    told = [
+        f"{row.model} trained on {ARMS[row.arm]}: accuracy {row.accuracy:.3f} on val."
+        for row in findings.table
+    ]
+    return [*told, "No image has a value yet: dcai-ray run, or its steps extract and value."]
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,0 +1,95 @@
+"""Checkpoints of a sampling: the aggregator's state as one Parquet file, a row a training point.
+
+A file appears whole and is named after the sets it holds; the newest that can be read counts.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from dcai_ray import progress
+from dcai_ray.storage import tables
+from dcai_ray.storage.location import Location
+
+_KEPT = 2
+_NUMBERS = ("imputed", "sweeps", "insertions", "next_index")
+
+
+def write_checkpoint(
+    folder: Location, state: Mapping[str, Any], made_from: str, notes: Mapping[str, Any]
+) -> None:
+    """Write the aggregator's state as one file named after its sets; keep the last two."""
+    num_chains, num_semivalues, _ = np.shape(state["mean"])
+    columns: dict[str, Any] = {"evaluated": state["evaluated"]}
+    for s in range(num_semivalues):
+        columns[f"variation_{s}"] = state["variation"][s]
+        columns[f"block_mean_sum_{s}"] = state["block_mean_sum"][s]
+        for c in range(num_chains):
+            columns[f"mean_{s}_{c}"] = state["mean"][c, s]
+            columns[f"m2_{s}_{c}"] = state["m2"][c, s]
+    numbers = {
+        "count": [int(count) for count in state["count"]],
+        "num_semivalues": num_semivalues,
+        "seconds": state["seconds"],
+        "trace": state["trace"],
+        **{name: state[name] for name in _NUMBERS},
+    }
+    file = folder / f"set-{state['next_index']:08d}.parquet"
+    tables.write_table(
+        file, pa.table(columns), made_from, state=json.dumps(numbers), notes=json.dumps(notes)
+    )
+    for older in _checkpoints(folder)[:-_KEPT]:
+        (folder / older).delete()
+
+
+def read_checkpoint(
+    folder: Location, made_from: str
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The newest state that can be read, with its notes; None where there is none.
+
+    Raises:
+        ValueError: it belongs to other settings or features.
+    """
+    for name in reversed(_checkpoints(folder)):
+        try:
+            table = tables.read_table(folder / name)
+        except ValueError as error:
+            progress.say(f"warning: {error}; the one before it serves")
+            continue
+        if tables.made_from(folder / name) != made_from:
+            raise ValueError(
+                f"{folder / name}: sampled with other settings or features; use another --run, or "
+                "delete that folder"
+            )
+        return _state(table), json.loads(tables.note(table, "notes"))
+    return None, {}
+
+
+def _state(table: pa.Table) -> dict[str, Any]:
+    numbers = json.loads(tables.note(table, "state"))
+    num_semivalues, num_chains = numbers.pop("num_semivalues"), len(numbers["count"])
+    column = {name: table[name].to_numpy() for name in table.column_names}
+
+    def stacked(name: str) -> Any:
+        return np.array(
+            [[column[f"{name}_{s}_{c}"] for s in range(num_semivalues)] for c in range(num_chains)]
+        )
+
+    return {
+        **numbers,
+        "mean": stacked("mean"),
+        "m2": stacked("m2"),
+        "evaluated": column["evaluated"],
+        "variation": np.array([column[f"variation_{s}"] for s in range(num_semivalues)]),
+        "block_mean_sum": np.array([column[f"block_mean_sum_{s}"] for s in range(num_semivalues)]),
+    }
+
+
+def _checkpoints(folder: Location) -> Sequence[str]:
+    """Names, oldest first."""
+    if not folder.exists():
+        return []
+    return [name for name, _ in folder.walk() if name.endswith(".parquet")]

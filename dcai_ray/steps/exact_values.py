@@ -1,0 +1,106 @@
+"""Step 2b by the closed form: validation points go to Ray in blocks, sums are merged in order."""
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dcai_ray.cluster.task_pool import run_tasks
+from dcai_ray.config import Config, plain
+from dcai_ray.run_directory import RunDirectory
+from dcai_ray.steps import tasks
+from dcai_ray.steps.dropping import choose, is_valued, note_values, write_values
+from dcai_ray.steps.feature_set import FeatureSet, check_clean, read_points
+from dcai_ray.storage.tables import fingerprint
+from dcai_ray.valuation.knn_shapley import Sums, knn_game, merge, standard_error
+
+_SELF_WEIGHT = 0.4  # of a training point against a clean one, where both serve as validation
+
+
+def compute_values(run: RunDirectory, config: Config) -> None:
+    """Value every training image by the closed form; `values/values.parquet` and `kept.parquet`.
+
+    Raises:
+        ValueError: features are missing or do not fit, or the rule would empty a class.
+    """
+    settings = config.value
+    points = read_points(run)
+    if settings.validation != "self":
+        check_clean(run, points)
+    made_from = fingerprint("values", plain(settings), points.fingerprint)
+    if is_valued(run, made_from):
+        return
+    start = time.monotonic()
+    columns = _closed_form(points, config)
+    kept, choice = choose(columns["value"], points, config)
+    n = len(kept)
+    exact = {  # the closed form leaves nothing to sampling
+        "stderr": np.zeros(n),
+        "low": columns["value"],
+        "high": columns["value"],
+        "rounds": np.zeros(n, dtype=np.int64),
+        "evaluated": np.zeros(n, dtype=np.int64),
+        "decision": np.where(kept, "keep", "drop").tolist(),
+    }
+    write_values(run, points, config, {**exact, **columns}, kept, choice, made_from)
+    note_values(run, made_from, start, kept, choice)
+
+
+def self_opinion(points: FeatureSet, config: Config) -> NDArray[np.float64]:
+    """(n,) values by the training images themselves."""
+    return _sums(points, config, by_clean=False).total / len(points.train.y)
+
+
+def _closed_form(points: FeatureSet, config: Config) -> dict[str, NDArray[np.float64]]:
+    """Columns value, stderr_validation and, where computed, value_self."""
+    settings = config.value
+    n, m = len(points.train.y), len(points.clean.y)
+    found: dict[str, tuple[Sums, int]] = {}
+    if settings.validation != "self":
+        found["clean"] = _sums(points, config, by_clean=True), m
+    if settings.validation != "clean" or 2 <= n <= settings.second_opinion_up_to:
+        found["self"] = _sums(points, config, by_clean=False), n
+    if settings.validation == "both":
+        weights = {"clean": m, "self": _SELF_WEIGHT * n}
+    else:
+        weights = {settings.validation: 1.0}
+    value, variance = np.zeros(n), np.zeros(n)
+    for name, weight in weights.items():
+        sums, count = found[name]
+        share = weight / sum(weights.values())
+        value += share * (sums.total / count)
+        variance += (share * standard_error(sums, count)) ** 2
+    columns = {"value": value, "stderr_validation": np.sqrt(variance)}
+    if "self" in found and settings.validation != "self":
+        columns["value_self"] = found["self"][0].total / n
+    return columns
+
+
+def _sums(points: FeatureSet, config: Config, *, by_clean: bool) -> Sums:
+    """Values summed over the clean points, or over the training points themselves."""
+    settings, train = config.value, points.train
+    clean = points.clean if by_clean else None
+    name = f"values by {'shapley_val' if by_clean else 'train itself'}"
+    game = knn_game(
+        train.x,
+        train.y,
+        clean.x if clean else None,
+        clean.y if clean else None,
+        k=settings.k,
+        metric=settings.metric,
+        semivalue=settings.semivalue,
+        beta=settings.beta,
+    )
+    return merge(
+        run_tasks(
+            name,
+            tasks.value_block,
+            game.blocks,
+            config.resources,
+            unit="validation images",
+            sizes=[block.stop - block.start for block in game.blocks],
+            shared=game,
+            run=points.run,
+            names=[f"{name} {block.start}-{block.stop - 1}" for block in game.blocks],
+        )
+    )

@@ -1,0 +1,65 @@
+"""The features of a run as arrays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dcai_ray.run_directory import RunDirectory
+from dcai_ray.storage import tables
+from dcai_ray.storage.location import Location
+from dcai_ray.storage.tables import fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Features with class numbers."""
+
+    x: NDArray[np.float32]  # (k, d)
+    y: NDArray[np.int64]  # (k,)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSet:
+    """The features of a run as arrays."""
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    classes: tuple[str, ...]
+    train: Points
+    clean: Points
+    """Of shapley_val; no points where there is none."""
+    fingerprint: str
+    run: Location
+    """The run's folder."""
+
+
+def read_points(run: RunDirectory) -> FeatureSet:
+    """Features of train, and of shapley_val where there are any.
+
+    Raises:
+        ValueError: they are missing, damaged, or do not fit together.
+    """
+    train = tables.read_features(run.features / "train")
+    classes = tuple(sorted(set(train.labels)))
+    if len(classes) < 2:
+        raise ValueError(f"{run.features / 'train'}: only one class ({classes[0]}); two are needed")
+    points = Points(train.x, tables.class_numbers(train.labels, classes, run.features / "train"))
+    folder = run.features / "shapley_val"
+    clean = Points(train.x[:0], points.y[:0])
+    made_from = [train.fingerprint]
+    if tables.has_features(folder):
+        found = tables.read_features(folder)
+        tables.check_same_features(train, found, ("train", "shapley_val"))
+        clean = Points(found.x, tables.class_numbers(found.labels, classes, folder))
+        made_from.append(found.fingerprint)
+    made = fingerprint(made_from)
+    return FeatureSet(train.ids, train.labels, classes, points, clean, made, run.location)
+
+
+def check_clean(run: RunDirectory, points: FeatureSet) -> None:
+    """Refuse to value by a shapley_val that is not there."""
+    if not len(points.clean.y):
+        raise ValueError(
+            f"{run.features}: no features of shapley_val to value with; use --validation self"
+        )

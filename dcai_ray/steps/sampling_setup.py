@@ -1,0 +1,229 @@
+"""Settings to a sampling: which utility, which orders, when it is enough, what it will take."""
+
+import math
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dcai_ray.config import Config, SampleConfig, ValueConfig
+from dcai_ray.valuation import plan as plans
+from dcai_ray.valuation import stopping
+from dcai_ray.valuation.aggregator import Aggregator
+from dcai_ray.valuation.stopping import StopRule
+from dcai_ray.valuation.sweeps import Plan
+from dcai_ray.valuation.utilities import Utility
+from dcai_ray.valuation.utilities.knn import Knn
+from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
+from dcai_ray.valuation.utilities.least_squares import LeastSquares
+from dcai_ray.valuation.utilities.logistic import Logistic
+from dcai_ray.valuation.utilities.refit import Refit, classifier
+
+Points = tuple[NDArray[np.floating], NDArray[np.integer]]  # features (k, d) and labels (k,)
+
+_REFIT_OPTIONS = ("score", "empty")  # of the utility; all others go to the classifier
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Design:
+    """How it is sampled: what was asked for, and what a pilot chose; kept in checkpoints."""
+
+    name: str
+    """Of the rounds, in words."""
+    base: int | None
+    levels: int | None
+    gain: float | None
+    """Predicted work of full orders over that of the rounds chosen; None where none were."""
+    rounds_per_block: int
+    least_rounds: int
+    observation_ranges: tuple[float, ...]
+    """Of a round, one a semivalue."""
+
+
+def new_plan(utility: Utility, config: Config, known: Design | None = None) -> tuple[Plan, Design]:
+    """The blocks that the settings ask for; a pilot fills in what they leave open.
+
+    Args:
+        utility: to be sampled.
+        config: its sections value and sample.
+        known: the design of the same sampling, where it goes on: no pilot is needed.
+    Raises:
+        ValueError: the utility fails; the message names the cause.
+    """
+    try:
+        return _new_plan(utility, config, known)
+    except RuntimeError as error:  # what utilities raise, with the coalition, where a model fails
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the utility failed: {reason}") from None
+
+
+def _new_plan(utility: Utility, config: Config, known: Design | None) -> tuple[Plan, Design]:
+    sample = config.sample
+    plan, choice = plans.new_plan(
+        utility,
+        sampler=sample.sampler,
+        base=known.base if known else sample.base,
+        levels=known.levels if known else sample.levels,
+        semivalues=semivalues_of(config),
+        beta=config.value.beta,
+        seed=sample.seed,
+        half_width=sample.indifference,
+        rounds_per_block=known.rounds_per_block if known else sample.rounds_per_block,
+        least_rounds=known.least_rounds if known else None,
+    )
+    if known:
+        return plan, known
+    return plan, Design(
+        name=plan.rounds.name,
+        base=choice.base if choice else sample.base,
+        levels=choice.levels if choice else sample.levels,
+        gain=choice.gain if choice else None,
+        rounds_per_block=plan.rounds_per_block,
+        least_rounds=plan.least_rounds,
+        observation_ranges=tuple(plans.observation_ranges(plan)),
+    )
+
+
+def new_aggregator(
+    num_players: int,
+    config: Config,
+    design: Design,
+    *,
+    threshold: float = 0.0,
+    state: Mapping[str, Any] | None = None,
+) -> Aggregator:
+    """The aggregator of the settings, new or gone on from a checkpoint's state.
+
+    Args:
+        num_players: n.
+        config: its sections value and sample.
+        design: of the sampling.
+        threshold: the value that parts harm from good.
+        state: of an aggregator of the same sampling.
+    Raises:
+        ValueError: for Bernstein intervals of a utility whose range is not known.
+    """
+    sample, ranges = config.sample, design.observation_ranges
+    known = all(math.isfinite(width) for width in ranges)
+    if sample.interval == "bernstein" and not known:
+        raise ValueError(
+            "sample.interval bernstein needs marginals in a known range, which "
+            f"{config.value.utility} does not have; use asymptotic"
+        )
+    settings: dict[str, Any] = {
+        "alpha": 1 - sample.confidence,
+        "simultaneous": sample.simultaneous,
+        "interval": sample.interval,
+        "observation_range": ranges if known else math.inf,
+        "indifference": sample.indifference,
+        "threshold": threshold,
+        "least_rounds": design.least_rounds,
+        "stop": stop_rule(sample),
+    }
+    if state is not None:
+        return Aggregator.restore(state, **settings)
+    return Aggregator(num_players, sample.chains, len(semivalues_of(config)), **settings)
+
+
+def semivalues_of(config: Config) -> tuple[str, ...]:
+    """What is estimated from the same sweeps; the first decides."""
+    return tuple(dict.fromkeys((config.value.semivalue, *config.sample.semivalues)))
+
+
+def plan_bytes(plan: Plan) -> int:
+    """Memory of a plan with its utility, which the actors of a machine share."""
+    buffers: list[pickle.PickleBuffer] = []
+    rest = pickle.dumps(plan, protocol=5, buffer_callback=buffers.append)
+    return len(rest) + sum(buffer.raw().nbytes for buffer in buffers)
+
+
+def new_utility(train: Points, clean: Points, value: ValueConfig, sample: SampleConfig) -> Utility:
+    """The utility by its name, import path or factory.
+
+    Raises:
+        ValueError: it is unknown, or refuses its options; the message names it.
+    """
+    points: tuple[Any, ...] = (*train, *clean)
+    options: dict[str, Any] = dict(value.utility_options)
+    knn: dict[str, Any] = {"k": value.k, "metric": value.metric, "num_parts": sample.parts}
+    makers: dict[str, Callable[..., Utility]] = {
+        "knn": partial(Knn, *points, **knn),
+        "knn-accuracy": partial(KnnAccuracy, *points, **knn),
+        "least-squares": partial(LeastSquares, *points),
+        "logistic": partial(Logistic, *points),
+    }
+    name = value.utility
+    if name in makers:
+        maker = makers[name]
+    elif ":" in name:
+        maker = _factory(name, points)
+    elif "." in name:
+        maker = _refit(name, points, sample)
+    else:
+        known = ", ".join(makers)
+        raise ValueError(
+            f"value.utility {name}: not one of {known}; a scikit-learn classifier has an import "
+            "path (sklearn.svm.SVC), a factory of your own is package.module:function"
+        )
+    try:
+        return maker(**options)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ValueError(f"value.utility_options of {name}: {error}") from None
+
+
+def stop_rule(sample: SampleConfig) -> StopRule:
+    """The rule of the settings, but for the clock, which the driver looks at."""
+    rules: dict[str, StopRule] = {
+        "settled": stopping.Settled(share=sample.settled_share, indifference=sample.indifference),
+        "stderr": stopping.StandardError(tolerance=sample.stderr),
+        "rank": stopping.RankStability(correlation=sample.rank),
+        "rounds": stopping.Rounds(rounds=sample.rounds),
+    }
+    chosen = [rules[name] for name in sample.stop if name != "seconds"]
+    if not chosen:
+        return Never()
+    if len(chosen) == 1:
+        return chosen[0]
+    if sample.stop_when == "all":
+        return stopping.AllOf(rules=chosen)
+    return stopping.AnyOf(rules=chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """No rule of the aggregator: the clock alone stops."""
+
+    def met(self, progress: stopping.Progress) -> bool:
+        """Never."""
+        return False
+
+    def describe(self) -> str:
+        """In words."""
+        return "until the time is up"
+
+
+def _factory(name: str, points: tuple[Any, ...]) -> Callable[..., Utility]:
+    module, _, function = name.partition(":")
+    try:
+        maker = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"value.utility {name}: cannot be imported ({error}); is its folder in PYTHONPATH?"
+        ) from None
+    return partial(maker, *points)
+
+
+def _refit(name: str, points: tuple[Any, ...], sample: SampleConfig) -> Callable[..., Utility]:
+    def make(**options: Any) -> Utility:
+        own = {key: options.pop(key) for key in _REFIT_OPTIONS if key in options}
+        model = classifier(name, **options)
+        return Refit(model, *points, every=sample.every, truncation=sample.truncation, **own)
+
+    return make

@@ -1,0 +1,244 @@
+"""What a task does: plain functions of a job, for `pool.run_tasks`.
+
+A job says all that a task needs, so one that is run again, here or elsewhere, writes the same
+bytes.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dcai_ray.cleaning.evaluation import probe_scores
+from dcai_ray.cleaning.rules import share_loss
+from dcai_ray.config import ExtractConfig, FinetuneConfig
+from dcai_ray.images import folders
+from dcai_ray.storage import tables
+from dcai_ray.storage.location import Location
+from dcai_ray.storage.read_ahead import read_ahead
+from dcai_ray.valuation.knn_shapley import Game, Sums, block_sums
+
+
+@dataclass(frozen=True, slots=True)
+class InspectJob:
+    """Files to open."""
+
+    data: Location
+    paths: Sequence[str]
+    read_threads: int
+
+
+def inspect_images(job: InspectJob) -> list[folders.Inspected]:
+    """Decode every file once, to find the unreadable before anything is computed."""
+    files = [job.data / path for path in job.paths]
+    return [
+        folders.Inspected(0, 0, "", content)
+        if isinstance(content, str)
+        else folders.inspect(content)
+        for content in read_ahead(_content, files, job.read_threads)
+    ]
+
+
+def _content(file: Location) -> bytes | str:
+    """The bytes of a file, or why there are none."""
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, PermissionError) as error:  # a link that leads nowhere, say
+        return (error.strerror or "cannot be read").lower()
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractJob:
+    """One shard of features."""
+
+    data: Location
+    target: Location
+    made_from: str
+    ids: Sequence[str]
+    labels: Sequence[str]
+    paths: Sequence[str]
+    settings: ExtractConfig
+    notes: Mapping[str, str]
+    read_threads: int
+    decode_threads: int
+
+
+def extract_shard(job: ExtractJob) -> int:
+    """Write one shard of features; its number of images."""
+    from dcai_ray.networks.backbones import image_size
+    from dcai_ray.networks.features import extract
+
+    device = _device(1)
+    size_px = image_size(job.settings.backbone, job.settings.size_px)
+    x = extract(
+        _feature_extractor(job.settings.backbone, job.settings.weights, size_px),
+        [job.data / path for path in job.paths],
+        size_px=size_px,
+        batch_size=job.settings.batch_size,
+        threads=job.decode_threads,
+        readers=job.read_threads,
+        device=device,
+    )
+    table = tables.feature_table(job.ids, job.labels, x, job.notes)
+    tables.write_table(job.target, table, job.made_from)
+    return len(x)
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneJob:
+    """One training."""
+
+    data: Location
+    target: Location
+    made_from: str
+    arm: str
+    backbone: str
+    seed: int
+    recipe: FinetuneConfig
+    classes: Sequence[str]
+    train: tuple[Sequence[str], NDArray[np.int64]]
+    """Paths below the data's root, and class numbers."""
+    val: tuple[Sequence[str], NDArray[np.int64]]
+    read_threads: int
+    decode_threads: int
+
+
+def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[dict[str, Any]]:
+    """Train a network, or read how it went where that is done; the rows of its history.
+
+    An unfinished training goes on from its last whole epoch.
+    """
+    done = trained(job.target, job.made_from)
+    if done is not None:
+        tick(job.recipe.epochs)
+        return done
+    from safetensors.torch import save
+
+    from dcai_ray.networks.backbones import classifier, image_size
+    from dcai_ray.networks.finetuning import (
+        Pictures,
+        Training,
+        finetune,
+        history_rows,
+        new_training,
+    )
+
+    device = _device(job.recipe.num_threads)
+    size_px = image_size(job.backbone, job.recipe.size_px)
+    network = classifier(job.backbone, len(job.classes), job.recipe.weights, size_px, seed=job.seed)
+    training = new_training(network, job.backbone, job.recipe, device)
+    checkpoint = Location(job.target.uri.replace(".safetensors", f"-{job.made_from}.checkpoint"))
+    if checkpoint.exists():
+        training.restore(checkpoint.read_bytes(), device)
+
+    def after_epoch(training: Training) -> None:
+        if training.epoch < job.recipe.epochs:
+            checkpoint.write_bytes(training.to_bytes())
+        tick(training.epoch)
+
+    train, val = (
+        Pictures([job.data / path for path in paths], targets)
+        for paths, targets in (job.train, job.val)
+    )
+    finetune(
+        training,
+        train,
+        val,
+        job.recipe,
+        seed=job.seed,
+        size_px=size_px,
+        device=device,
+        threads=job.decode_threads,
+        readers=job.read_threads,
+        after_epoch=after_epoch,
+    )
+    rows = history_rows(training.history)
+    state = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
+    notes = {
+        "fingerprint": job.made_from,
+        "history": json.dumps(rows),
+        "backbone": job.backbone,
+        "classes": json.dumps(list(job.classes)),
+        "size_px": str(size_px),
+    }
+    job.target.write_bytes(save(state, notes))
+    checkpoint.delete()
+    return rows
+
+
+def trained(model: Location, made_from: str) -> list[dict[str, Any]] | None:
+    """The history in a model's file; None where there is none with this fingerprint."""
+    if not model.exists():
+        return None
+    start = model.read_bytes(limit=8)
+    length = int.from_bytes(start, "little")
+    notes = json.loads(model.read_bytes(limit=8 + length)[8:]).get("__metadata__", {})
+    return json.loads(notes["history"]) if notes.get("fingerprint") == made_from else None
+
+
+def value_block(block: slice, game: Game) -> Sums:
+    """Values summed over one block of validation points."""
+    return block_sums(game, block)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeData:
+    """Features and class numbers of the three splits; `val` is what probes are scored on."""
+
+    train: tuple[NDArray[np.float32], NDArray[np.int64]]
+    clean: tuple[NDArray[np.float32], NDArray[np.int64]]
+    val: tuple[NDArray[np.float32], NDArray[np.int64]]
+    num_classes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShareJob:
+    """One share that might be dropped."""
+
+    value: NDArray[np.float64]
+    share: float
+    per_class: bool
+
+
+def score_share(job: ShareJob, data: ProbeData) -> float | None:
+    """Log loss on the clean images after dropping that share; None if a class would be empty."""
+    return share_loss(job.value, job.share, *data.train, *data.clean, per_class=job.per_class)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeJob:
+    """One probe, on some of the training images and perhaps the clean ones."""
+
+    probe: str
+    chosen: NDArray[np.bool_]
+    """(n,) training images to learn from."""
+    with_clean: bool
+    standardize: bool
+
+
+def score_probe(job: ProbeJob, data: ProbeData) -> dict[str, float]:
+    """Fit one probe and score it."""
+    x, y = data.train[0][job.chosen], data.train[1][job.chosen]
+    if job.with_clean:
+        x, y = np.concatenate([x, data.clean[0]]), np.concatenate([y, data.clean[1]])
+    scores = probe_scores(job.probe, x, y, *data.val, data.num_classes, standardize=job.standardize)
+    return {"images": len(y), **scores}
+
+
+@lru_cache(maxsize=1)
+def _feature_extractor(backbone: str, weights: str, size_px: int) -> Any:
+    """A worker reads the weights once, whatever the number of its shards."""
+    from dcai_ray.networks.backbones import feature_extractor
+
+    return feature_extractor(backbone, weights, size_px)
+
+
+def _device(num_threads: int) -> Any:
+    import torch
+
+    torch.set_num_threads(num_threads)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

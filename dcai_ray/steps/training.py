@@ -1,0 +1,140 @@
+"""Steps 1 and 3: networks fine-tuned as Ray tasks, one a backbone, arm and seed."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dcai_ray.cleaning import rules
+from dcai_ray.cluster import connection
+from dcai_ray.cluster.task_pool import run_tasks
+from dcai_ray.config import Config, plain
+from dcai_ray.images.truth import Truth
+from dcai_ray.run_directory import RunDirectory
+from dcai_ray.steps import tasks
+from dcai_ray.steps.reading import ImageSet, contents
+from dcai_ray.storage import tables
+from dcai_ray.storage.tables import fingerprint
+
+Rows = Sequence[dict[str, Any]]  # of tables.IMAGES
+
+
+def train_baseline(run: RunDirectory, images: ImageSet, config: Config) -> None:
+    """Step 1: fine-tune on all training images; `baseline/metrics.parquet`."""
+    rows = images.split("train")
+    arms = {"all": {seed: rows for seed in config.finetune.seeds}}
+    _train(run, images, config, "baseline", arms)
+
+
+def retrain_networks(
+    run: RunDirectory, images: ImageSet, config: Config, truth: Truth | None
+) -> None:
+    """Step 3: every arm but `all`, which step 1 trained; `cleaned/metrics.parquet`."""
+    rows = images.split("train")
+    values = run.read_values()
+    tables.check_ids(run.values, values["id"].to_pylist(), [row["id"] for row in rows])
+    _, y = _examples(rows, images.classes)
+    clean = images.split("shapley_val")
+    chosen = rules.arms(
+        tables.kept_mask(values),
+        y,
+        None if truth is None else truth.wrong,
+        has_clean=bool(clean),
+        seeds=config.finetune.seeds,
+    )
+    arms = {
+        arm: {
+            seed: [rows[i] for i in np.flatnonzero(mask)] + (clean if "clean" in arm else [])
+            for seed, mask in by_seed.items()
+        }
+        for arm, by_seed in chosen.items()
+        if arm != "all"
+    }
+    _train(run, images, config, "cleaned", arms)
+
+
+def _train(
+    run: RunDirectory,
+    images: ImageSet,
+    config: Config,
+    step: str,
+    arms: Mapping[str, Mapping[int, Rows]],
+) -> None:
+    """Train what is missing; write the step's metrics when all is there."""
+    jobs = _jobs(run, images, config, step, arms)
+    made_from = fingerprint("metrics", sorted(job.made_from for job in jobs))
+    if tables.is_made(run.metrics(step), made_from):
+        return
+    start = time.monotonic()
+    histories = run_tasks(
+        f"fine-tuning {step}",
+        tasks.finetune_network,
+        jobs,
+        config.resources,
+        unit=f"epochs ({len(jobs)} trainings)",
+        sizes=[config.finetune.epochs] * len(jobs),
+        num_cpus=config.finetune.num_threads,
+        num_gpus=lambda: connection.num_gpus(config.resources.gpus_per_training, usual=1),
+        run=run.location,
+        data=images.data,
+        names=[f"fine-tune {job.arm} {job.backbone} seed {job.seed}" for job in jobs],
+        ticking=True,
+    )
+    rows = [
+        {"arm": job.arm, "backbone": job.backbone, "seed": job.seed, **row}
+        for job, history in zip(jobs, histories, strict=True)
+        for row in history
+    ]
+    tables.write_table(run.metrics(step), pa.Table.from_pylist(rows, tables.METRICS), made_from)
+    run.note_step(step, made_from, time.monotonic() - start, trainings=len(jobs))
+
+
+def _jobs(
+    run: RunDirectory,
+    images: ImageSet,
+    config: Config,
+    step: str,
+    arms: Mapping[str, Mapping[int, Rows]],
+) -> list[tasks.FinetuneJob]:
+    """One training a backbone, arm and seed, with the fingerprint of all that decides it."""
+    from dcai_ray.networks.backbones import image_size, weights_sha256
+
+    recipe = config.finetune
+    shared = plain(recipe)
+    for each in ("backbones", "seeds", "weights"):  # each training has one of them
+        del shared[each]
+    val = images.split("val")
+    jobs = []
+    for backbone in recipe.backbones:
+        image_size(backbone, recipe.size_px, training=True)
+        weights = weights_sha256(backbone, recipe.weights)
+        how = fingerprint("network", shared, backbone, weights, images.classes, contents(val))
+        for arm, seeds in arms.items():
+            for seed, rows in seeds.items():
+                jobs.append(
+                    tasks.FinetuneJob(
+                        data=images.data,
+                        target=run.model(step, arm, backbone, seed),
+                        made_from=fingerprint(how, seed, contents(rows)),
+                        arm=arm,
+                        backbone=backbone,
+                        seed=seed,
+                        recipe=recipe,
+                        classes=images.classes,
+                        train=_examples(rows, images.classes),
+                        val=_examples(val, images.classes),
+                        read_threads=config.resources.read_threads,
+                        decode_threads=config.resources.decode_threads,
+                    )
+                )
+    return jobs
+
+
+def _examples(rows: Rows, classes: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """Paths and class numbers."""
+    number = {label: i for i, label in enumerate(classes)}
+    targets = np.array([number[row["label"]] for row in rows], dtype=np.int64)
+    return [row["path"] for row in rows], targets

@@ -1,0 +1,1 @@
+"""Files: local paths and object stores, Parquet tables, feature shards."""

@@ -1,0 +1,167 @@
+"""Features from other people's pickles, read by an unpickler that can make arrays and nothing else.
+
+A pickle is a program: loading one the usual way runs what its author wrote. Here only NumPy arrays
+and plain containers can come out; anything else is refused by name. NumPy's own functions for
+unpickling are not called either: they can be told to take bytes for pointers to objects.
+"""
+
+import codecs
+import hashlib
+import io
+import pickle
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dcai_ray.storage.location import Location
+
+# What the unpickler and NumPy raise over bytes that make no sense.
+_DAMAGE = (
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    SyntaxError,
+)
+
+
+class _Dtype:
+    """Numbers, truth values or text of one kind and byte order."""
+
+    def __init__(self, name: str, *_: bool) -> None:
+        self.dtype = np.dtype(str(name))
+        if self.dtype.kind not in "biufcSU":
+            raise pickle.UnpicklingError(f"wants an array of {name}")
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+    @property
+    def code_points(self) -> np.dtype[np.uint32]:
+        return np.dtype(np.uint32).newbyteorder(self.dtype.byteorder)
+
+
+class _Array:
+    """What stands for an array while it is unpickled; `np.asarray` gives the array."""
+
+    def __init__(self, *_: object) -> None:
+        self.array: NDArray[Any] = np.empty(0)
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        _, shape, dtype, fortran, content = state
+        self.array = _from_bytes(content, dtype, shape, "F" if fortran else "C")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self.array
+
+
+def _from_bytes(
+    content: bytes,
+    dtype: _Dtype,
+    shape: tuple[int, ...],
+    order: Literal["C", "F", "K"] = "C",
+    axes: Sequence[int] | None = None,
+) -> NDArray[Any]:
+    if not isinstance(content, bytes | bytearray) or not isinstance(dtype, _Dtype):
+        raise ValueError("an array must be bytes of a plain type")
+    flat = np.frombuffer(content, dtype.dtype)
+    if flat.dtype.kind == "U" and (flat.view(dtype.code_points) > sys.maxunicode).any():
+        raise ValueError("text that is no Unicode")
+    array = flat.reshape(shape, order="F" if order == "F" else "C")
+    return array if axes is None else array.transpose(axes)
+
+
+def _scalar(dtype: _Dtype, content: bytes) -> Any:
+    return _from_bytes(content, dtype, ())[()]
+
+
+_ALLOWED = {
+    (f"numpy.{core}.{module}", name): maker
+    for core in ("core", "_core")
+    for module, name, maker in (
+        ("multiarray", "_reconstruct", _Array),
+        ("multiarray", "scalar", _scalar),
+        ("numeric", "_frombuffer", _from_bytes),
+    )
+} | {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): codecs.encode,  # how old protocols write bytes
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> object:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"wants {module}.{name}")
+        return _ALLOWED[module, name]
+
+
+def read_arrays(file: Location) -> tuple[dict[str, NDArray[Any]], str]:
+    """The arrays of a pickled dict of them, and the SHA-256 of the file.
+
+    Raises:
+        ValueError: the pickle wants to import something, is damaged, or holds something else.
+        OSError: the file cannot be read.
+    """
+    content = file.read_bytes()
+    try:
+        found = _ArrayUnpickler(io.BytesIO(content)).load()
+        entries = found.items() if isinstance(found, dict) else ()
+        arrays = {key: np.asarray(entry) for key, entry in entries}
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{file}: refused, only NumPy arrays are read from a pickle ({_line(error)})"
+        ) from None
+    except _DAMAGE as error:
+        raise ValueError(f"{file}: not a readable pickle ({_line(error)})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{file}: expected a dict of arrays, got {type(found).__name__}")
+    return arrays, hashlib.sha256(content).hexdigest()
+
+
+def read_feature_pickle(
+    file: Location,
+) -> tuple[list[str], list[str], NDArray[np.float32], str]:
+    """The features of a pickled dict of arrays.
+
+    The dict holds one two-dimensional array, the features, and one one-dimensional array of as many
+    labels; the rows keep their order.
+
+    Returns:
+        ids (`<label>/<row>`), labels, x (k, d), and the SHA-256 of the file.
+    Raises:
+        ValueError: as `read_arrays`, or the arrays are no features with labels.
+        OSError: the file cannot be read.
+    """
+    arrays, digest = read_arrays(file)
+    features = [a for a in arrays.values() if a.ndim == 2 and np.issubdtype(a.dtype, np.number)]
+    labels = [a for a in arrays.values() if a.ndim == 1 and a.dtype.kind in "iubUS"]
+    if len(features) != 1 or len(labels) != 1:
+        shapes = ", ".join(f"{key} {a.dtype} {a.shape}" for key, a in arrays.items())
+        raise ValueError(
+            f"{file}: expected one (k, d) array of features and one (k,) array of labels, "
+            f"got {shapes}"
+        )
+    x, y = features[0].astype(np.float32), [_text(label) for label in labels[0].tolist()]
+    if len(x) != len(y):
+        raise ValueError(f"{file}: {len(x)} rows of features, but {len(y)} labels")
+    if not np.isfinite(x).all():
+        bad = int((~np.isfinite(x)).any(axis=1).sum())
+        raise ValueError(f"{file}: {bad} rows with NaN or infinite features")
+    ids = [f"{label}/{row:06d}" for row, label in enumerate(y)]
+    return ids, y, x, digest
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _text(label: object) -> str:
+    return label.decode() if isinstance(label, bytes) else str(label)

@@ -1,0 +1,219 @@
+"""Files by local path or URI: the one layer under everything that is read or written.
+
+A `Location` is a string with methods. It pickles as that string, so it travels to workers; the
+`pyarrow.fs` filesystem behind it is made where it is used. A write is all or nothing: the bytes are
+ready before the file is opened; locally they go to a temporary name that is renamed, on an object
+store they appear when the upload is complete. A name never leads out of the folder it is put to.
+"""
+
+import os
+import posixpath
+import re
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import unquote, urlsplit
+
+from pyarrow import fs
+
+from dcai_ray.storage.object_store import check_no_secret, explained, open_store
+
+# The store, the path below it and its options; a name may hold "?", options are `?name=value...`.
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+://[^/?]*)/*(.*?)(\?[a-z_]+=[^?]*)?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A file or folder, local (`data/pets`, `file:///data/pets`) or remote (`s3://bucket/pets`).
+
+    A remote URI may carry the store's options behind a `?`, as pyarrow reads them
+    (`?endpoint_override=host:port&scheme=http`); they stay with every location made from it.
+
+    Raises:
+        ValueError: the URI carries credentials.
+    """
+
+    uri: str
+
+    def __post_init__(self) -> None:
+        if self.uri.startswith("file://"):
+            object.__setattr__(self, "uri", unquote(urlsplit(self.uri).path))
+        if not self.remote:
+            path = os.path.abspath(os.path.expanduser(self.uri))
+            object.__setattr__(self, "uri", path)
+        else:
+            check_no_secret(self.uri)
+
+    @property
+    def remote(self) -> bool:
+        """Whether this is a URI of an object store rather than a local path."""
+        return bool(_URI.fullmatch(self.uri))
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        path = "/".join(self._parts[:2]) if self.remote else self.uri
+        return path.rstrip("/").rsplit("/", 1)[-1]
+
+    def __truediv__(self, name: str) -> "Location":
+        """What `name`, a path of POSIX kind, is below this folder.
+
+        Raises:
+            ValueError: it would lie outside.
+        """
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            raise ValueError(f"{self}: the name {name!r} leads out of it; rename it")
+        if not self.remote:
+            return Location(f"{self.uri}/{name}")
+        store, path, options = self._parts
+        return Location(f"{f'{store}/{path}'.rstrip('/')}/{name}{options}")
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def exists(self) -> bool:
+        """Whether a file or folder is there."""
+        return self._info().type != fs.FileType.NotFound
+
+    def is_folder(self) -> bool:
+        """Whether a folder is there."""
+        return self._info().type == fs.FileType.Directory
+
+    def read_bytes(self, limit: int | None = None) -> bytes:
+        """The whole content, or its first `limit` bytes.
+
+        Raises:
+            OSError: the file is absent or cannot be read.
+        """
+        if not self.remote:
+            with open(self.uri, "rb") as file:
+                return file.read(limit)
+        store, path = self._filesystem, self._path
+        with explained(self.uri), store.open_input_stream(path) as stream:
+            return stream.read(limit)
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write the file whole, replacing what was there; folders on the way are made."""
+        if self.remote:
+            store, path = self._filesystem, self._path
+
+            def upload() -> None:
+                with store.open_output_stream(path) as stream:
+                    stream.write(content)
+
+            # A stream closed over an exception completes its upload: a truncated object. Ctrl-C and
+            # SIGTERM raise in the main thread alone, so the upload has another.
+            with explained(self.uri), ThreadPoolExecutor(1) as writer:
+                writer.submit(upload).result()
+            return
+        folder, name = os.path.split(self.uri)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with open(temporary, "wb") as stream:
+                stream.write(content)
+            os.replace(temporary, self.uri)
+        except BaseException as error:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+            if isinstance(error, OSError):  # say the file that was wanted; a full disk names none
+                error.filename, error.filename2 = self.uri, None
+            raise
+
+    def delete(self) -> None:
+        """Delete the file if it is there."""
+        if self._info().type == fs.FileType.File:
+            store, path = self._filesystem, self._path
+            with self._explained():
+                store.delete_file(path)
+
+    def walk(self) -> Iterator[tuple[str, int]]:
+        """(path relative to this folder, size in bytes) of every file below it, sorted.
+
+        Symbolic links are followed; one that leads nowhere counts as a file of 0 bytes.
+
+        Raises:
+            OSError: a folder cannot be read.
+            ValueError: a name is not UTF-8, or a key of a store is no path.
+        """
+        if self.remote:
+            start = len(self._path.rstrip("/")) + 1
+            found = [
+                (info.path[start:], info.size)
+                for info in self._list(recursive=True)
+                if info.type == fs.FileType.File
+            ]
+            for key, _ in found:
+                if not {"", ".", ".."}.isdisjoint(key.split("/")):  # HTTP would ask for another
+                    raise ValueError(f"{self}: the key {key!r} is no path; rename it")
+        else:
+            found = list(_walk_local(self.uri))
+        yield from sorted(found)
+
+    def folders(self) -> list[str]:
+        """Names of the folders right below this one, sorted."""
+        found = self._list(recursive=False)
+        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+
+    def _list(self, *, recursive: bool) -> list[fs.FileInfo]:
+        store, selector = self._filesystem, fs.FileSelector(self._path, recursive=recursive)
+        with self._explained():
+            return store.get_file_info(selector)
+
+    def _info(self) -> fs.FileInfo:
+        store, path = self._filesystem, self._path
+        with self._explained():
+            return store.get_file_info(path)
+
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(self.uri) if self.remote else nullcontext()
+
+    @property
+    def _filesystem(self) -> fs.FileSystem:
+        if not self.remote:
+            return _local()
+        store, _, options = self._parts
+        return open_store(store + options)[0]
+
+    @property
+    def _path(self) -> str:
+        """What the filesystem calls it; taken from the URI as it is, so any character may occur."""
+        if not self.remote:
+            return self.uri
+        store, path, options = self._parts
+        return posixpath.join(open_store(store + options)[1], path).rstrip("/")
+
+    @property
+    def _parts(self) -> tuple[str, str, str]:
+        """`s3://bucket`, `pets/cat.png` and `?scheme=http` of a URI."""
+        found = _URI.fullmatch(self.uri)
+        assert found
+        return found[1], found[2], found[3] or ""
+
+
+def _walk_local(root: str) -> Iterator[tuple[str, int]]:
+    def fail(error: OSError) -> None:
+        raise error
+
+    for folder, below, names in os.walk(root, onerror=fail, followlinks=True):
+        here = os.path.realpath(folder) + os.sep
+        below[:] = [  # a link to a folder it lies in would go round for ever
+            name
+            for name in below
+            if not here.startswith(os.path.realpath(os.path.join(folder, name)) + os.sep)
+        ]
+        for name in names:
+            path = os.path.join(folder, name)
+            if not path.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in path):
+                raise ValueError(f"{os.fsencode(path)!r}: the name is not UTF-8; rename it")
+            if os.path.isfile(path) or os.path.islink(path):
+                size = os.path.getsize(path) if os.path.exists(path) else 0
+                yield os.path.relpath(path, root).replace(os.sep, "/"), size
+
+
+@lru_cache(maxsize=1)
+def _local() -> fs.FileSystem:
+    return fs.LocalFileSystem()

@@ -1,0 +1,315 @@
+"""The tables of a run: their schemas, and reading and writing them as Parquet.
+
+Every table carries a fingerprint in its schema metadata: a hash of all that decides its content
+(settings, and the fingerprints of what it was made from). A table with the wanted fingerprint need
+not be made again; writing it twice gives the same bytes.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dcai_ray.storage.location import Location
+
+_FINGERPRINT = b"dcai_ray.fingerprint"
+_MANIFEST = "_manifest.json"
+_DAMAGE = (ValueError, OSError, pa.ArrowException)  # what pyarrow raises over a damaged file
+
+IMAGES = pa.schema(
+    [
+        ("split", pa.string()),
+        ("id", pa.string()),  # path below the split's folder
+        ("label", pa.string()),
+        ("path", pa.string()),  # path below the data's root
+        ("bytes", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("sha256", pa.string()),
+    ]
+)
+SKIPPED = pa.schema(
+    [("split", pa.string()), ("id", pa.string()), ("bytes", pa.int64()), ("reason", pa.string())]
+)
+METRICS = pa.schema(
+    [
+        ("arm", pa.string()),
+        ("backbone", pa.string()),
+        ("seed", pa.int64()),
+        ("epoch", pa.int64()),
+        ("split", pa.string()),
+        ("loss", pa.float64()),
+        ("accuracy", pa.float64()),
+        ("auroc", pa.float64()),
+    ]
+)
+PROBES = pa.schema(
+    [
+        ("arm", pa.string()),
+        ("probe", pa.string()),
+        ("seed", pa.int64()),
+        ("images", pa.int64()),  # trained on
+        ("loss", pa.float64()),
+        ("accuracy", pa.float64()),
+        ("auroc", pa.float64()),
+    ]
+)
+VALUES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("label", pa.string()),
+        ("value", pa.float64()),
+        ("stderr", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("rounds", pa.int64()),
+        ("evaluated", pa.int64()),
+        ("decision", pa.string()),
+        ("suggested_label", pa.string()),
+        ("stderr_validation", pa.float64()),
+    ]
+)
+TRACE = pa.schema(  # of sampling, one row a check
+    [
+        ("rounds", pa.int64()),  # summed over chains
+        ("sets", pa.int64()),  # complete sets of blocks
+        ("seconds", pa.float64()),  # of sampling, summed over resumed runs
+        ("settled", pa.float64()),  # share of the images that are decided
+        ("largest_stderr", pa.float64()),
+        ("rank_correlation", pa.float64()),  # of two halves of the chains
+        ("r_hat", pa.float64()),  # Gelman-Rubin, largest; decides nothing
+    ]
+)
+ESTIMATES = pa.schema([VALUES.field(name) for name in VALUES.names[:9]])
+"""What sampling says of an image: the columns of `VALUES` up to the decision."""
+KEPT = pa.schema([("id", pa.string()), ("label", pa.string()), ("value", pa.float64())])
+
+
+def fingerprint(*parts: Any) -> str:
+    """A hash of JSON-able parts: 16 hexadecimal digits."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_table(location: Location, table: pa.Table, fingerprint: str, **metadata: str) -> None:
+    """Write a table whole, with its fingerprint and more metadata in the schema."""
+    notes = {f"dcai_ray.{key}".encode(): value.encode() for key, value in metadata.items()}
+    kept = table.schema.metadata or {}
+    table = table.replace_schema_metadata({**kept, **notes, _FINGERPRINT: fingerprint.encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    location.write_bytes(sink.getvalue().to_pybytes())
+
+
+def read_table(location: Location) -> pa.Table:
+    """The table of a Parquet file.
+
+    Raises:
+        ValueError: the file is not Parquet, or is damaged.
+        OSError: the file is absent or cannot be read.
+    """
+    content = location.read_bytes()
+    try:
+        return pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+    except _DAMAGE as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{location}: not a readable Parquet file ({reason}); delete it") from None
+
+
+def made_from(location: Location) -> str:
+    """The fingerprint of a Parquet file; "" where it is absent, damaged or without one."""
+    if not location.exists():
+        return ""
+    content = location.read_bytes()
+    try:
+        schema = pq.read_schema(pa.BufferReader(content))
+        return (schema.metadata or {}).get(_FINGERPRINT, b"").decode()
+    except _DAMAGE:
+        return ""
+
+
+def is_made(location: Location, wanted: str) -> bool:
+    """Whether the file is there and carries this fingerprint."""
+    return made_from(location) == wanted
+
+
+def note(table: pa.Table, key: str) -> str:
+    """One entry of a table's metadata, "" where it is missing."""
+    return (table.schema.metadata or {}).get(f"dcai_ray.{key}".encode(), b"").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Feature vectors of one split, in the order of its images."""
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]  # class names
+    x: NDArray[np.float32]  # (k, d)
+    backbone: str
+    fingerprint: str
+
+
+def feature_table(
+    ids: Sequence[str], labels: Sequence[str], x: NDArray[np.float32], notes: Mapping[str, str]
+) -> pa.Table:
+    """A table of id, label and feature, the schema's metadata saying how the features were made."""
+    flat = pa.array(np.ascontiguousarray(x, dtype=np.float32).ravel())
+    feature = pa.FixedSizeListArray.from_arrays(flat, x.shape[1])
+    table = pa.table({"id": pa.array(ids, pa.string()), "label": pa.array(labels, pa.string())})
+    table = table.append_column("feature", feature)
+    return table.replace_schema_metadata({f"dcai_ray.{k}": v for k, v in notes.items()})
+
+
+def shard_name(index: int) -> str:
+    """The file name of a split's shard."""
+    return f"part-{index:05d}.parquet"
+
+
+def write_manifest(folder: Location, fingerprint: str, shards: Sequence[str]) -> None:
+    """Say that a split's shards are complete; written last. Unchanged where it says so already."""
+    text = json.dumps({"fingerprint": fingerprint, "shards": list(shards)}, indent=1)
+    manifest = folder / _MANIFEST
+    if not (manifest.exists() and manifest.read_bytes() == text.encode()):
+        manifest.write_bytes(text.encode())
+
+
+def has_features(folder: Location) -> bool:
+    """Whether a complete set of shards is in the folder."""
+    return (folder / _MANIFEST).exists()
+
+
+def read_features(folder: Location) -> Features:
+    """All shards of a split, in order.
+
+    Raises:
+        ValueError: the set is incomplete, its shards do not fit together, or features are not
+            finite; the message names the file.
+    """
+    if not (folder / _MANIFEST).exists():
+        raise ValueError(f"{folder}: no complete set of features (no {_MANIFEST}); extract first")
+    content = (folder / _MANIFEST).read_bytes()
+    try:
+        manifest = json.loads(content)
+        shards, source = [folder / name for name in manifest["shards"]], manifest["fingerprint"]
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{folder / _MANIFEST}: damaged; delete it and extract again") from None
+    absent = [shard for shard in shards if not shard.exists()]
+    if absent or not shards:
+        raise ValueError(f"{absent[0] if absent else folder}: no such shard; extract again")
+    tables = [(shard, read_table(shard)) for shard in shards]
+    first = tables[0][1]
+    for path, table in tables:
+        _check_shard(path, table, first)
+    width = first.schema.field("feature").type.list_size
+    ids = tuple(name for _, table in tables for name in table["id"].to_pylist())
+    if len(set(ids)) < len(ids):
+        twice = next(name for name, count in Counter(ids).items() if count > 1)
+        raise ValueError(f"{folder}: id {twice} occurs more than once; extract again")
+    x = [
+        table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        for _, table in tables
+    ]
+    return Features(
+        ids=ids,
+        labels=tuple(i for _, table in tables for i in table["label"].to_pylist()),
+        x=np.concatenate(x).reshape(-1, width),
+        backbone=note(first, "backbone"),
+        fingerprint=source,
+    )
+
+
+def check_same_features(first: Features, second: Features, names: tuple[str, str]) -> None:
+    """Refuse two splits that do not come from one backbone.
+
+    Raises:
+        ValueError: their widths or backbones differ.
+    """
+    for what, one, two in (
+        ("backbone", first.backbone, second.backbone),
+        ("width", first.x.shape[1], second.x.shape[1]),
+    ):
+        if one != two:
+            raise ValueError(
+                f"features of {names[0]} and {names[1]} must have the same {what}, "
+                f"got {one} and {two}; extract both with one backbone"
+            )
+
+
+def check_ids(path: Location, ids: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse values of other images.
+
+    Raises:
+        ValueError: the ids differ, or their order does.
+    """
+    if list(ids) != list(wanted):
+        raise ValueError(
+            f"{path}: ids do not match the training images ({len(ids)} there, {len(wanted)} now); "
+            "value them again in another --run"
+        )
+
+
+def class_numbers(
+    labels: Sequence[str], classes: Sequence[str], where: Location
+) -> NDArray[np.int64]:
+    """Class numbers of labels.
+
+    Raises:
+        ValueError: a label is no class of train; the message names it.
+    """
+    number = {label: i for i, label in enumerate(classes)}
+    unknown = sorted(set(labels) - number.keys())
+    if unknown:
+        raise ValueError(f"{where}: class {', '.join(unknown)} does not occur in train")
+    return np.array([number[label] for label in labels], dtype=np.int64)
+
+
+def kept_mask(values: pa.Table) -> NDArray[np.bool_]:
+    """(n,) whether the rule keeps an image; the undecided are kept."""
+    return np.array([decision != "drop" for decision in values["decision"].to_pylist()])
+
+
+def kept_table(values: pa.Table) -> pa.Table:
+    """The rows of the values that the rule keeps, as `KEPT`."""
+    columns = pa.table({name: values[name] for name in KEPT.names})
+    return columns.filter(pa.array(kept_mask(values)))
+
+
+def estimate_table(columns: Mapping[str, Any]) -> pa.Table:
+    """Sampled values as `ESTIMATES`, from columns by name."""
+    return pa.table([columns[name] for name in ESTIMATES.names], schema=ESTIMATES)
+
+
+def _check_shard(path: Location, table: pa.Table, first: pa.Table) -> None:
+    missing = [name for name in ("id", "label", "feature") if name not in table.column_names]
+    if missing:
+        raise ValueError(f"{path}: column {missing[0]} is missing; extract again")
+    kind = table.schema.field("feature").type
+    if not (pa.types.is_fixed_size_list(kind) and pa.types.is_float32(kind.value_type)):
+        raise ValueError(f"{path}: feature must be fixed_size_list<float32>, got {kind}")
+    if kind != first.schema.field("feature").type:
+        want = first.schema.field("feature").type.list_size
+        raise ValueError(f"{path}: features of width {kind.list_size}, the others {want}")
+    if note(table, "backbone") != note(first, "backbone"):
+        got, want = note(table, "backbone"), note(first, "backbone")
+        raise ValueError(f"{path}: features of {got}, the others of {want}; extract again")
+    if any(table[name].null_count for name in ("id", "label", "feature")):
+        raise ValueError(f"{path}: empty cells; every image needs id, label and feature")
+    ids, labels = table["id"].to_pylist(), table["label"].to_pylist()
+    for name, label in zip(ids, labels, strict=True):
+        if "/" in name and name.split("/", 1)[0] != label:
+            raise ValueError(f"{path}: id {name} does not match its label {label}; extract again")
+    values = table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    bad = np.flatnonzero(~np.isfinite(values).reshape(len(table), -1).all(axis=1))
+    if len(bad):
+        name = table["id"][int(bad[0])].as_py()
+        raise ValueError(
+            f"{path}: {len(bad)} images with NaN or infinite features, the first {name}; "
+            "extract again"
+        )

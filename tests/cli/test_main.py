@@ -1,0 +1,178 @@
+"""A user's mistakes: exit code 1, one clear line that names the file or value, nothing lost."""
+
+import pickle
+
+import numpy as np
+import pytest
+import yaml
+
+from dcai_ray.cli import main
+from dcai_ray.storage import tables
+from dcai_ray.storage.location import Location
+from tests.support.small_runs import files
+
+GOOD = {f"{split}/{c}": 2 for split in ("train", "shapley_val", "val") for c in ("cat", "dog")}
+
+
+def refused(capsys, *arguments) -> str:
+    """The one line with which a command is refused."""
+    assert main([str(argument) for argument in arguments]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "Traceback" in line] == []
+    assert lines[-1].startswith("dcai-ray: ")
+    return lines[-1].removeprefix("dcai-ray: ")
+
+
+def write_features(folder, split, *, d=3, backbone="resnet18", labels=("a", "b"), x=None):
+    x = np.eye(len(labels), d, dtype=np.float32) if x is None else np.float32(x)
+    ids = [f"{label}/{i}" for i, label in enumerate(labels)]
+    table = tables.feature_table(ids, labels, x, {"backbone": backbone})
+    part = Location(str(folder)) / split
+    tables.write_table(part / tables.shard_name(0), table, "made")
+    tables.write_manifest(part, "made", [tables.shard_name(0)])
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_names_every_command(arguments, capsys):
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    for command in ("demo", "run", "audit", "finetune", "extract", "value", "retrain", "report"):
+        assert f"  {command} " in said
+
+
+def test_an_unknown_command_is_wrong_usage(capsys):
+    assert main(["clean"]) == 2
+    assert "no command 'clean'; one of demo, run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags", [["--k", "many"], ["--metric", "manhattan"], ["--kk", "3"], ["--rule", "best"]]
+)
+def test_a_wrong_flag_or_value_is_wrong_usage(flags, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["value", "--run", str(tmp_path / "run"), *flags])
+    assert ended.value.code == 2
+    assert flags[0] in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("counts", "folders", "message"),
+    [
+        ({}, [], "no such folder"),
+        ({}, ["train", "val"], "no classes; expected a folder a class with images in it"),
+        ({"train/cat": 2, "val/cat": 2}, [], "only one class (cat); at least two are needed"),
+        (GOOD, ["train/cow"], "no image in class cow; remove the folder or fill it"),
+        ({**GOOD, "val/cow": 1}, [], "class cow does not occur in train"),
+        ({"cat": 2, "dog": 2}, [], "no folder train; expected train, val"),
+    ],
+)
+def test_folders_that_are_no_data_are_refused(
+    counts, folders, message, image_folder, tmp_path, capsys
+):
+    for folder in folders:
+        (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+    if counts:
+        image_folder(counts)
+    line = refused(capsys, "run", "--data", tmp_path / "data", "--run", tmp_path / "run")
+    assert line.startswith(str(tmp_path / "data"))
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"value": {"kk": 3}}, "unknown key value.kk"),
+        ({"value": {"k": 0}}, "value.k must be at least 1, got 0"),
+        ({"vaule": {}}, "unknown key vaule"),
+        ({"extract": {"backbone": "resnet19"}}, "extract.backbone"),
+        ("- 1\n- 2: [", "not YAML"),
+    ],
+)
+def test_a_wrong_config_is_refused_with_its_key(content, message, tmp_path, capsys):
+    file = tmp_path / "settings.yaml"
+    file.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    line = refused(capsys, "value", "--run", tmp_path / "run", "--config", file)
+    assert line.startswith(str(file))
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"d": 4}, "train"),
+        ({"backbone": "alexnet"}, "alexnet"),
+        ({"labels": ("a", "z")}, "z"),
+        ({"x": [[0, np.nan, 0], [0, 0, 1]]}, "NaN or infinite"),
+        ({"x": [[0, np.inf, 0], [0, 0, 1]]}, "NaN or infinite"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused_and_stay(change, message, tmp_path, capsys):
+    write_features(tmp_path / "features", "shapley_val", **change)
+    write_features(tmp_path / "features", "train")
+    before = files(tmp_path / "features")
+    line = refused(capsys, "value", "--run", tmp_path / "run", "--features", tmp_path / "features")
+    assert message in line
+    assert files(tmp_path / "features") == before
+    assert not (tmp_path / "run/values").exists()
+
+
+def test_a_run_of_other_settings_is_refused_with_the_keys(tmp_path, capsys):
+    run = tmp_path / "run"
+    (run / "values").mkdir(parents=True)
+    (run / "config.yaml").write_text(yaml.safe_dump({"value": {"k": 5, "metric": "cosine"}}))
+    before = files(run)
+    line = refused(capsys, "value", "--run", run, "--k", "7")
+    assert "made with other settings (value.k: 5 there, 7 now)" in line
+    assert "use another --run" in line
+    assert files(run) == before
+
+
+class _Import:
+    def __reduce__(self):
+        return print, ("must not be called",)
+
+
+def test_a_pickle_that_wants_to_import_is_refused(tmp_path, capsys):
+    file = tmp_path / "x.pkl"
+    file.write_bytes(pickle.dumps({"feature": _Import()}))
+    assert main(["import-features", str(file), "--split", "train", "--features", "f"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"dcai-ray: {file}: refused, only NumPy arrays")
+
+
+def test_an_output_that_cannot_be_written_is_named(image_folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("no folder")
+    line = refused(capsys, "run", "--data", image_folder(GOOD), "--run", tmp_path / "file/run")
+    assert str(tmp_path / "file") in line
+
+
+def test_a_run_that_is_not_there_is_named(tmp_path, capsys):
+    for command in ("report", "status"):
+        line = refused(capsys, command, "--run", tmp_path / "nowhere")
+        assert line == f"{tmp_path / 'nowhere'}: no run there (no config.yaml)"
+
+
+@pytest.mark.ray
+def test_unreadable_images_are_all_listed_or_skipped_and_recorded(
+    image_folder, tmp_path, capsys, ray_cluster
+):
+    data = image_folder({name: count + 2 for name, count in GOOD.items()}, size_px=40)
+    spoiled = {"cat/000.png": b"", "cat/001.png": b"no image", "dog/000.png": None}
+    for name, content in spoiled.items():
+        file = data / "train" / name
+        file.write_bytes(file.read_bytes()[:60] if content is None else content)
+    config = tmp_path / "small.yaml"
+    small = {"backbone": "resnet18", "weights": "none", "size_px": 32}
+    config.write_text(yaml.safe_dump({"extract": small}))
+    command = ["extract", "--data", data, "--run", tmp_path / "run", "--config", config]
+    assert main([str(word) for word in command]) == 1
+    said = capsys.readouterr().err
+    assert "3 unreadable images; repair or remove them" in said
+    assert all(f"{data}/train/{name}: " in said for name in spoiled)
+    assert main([str(word) for word in [*command, "--unreadable", "skip"]]) == 0
+    skipped = tables.read_table(Location(str(tmp_path / "run/skipped.parquet")))
+    assert skipped["id"].to_pylist() == list(spoiled)
+    assert tables.read_features(Location(str(tmp_path / "run/features/train"))).x.shape[0] == 5

@@ -1,0 +1,161 @@
+"""Chains on Ray give the bits of one process, for any number of actors and whatever dies."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from numpy.testing import assert_array_equal
+
+import dcai_ray
+from dcai_ray.cluster import chains
+from dcai_ray.cluster.chains import Chain, stream_chains
+from dcai_ray.config import ResourcesConfig
+from dcai_ray.valuation.aggregator import Aggregator
+from dcai_ray.valuation.plan import new_plan, sample
+from dcai_ray.valuation.stopping import Rounds
+from dcai_ray.valuation.utilities.knn import Knn
+from tests.conftest import REPOSITORY
+from tests.support import chains_on_nodes, games
+from tests.support.chains_on_nodes import digest, new_aggregator, plan_of_clusters
+
+pytestmark = pytest.mark.ray
+for module in (sys.modules[__name__], games):
+    ray.cloudpickle.register_pickle_by_value(module)  # workers cannot import them
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return plan_of_clusters()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(plan):
+    """The digest of a sampling in this process."""
+    aggregator = new_aggregator(plan)
+    for _ in sample(plan, aggregator):
+        pass
+    return digest(aggregator)
+
+
+def streamed(plan, num_workers, after=lambda pool: False):
+    aggregator = new_aggregator(plan)
+    deaths = stream_chains(plan, aggregator, ResourcesConfig(num_workers=num_workers), after)
+    return aggregator, deaths
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 4, 7])
+def test_any_number_of_actors_gives_the_bits_of_one_process(
+    ray_cluster, plan, undisturbed, num_workers
+):
+    aggregator, deaths = streamed(plan, num_workers)
+    assert digest(aggregator) == undisturbed
+    assert deaths == 0
+    assert aggregator.buffered == 0
+
+
+class Located(Chain):
+    """Tells its process in a file, so that it can be killed."""
+
+    folder = ""
+
+    def run(self, block_id):
+        Path(self.folder, str(os.getpid())).touch()
+        return super().run(block_id)
+
+
+def test_twenty_kills_at_random_moments_change_no_bit(
+    ray_cluster, plan, undisturbed, tmp_path, monkeypatch
+):
+    located = type("LocatedHere", (Located,), {"folder": str(tmp_path)})
+    monkeypatch.setattr(chains, "Chain", located)
+    rng, killed = random.Random(0), set()
+
+    def after(pool):
+        alive = [int(f.name) for f in tmp_path.iterdir() if int(f.name) not in killed]
+        if alive and len(killed) < 20 and rng.random() < 0.5:
+            pid = rng.choice(alive)
+            killed.add(pid)
+            os.kill(pid, signal.SIGKILL)
+        return False
+
+    deaths = 0
+    while len(killed) < 20:
+        aggregator, died = streamed(plan, 2, after)
+        deaths += died
+        assert digest(aggregator) == undisturbed
+    assert deaths >= 15  # a sampling may end before the last death is noticed
+
+
+def test_a_lost_node_changes_no_bit(undisturbed, tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-m", chains_on_nodes.__name__, str(tmp_path / "found")],
+        env={**environment, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found").read_text())
+    assert found["digest"] == undisturbed
+    assert found["most"] == 3
+    assert found["deaths"] >= 2
+
+
+def test_a_sampling_may_be_left_after_any_set(ray_cluster, plan):
+    aggregator, _ = streamed(plan, 2, after=lambda pool: aggregator_of(pool))
+    assert 0 < aggregator.rounds < chains_on_nodes.ROUNDS
+
+
+def aggregator_of(pool):
+    """Leave once there has been something."""
+    pool.seen = getattr(pool, "seen", 0) + 1
+    return pool.seen > 20
+
+
+class Failing(games.Game):
+    """A model that fails once an order is longer than a hundred."""
+
+    def sweep(self, orders):
+        if np.diff(orders.offsets).max() > self.limit:
+            raise RuntimeError("SVC failed on a coalition of 101 points (3, 7, ...): no margin")
+        return np.zeros(len(orders.players))
+
+
+def test_a_failing_model_ends_the_sampling_with_its_coalition(ray_cluster):
+    game = Failing(200, lambda s: 0.0)
+    game.limit = 1000
+    plan, _ = new_plan(game)
+    game.limit = 100
+    aggregator = Aggregator(200, 4, stop=Rounds(rounds=100))
+    with pytest.raises(ValueError, match=r"^the utility failed: ") as failed:
+        stream_chains(plan, aggregator, ResourcesConfig(num_workers=2), lambda pool: False)
+    message = str(failed.value)
+    assert "coalition of 101 points (3, 7, ...): no margin" in message
+    assert "\n" not in message
+
+
+def test_a_worker_with_other_packages_ends_the_sampling_with_its_machine(
+    ray_cluster, plan, monkeypatch
+):
+    monkeypatch.setattr(chains, "installed", lambda: {"numpy": "1.0.0"})
+    with pytest.raises(ValueError, match=r"^[\d.]+: has numpy .* \(the driver 1\.0\.0\); inst"):
+        streamed(plan, 1)
+
+
+def test_the_public_function_gives_the_same_bits_with_ray_and_without(ray_cluster):
+    rng = np.random.default_rng(1)
+    points = (rng.standard_normal((60, 3)), rng.integers(0, 2, 60)) * 2
+    utility = Knn(*points, k=3)
+    here = dcai_ray.shapley_values(utility, stop=Rounds(rounds=200), seed=3)
+    there = dcai_ray.shapley_values(
+        utility, stop=Rounds(rounds=200), seed=3, ray=True, num_workers=2
+    )
+    for column in ("value", "stderr", "low", "high", "evaluated", "decision"):
+        assert_array_equal(getattr(here, column), getattr(there, column))
+    assert here.rounds == there.rounds

@@ -1,0 +1,95 @@
+"""What keeps a machine from taking part is said in one line; on one machine nothing is asked."""
+
+import sys
+
+import pytest
+import ray
+
+from dcai_ray.cluster import connection, preflight
+from dcai_ray.cluster.preflight import (
+    Folders,
+    check_machines,
+    check_packages,
+    installed,
+    problem_here,
+)
+from dcai_ray.storage.location import Location
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name in ("data", "run"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run/config.yaml").write_bytes(b"value: {}\n")
+    return Folders(Location(str(tmp_path / "data")), Location(str(tmp_path / "run")))
+
+
+def test_the_same_packages_are_no_problem_and_others_are_named_with_both_versions():
+    check_packages(installed())
+    wanted = {**installed(), "numpy": "1.0.0", "made_up": "3"}
+    there = installed()["numpy"]
+    with pytest.raises(
+        ValueError,
+        match=rf"^[\d.]+: has numpy {there} \(the driver 1\.0\.0\), made_up not installed "
+        r"\(the driver 3\); install the same packages on every machine$",
+    ):
+        check_packages(wanted)
+
+
+def test_a_builds_own_suffix_does_not_count(monkeypatch):
+    installed.cache_clear()
+    monkeypatch.setattr(preflight, "package_versions", lambda: {"torch": "2.14.1+cu130"})
+    try:
+        found = installed()
+    finally:
+        installed.cache_clear()
+    assert found == {"torch": "2.14.1", "python": sys.version.split()[0]}
+
+
+@pytest.mark.ray
+def test_what_is_there_can_be_used_and_nothing_is_left_of_the_look(ray_cluster, folders, tmp_path):
+    assert problem_here(installed(), folders, b"value: {}\n") == ""
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
+    assert problem_here(installed(), None, b"") == ""
+
+
+@pytest.mark.ray
+def test_data_that_is_not_there_and_another_run_of_that_name_are_said(ray_cluster, folders):
+    share = "; give a URI, or a path that every machine sees"
+    elsewhere = Folders(folders.data / "absent", folders.run)
+    assert problem_here(installed(), elsewhere, b"") == f"cannot see {elsewhere.data}{share}"
+    line = f"cannot see the run in {folders.run}{share}"
+    assert problem_here(installed(), folders, b"value: {k: 3}\n") == line
+    elsewhere = Folders(folders.data, folders.run / "absent")
+    assert problem_here(installed(), elsewhere, b"") == line.replace("run;", "run/absent;")
+
+
+@pytest.mark.ray
+def test_a_run_that_cannot_be_written_to_is_said(ray_cluster, folders, monkeypatch):
+    def full(self, content):
+        raise OSError(28, "No space left on device", self.uri)
+
+    monkeypatch.setattr(Location, "write_bytes", full)
+    assert "No space left on device" in problem_here(installed(), folders, b"value: {}\n")
+
+
+@pytest.mark.ray
+def test_on_one_machine_nothing_is_asked(ray_cluster, monkeypatch):
+    asked = []
+    monkeypatch.setattr(preflight, "_look", lambda *question: asked.append(question))
+    preflight._ask_others.cache_clear()
+    check_machines(None)
+    assert asked == []
+
+
+@pytest.mark.ray
+def test_every_machine_that_cannot_take_part_is_named(ray_cluster, folders, monkeypatch):
+    node = ray.nodes()[0]
+    others = [{**node, "NodeID": "x" * 56, "NodeManagerAddress": f"10.0.0.{i}"} for i in range(7)]
+    monkeypatch.setattr(connection, "working_nodes", lambda: [node, *others])
+    monkeypatch.setattr(preflight, "_look", lambda *_: ray.put("has no disk"))
+    preflight._ask_others.cache_clear()
+    line = "^7 of 7 other machines cannot take part: 10.0.0.0: has no disk; 10.0.0.1: "
+    with pytest.raises(ValueError, match=line) as failed:
+        check_machines(folders)
+    assert str(failed.value).endswith("10.0.0.4: has no disk; and 2 more")

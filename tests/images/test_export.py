@@ -1,0 +1,123 @@
+import os
+
+import pyarrow as pa
+import pytest
+
+from dcai_ray.images.export import export_kept
+from dcai_ray.images.folders import list_splits
+from dcai_ray.run_directory import RunDirectory
+from dcai_ray.storage import tables
+from dcai_ray.storage.location import Location
+
+DROPPED = ("train/cat/001.png", "train/Käse <b>/000.png")
+
+
+@pytest.fixture
+def data(image_folder):
+    """Nasty names, and the same file names in every split, as ids have to be told apart."""
+    each = {"cat": 3, "Käse <b>": 2}
+    root = image_folder({f"{s}/{c}": n for s in ("train", "val") for c, n in each.items()})
+    (root / "truth.csv").write_text("path,label,true_label\n")
+    return root
+
+
+@pytest.fixture
+def run(tmp_path, data):
+    """A run that has valued the images and drops two."""
+    run = RunDirectory(Location(str(tmp_path / "run")))
+    run.claim({"data": str(data)})
+    files = list_splits(Location(str(data))).images
+    rows = [
+        {"split": i.split, "id": i.id, "label": i.label, "path": i.path, "bytes": i.bytes}
+        for i in files
+    ]
+    kept = [
+        {"id": i.id, "label": i.label, "value": 1.0}
+        for i in files
+        if i.split == "train" and i.path not in DROPPED
+    ]
+    # As a run has it: the halves of val lie where val is.
+    assert {row["split"] for row in rows} == {"train", "shapley_val", "val"}
+    tables.write_table(run.images, pa.Table.from_pylist(rows, tables.IMAGES), "images")
+    tables.write_table(run.kept, pa.Table.from_pylist(kept, tables.KEPT), "kept")
+    return run
+
+
+def images_below(root):
+    return {str(path.relative_to(root)): path for path in root.rglob("*.png")}
+
+
+@pytest.mark.parametrize("how", ["copy", "hardlink", "symlink"])
+def test_the_kept_images_and_the_other_splits_are_exported(run, data, tmp_path, how):
+    target = tmp_path / "out/cleaned"
+    count = export_kept(run, Location(str(target)), how)
+    before, after = images_below(data), images_below(target)
+    assert set(after) == set(before) - set(DROPPED)
+    assert count == len(after) == 8
+    for name, path in after.items():
+        assert path.read_bytes() == before[name].read_bytes()
+        assert path.is_symlink() == (how == "symlink")
+        assert os.path.samefile(path, before[name]) == (how != "copy")
+
+
+def test_links_hold_when_the_working_folder_changes(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export_kept(run, Location("cleaned"), "symlink")
+    monkeypatch.chdir("/")
+    assert all(path.is_file() for path in (tmp_path / "cleaned").rglob("*.png"))
+
+
+def test_a_copy_can_be_changed_without_changing_the_data(run, data, tmp_path):
+    before = (data / "val/cat/000.png").read_bytes()
+    export_kept(run, Location(str(tmp_path / "out")), "copy")
+    (tmp_path / "out/val/cat/000.png").write_bytes(b"painted over")
+    assert (data / "val/cat/000.png").read_bytes() == before
+
+
+def test_what_is_exported_is_an_image_folder_again(run, tmp_path):
+    export_kept(run, Location(str(tmp_path / "out")), "copy")
+    listing = list_splits(Location(str(tmp_path / "out")))
+    assert listing.classes == ("Käse <b>", "cat")
+    assert [len(listing.split(split)) for split in ("train", "shapley_val", "val")] == [3, 3, 2]
+
+
+@pytest.mark.parametrize("there", ["notes.txt", "train/cat/old.png", ".hidden"])
+def test_a_target_that_is_not_empty_is_refused_and_left_alone(run, tmp_path, there):
+    (tmp_path / "out" / there).parent.mkdir(parents=True)
+    (tmp_path / "out" / there).write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"out: not empty; export to a new folder"):
+        export_kept(run, Location(str(tmp_path / "out")), "copy")
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [
+        tmp_path / "out" / there
+    ]
+
+
+def test_an_empty_folder_is_a_target(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert export_kept(run, Location(str(tmp_path / "out")), "copy") == 8
+
+
+def test_a_file_in_the_place_of_the_target_is_an_os_error(run, tmp_path):
+    (tmp_path / "out").write_bytes(b"")
+    with pytest.raises(OSError, match="out"):
+        export_kept(run, Location(str(tmp_path / "out")), "copy")
+
+
+@pytest.mark.parametrize("missing", ["kept", "images"])
+def test_a_run_without_values_has_nothing_to_export(run, tmp_path, missing):
+    getattr(run, missing).delete()
+    with pytest.raises(ValueError, match="nothing to export yet; value the images first"):
+        export_kept(run, Location(str(tmp_path / "out")), "copy")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", ["hardlink", "symlink"])
+def test_links_into_an_object_store_are_refused(run, how):
+    with pytest.raises(ValueError, match=f"--how {how} needs local folders; use copy"):
+        export_kept(run, Location("mock://bucket/out"), how)
+
+
+def test_an_image_that_has_gone_since_is_named(run, data, tmp_path):
+    (data / "val/cat/002.png").unlink()
+    with pytest.raises(OSError, match=r"val/cat/002\.png"):
+        export_kept(run, Location(str(tmp_path / "out")), "copy")

@@ -1,0 +1,195 @@
+"""Settings to a sampling: utilities by name, path and factory; when it stops."""
+
+import json
+import pickle
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from dcai_ray.config import Config, SampleConfig, ValueConfig, parse_config
+from dcai_ray.steps.sampling_setup import (
+    Design,
+    new_aggregator,
+    new_plan,
+    new_utility,
+    plan_bytes,
+    semivalues_of,
+    stop_rule,
+)
+from dcai_ray.valuation import samplers
+from dcai_ray.valuation.stopping import AllOf, AnyOf, Progress, Rounds, Settled
+from dcai_ray.valuation.utilities.knn import Knn
+from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
+from dcai_ray.valuation.utilities.least_squares import LeastSquares
+from dcai_ray.valuation.utilities.logistic import Logistic
+from dcai_ray.valuation.utilities.refit import Refit
+
+
+def points(count, seed):
+    rng = np.random.default_rng(seed)
+    return np.float32(rng.standard_normal((count, 3))), rng.integers(0, 2, count)
+
+
+TRAIN, CLEAN = points(30, 0), points(12, 1)
+
+
+def settings(utility="knn", *, options=None, value=None, **sample):
+    return Config(
+        value=ValueConfig(
+            method="sample", utility=utility, utility_options=options or {}, **(value or {})
+        ),
+        sample=SampleConfig(**sample),
+    )
+
+
+def utility_of(config):
+    return new_utility(TRAIN, CLEAN, config.value, config.sample)
+
+
+def planned(*arguments, known=None, **settings_given):
+    """Plan and design of some settings."""
+    config = settings(*arguments, **settings_given)
+    return new_plan(utility_of(config), config, known)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options"),
+    [
+        ("knn", Knn, {}),
+        ("knn-accuracy", KnnAccuracy, {"few": "default"}),
+        ("least-squares", LeastSquares, {"ridge": 2.0, "num_features": 2}),
+        ("logistic", Logistic, {"c": 0.1, "score": "auroc"}),
+        ("sklearn.naive_bayes.GaussianNB", Refit, {"var_smoothing": 1e-8, "score": "accuracy"}),
+    ],
+)
+def test_a_utility_has_a_name_or_an_import_path_and_takes_its_options(name, kind, options):
+    assert isinstance(utility_of(settings(name, options=options)), kind)
+
+
+def test_a_factory_of_ones_own_gets_the_points_and_its_options(tmp_path, monkeypatch):
+    (tmp_path / "mine_for_test.py").write_text(
+        "from dcai_ray.valuation.utilities.knn import Knn\n"
+        "def make(x_train, y_train, x_val, y_val, near=3):\n"
+        "    return Knn(x_train, y_train, x_val, y_val, k=near)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = utility_of(settings("mine_for_test:make", options={"near": 2}))
+    assert found.marginal_range == pytest.approx(1 / 2)
+    sys.modules.pop("mine_for_test")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("knnn", {}, "value.utility knnn: not one of knn, knn-accuracy, least-squares, logistic"),
+        ("no_such_module:make", {}, "no_such_module:make: cannot be imported"),
+        ("math:no_such", {}, "math:no_such: cannot be imported"),
+        ("sklearn.svm.SVCC", {}, "sklearn.svm.SVCC"),
+        ("sklearn.svm.SVC", {"sea": 1}, "sea"),
+        ("knn", {"sea": 1}, "value.utility_options of knn: .*sea"),
+        ("logistic", {"c": -1.0}, "c must be positive"),
+    ],
+)
+def test_what_is_no_utility_is_one_line_that_names_it(name, options, message):
+    with pytest.raises(ValueError, match=message) as failed:
+        utility_of(settings(name, options=options))
+    assert "\n" not in str(failed.value)
+
+
+def test_semivalues_are_named_once_and_the_main_one_first():
+    config = settings(value={"semivalue": "banzhaf"}, semivalues=("shapley", "banzhaf", "beta"))
+    assert semivalues_of(config) == ("banzhaf", "shapley", "beta")
+    plan, design = new_plan(utility_of(config), config)
+    assert len(plan.size_weights) == len(design.observation_ranges) == 3
+
+
+def test_the_pilot_chooses_only_what_is_left_open():
+    assert planned()[1].gain >= 1
+    plan, design = planned(base=2, levels=1)
+    assert plan.rounds.name == design.name == "multilevel base 2 levels 0..1"
+    assert (design.base, design.levels, design.gain) == (2, 1, None)
+    plan, design = planned(sampler="antithetic")
+    assert plan.rounds.antithetic
+    assert (design.base, design.levels, design.gain) == (None, None, None)
+
+
+@pytest.mark.parametrize("sampler", ["multilevel", "permutation"])
+def test_a_known_design_gives_the_same_plan_without_a_pilot(sampler, monkeypatch):
+    first, design = planned(sampler=sampler)
+    assert Design(**json.loads(json.dumps(asdict(design)))).name == design.name
+    monkeypatch.setattr(samplers, "run_pilot", None)
+    again, kept = planned(sampler=sampler, known=design)
+    assert kept == design
+    assert again.rounds.name == first.rounds.name
+    assert again.rounds_per_block == first.rounds_per_block
+    assert again.least_rounds == first.least_rounds
+
+
+def test_bernstein_needs_a_known_range():
+    config = settings(interval="bernstein")
+    _, design = new_plan(utility_of(config), config)
+    assert new_aggregator(30, config, design).half_width.shape == (1, 30)
+    config = settings("logistic", options={"score": "neg-log-loss"}, interval="bernstein")
+    _, design = new_plan(utility_of(config), config)
+    with pytest.raises(ValueError, match="bernstein needs marginals in a known range"):
+        new_aggregator(30, config, design)
+
+
+def test_the_threshold_reaches_the_decisions():
+    config = settings()
+    _, design = new_plan(utility_of(config), config)
+    assert new_aggregator(30, config, design, threshold=0.25).threshold == 0.25
+
+
+def test_the_memory_of_a_plan_is_that_of_the_tables():
+    plan, _ = planned()
+    ranks = 12 * 30  # a byte each
+    assert ranks < plan_bytes(plan) < ranks + 30_000
+    assert len(pickle.dumps(plan)) == pytest.approx(plan_bytes(plan), rel=0.2)
+
+
+def test_rules_are_joined_as_asked():
+    one = stop_rule(SampleConfig(stop=("rounds",), rounds=7))
+    assert one == Rounds(rounds=7)
+    two = {"stop": ("settled", "rounds"), "indifference": 0.1}
+    rules = [Settled(indifference=0.1), Rounds(rounds=2000)]
+    assert stop_rule(SampleConfig(**two)) == AnyOf(rules=rules)
+    assert stop_rule(SampleConfig(**two, stop_when="all")) == AllOf(rules=rules)
+
+
+def test_the_clock_alone_never_stops_the_aggregator():
+    rule = stop_rule(SampleConfig(stop=("seconds",)))
+    late = Progress(
+        rounds=10**9, sets=10**6, settled=1.0, largest_stderr=0.0, rank_correlation=1.0, r_hat=1.0,
+        num_players=5,
+    )  # fmt: skip
+    assert not rule.met(late)
+    assert rule.describe() == "until the time is up"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"value": {"utility": "logistic"}}, "value.utility logistic has no closed form"),
+        ({"value": {"utility_options": {"c": 1}}}, "value.utility_options are for"),
+        ({"value": {"rule": "certain"}}, "value.rule certain is for value.method sample"),
+        ({"value": {"method": "sample", "validation": "self"}}, "values by shapley_val alone"),
+        (
+            {"value": {"method": "sample", "utility": "logistic", "rule": "chance"}},
+            "value.rule chance is for the utility knn",
+        ),
+        ({"sample": {"base": 2}}, "sample.base and sample.levels must be given together"),
+        ({"sample": {"stop": []}}, "sample.stop must name at least one"),
+        ({"sample": {"stop": ["rounds", "rounds"]}}, "none twice"),
+        ({"sample": {"confidence": 1.0}}, "sample.confidence must lie in"),
+        ({"sample": {"stderr": 0}}, "sample.stderr must be positive"),
+        ({"sample": {"chains": 0}}, "sample.chains must be at least 1"),
+        ({"resources": {"num_workers": 0}}, "resources.num_workers must be at least 1"),
+        ({"resources": {"checkpoint_s": 0}}, "must be positive"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_named(content, message):
+    with pytest.raises(ValueError, match=message):
+        parse_config(content, "test.yaml")

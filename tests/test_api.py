@@ -1,0 +1,105 @@
+"""The table of sampled values that a notebook gets."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+import dcai_ray
+from dcai_ray.storage import tables
+from dcai_ray.valuation.stopping import Rounds
+from tests.support import games
+
+COSTS = [1, 2, 2, 3, 5, 8, 8, 9, 13, 20, 21, 22]
+
+
+@pytest.fixture(scope="module")
+def values():
+    return dcai_ray.shapley_values(
+        games.airport(COSTS), stop=Rounds(rounds=3000), ids=[f"plane <{c}>" for c in range(12)]
+    )
+
+
+def test_values_of_a_known_game_lie_in_their_intervals(values):
+    exact = games.airport_values(COSTS)
+    assert ((values.low <= exact) & (exact <= values.high)).all()
+    assert_allclose(values.value, exact, rtol=0.1)
+    assert (values.decision == "keep").all()
+    assert len(values) == 12
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not():
+    def bits(seed):
+        found = dcai_ray.shapley_values(games.airport(COSTS), stop=Rounds(rounds=50), seed=seed)
+        return found.value.tobytes() + found.stderr.tobytes()
+
+    assert bits(1) == bits(1)
+    assert bits(1) != bits(2)
+
+
+def test_pandas_gets_a_row_a_point(values):
+    table = values.to_pandas()
+    assert list(table.columns) == tables.ESTIMATES.names
+    assert table.id.tolist() == list(values.ids)
+    assert_allclose(table.value, values.value)
+    assert (table.rounds == values.rounds).all()
+
+
+def test_what_is_written_is_read_by_others(values, tmp_path):
+    values.write(str(tmp_path / "values.parquet"))
+    table = pd.read_parquet(tmp_path / "values.parquet")
+    assert_allclose(table.stderr, values.stderr)
+    assert dcai_ray.read_values(str(tmp_path / "values.parquet")).num_rows == 12
+
+
+def test_it_prints_as_a_short_table_lowest_first(values):
+    lines = repr(values).splitlines()
+    assert lines[0].startswith("shapley values of 12 points after")
+    assert "12 keep, 0 drop, 0 undecided at 95 %" in lines[0]
+    assert lines[1].split()[:2] == ["plane", "<0>"]
+    assert lines[6] == "  ..."
+    assert len(lines) == 12
+    assert "biased" not in lines[0]
+
+
+def test_a_notebook_gets_markup_with_names_escaped(values):
+    html = values._repr_html_()
+    assert html.count("<tr>") == 1 + 5 + 1 + 5
+    assert "plane &lt;0&gt;" in html
+    assert "<0>" not in html
+
+
+def test_checks_are_told_to_who_waits():
+    seen = []
+    found = dcai_ray.shapley_values(
+        games.airport(COSTS), stop=Rounds(rounds=2000), report=seen.append
+    )
+    assert [progress.rounds for progress in seen] == sorted(progress.rounds for progress in seen)
+    assert seen[-1].rounds == found.rounds >= 2000
+
+
+def test_the_default_stops_when_points_are_decided():
+    found = dcai_ray.shapley_values(games.additive(np.array([3.0, -2.0, 1.0, -1.0, 2.0])))
+    assert found.decision.tolist() == ["keep", "drop", "keep", "drop", "keep"]
+    assert "95 % of the points settled" in found.stop
+
+
+def test_bernstein_intervals_contain_the_asymptotic_ones():
+    game = games.majority(6)
+    game.marginal_range = 1.0
+    wide = dcai_ray.shapley_values(game, stop=Rounds(rounds=500), interval="bernstein")
+    narrow = dcai_ray.shapley_values(game, stop=Rounds(rounds=500))
+    assert (wide.high - wide.low > narrow.high - narrow.low).all()
+
+
+def test_names_must_be_one_a_point():
+    with pytest.raises(ValueError, match="one a point, got 2 and 5 for 5 points"):
+        dcai_ray.shapley_values(games.majority(5), stop=Rounds(rounds=8), ids=["a", "b"])
+
+
+def test_an_error_of_the_utility_comes_out_as_it_is():
+    def fail(_):
+        raise ZeroDivisionError("no model")
+
+    with pytest.raises(ZeroDivisionError, match="no model"):
+        dcai_ray.shapley_values(games.Game(5, fail))
