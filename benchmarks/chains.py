@@ -34,14 +34,15 @@ from dcai_ray.cluster import connection
 from dcai_ray.cluster.actor_pool import Pool, stream_blocks
 from dcai_ray.cluster.chains import stream_chains
 from dcai_ray.config import ResourcesConfig
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet
+from dcai_ray.storage.features import feature_table, shard_name, write_manifest
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation.aggregator import Aggregator
-from dcai_ray.valuation.blocks import Block
+from dcai_ray.valuation.blocks import Block, run_block
 from dcai_ray.valuation.moments import Moments
-from dcai_ray.valuation.plan import block_ids, new_plan
+from dcai_ray.valuation.plan import new_plan
+from dcai_ray.valuation.sampling import block_ids
 from dcai_ray.valuation.stopping import Rounds
-from dcai_ray.valuation.sweeps import run_block
 from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
 
 _PER_ACTOR = 100  # chains that one simulated actor stands for
@@ -56,9 +57,9 @@ def until_settled(data: Data) -> list[Result]:
         for split, xs, ys in (("train", x, y), ("shapley_val", x_val, y_val)):
             labels = [str(label) for label in ys]
             ids = [f"{label}/{i}" for i, label in enumerate(labels)]
-            table = tables.feature_table(ids, labels, np.float32(xs), {})
-            tables.write_table(features / split / tables.shard_name(0), table, "made")
-            tables.write_manifest(features / split, "made", [tables.shard_name(0)])
+            table = feature_table(ids, labels, np.float32(xs), {})
+            parquet.write_table(features / split / shard_name(0), table, "made")
+            write_manifest(features / split, "made", [shard_name(0)])
         command = [
             *(sys.executable, "-m", "dcai_ray.cli", "value", "--features", str(features)),
             *("--run", f"{folder}/run", "--method", "sample", "--utility", "knn-accuracy"),
@@ -68,7 +69,7 @@ def until_settled(data: Data) -> list[Result]:
         done = subprocess.run(command, capture_output=True, text=True)
         took = time.perf_counter() - start
         assert done.returncode == 0, done.stderr
-        record = tables.read_table(Location(f"{folder}/run/values/trace.parquet")).to_pylist()[-1]
+        record = parquet.read_table(Location(f"{folder}/run/values/trace.parquet")).to_pylist()[-1]
     return [
         Result(
             "knn-accuracy until 95 % are settled, whole process, two actors",
@@ -81,9 +82,9 @@ def until_settled(data: Data) -> list[Result]:
 def speed_of_actors(data: Data) -> list[Result]:
     """Seconds for the same rounds with one and two actors, and Ray's own share."""
     utility = KnnAccuracy(*data, k=10, metric="euclidean")
-    plan, _ = new_plan(utility)
-    per_round = _seconds_of(lambda: run_block(plan, 0, 0)) / plan.rounds_per_block
-    plan, _ = new_plan(utility, rounds_per_block=max(1, round(0.5 / per_round)))
+    plan = new_plan(utility)
+    per_round = _seconds_of(lambda: run_block(plan, utility, 0, 0)) / plan.rounds_per_block
+    plan = new_plan(utility, rounds_per_block=max(1, round(0.5 / per_round)))
     rounds = int(20 / per_round)
     taken, busy = {}, {}
     for workers in (1, 2, 1, 2):
@@ -95,7 +96,7 @@ def speed_of_actors(data: Data) -> list[Result]:
                 came.append((time.perf_counter(), pool.received))
             return False
 
-        stream_chains(plan, aggregator, ResourcesConfig(num_workers=workers), after)
+        stream_chains(plan, utility, aggregator, ResourcesConfig(num_workers=workers), after)
         (start, at_start), (end, at_end) = came[0], came[-1]
         taken.setdefault(workers, []).append((end - start) / (1 - at_start / at_end))
         busy.setdefault(workers, []).append(aggregator.seconds)

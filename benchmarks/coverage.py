@@ -15,7 +15,8 @@ from results import Result, print_results
 
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.knn_shapley import knn_shapley
-from dcai_ray.valuation.plan import new_plan, sample
+from dcai_ray.valuation.plan import new_plan
+from dcai_ray.valuation.sampling import sample
 from dcai_ray.valuation.stopping import Settled
 from dcai_ray.valuation.utilities.knn import Knn
 
@@ -38,10 +39,10 @@ def coverage(sampler: str, seeds: int) -> Result:
     utility = Knn(*data, k=10, metric="euclidean")
     missed, wrong, errors, rounds = [], [], [], []
     for seed in range(seeds):
-        plan, _ = new_plan(utility, sampler=sampler, seed=seed, rounds_per_block=4)
+        plan = new_plan(utility, sampler=sampler, seed=seed, rounds_per_block=4)
         aggregator = Aggregator(_N, 8, least_rounds=plan.least_rounds, stop=Settled())
         ever, signs = np.zeros(_N, dtype=bool), np.zeros(_N, dtype=bool)
-        for _ in sample(plan, aggregator):
+        for _ in sample(plan, utility, aggregator):
             low, high = aggregator.interval()
             ever |= (low > exact) | (high < exact)
             signs |= ((low > 0) & (exact <= 0)) | ((high < 0) & (exact >= 0))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.cleaning import rules
-from dcai_ray.cleaning.evaluation import probe_scores
+from dcai_ray.cleaning.probes import probe_scores
 from dcai_ray.storage.feature_files import read_arrays, read_feature_pickle
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation import knn_shapley

@@ -21,10 +21,11 @@ from sklearn.metrics import roc_auc_score
 from sweeps import study
 
 from dcai_ray import shapley_values
+from dcai_ray.api import read_features
 from dcai_ray.cleaning import rules
-from dcai_ray.cleaning.evaluation import probe_scores
+from dcai_ray.cleaning.probes import probe_scores
 from dcai_ray.report.findings import read_findings
-from dcai_ray.run_directory import RunDirectory, read_features
+from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation import knn_shapley
 from dcai_ray.valuation.stopping import AnyOf, Rounds, Settled

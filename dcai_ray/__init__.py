@@ -28,8 +28,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Values": "dcai_ray.api",
     "knn_shapley": "dcai_ray.valuation",
-    "read_features": "dcai_ray.run_directory",
-    "read_values": "dcai_ray.run_directory",
+    "read_features": "dcai_ray.api",
+    "read_values": "dcai_ray.api",
     "shapley_values": "dcai_ray.api",
 }
 __all__ = ["__version__", *_PUBLIC]

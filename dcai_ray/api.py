@@ -10,14 +10,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from dcai_ray.storage import tables
+from dcai_ray.run_directory import RunDirectory
+from dcai_ray.storage import parquet
+from dcai_ray.storage.features import Features, read_split
 from dcai_ray.storage.location import Location
-from dcai_ray.valuation import plan as plans
+from dcai_ray.storage.values import estimate_table
 from dcai_ray.valuation.aggregator import Aggregator, Interval
+from dcai_ray.valuation.plan import Plan, new_plan
+from dcai_ray.valuation.samplers import SamplerName
+from dcai_ray.valuation.sampling import new_aggregator, sample
 from dcai_ray.valuation.semivalues import Semivalue
-from dcai_ray.valuation.stopping import Progress, Settled, StopRule
+from dcai_ray.valuation.stopping import Progress, StopRule
 from dcai_ray.valuation.utilities import Utility
 
 if TYPE_CHECKING:
@@ -67,7 +73,7 @@ class Values:
             "evaluated": self.evaluated,
             "decision": self.decision.tolist(),
         }
-        return tables.estimate_table(columns)
+        return estimate_table(columns)
 
     def to_pandas(self) -> Any:
         """The table as a pandas DataFrame; needs pandas."""
@@ -75,10 +81,10 @@ class Values:
 
     def write(self, uri: str) -> None:
         """Write the table as Parquet, to a path or URI."""
-        made_from = tables.fingerprint(
+        made_from = parquet.fingerprint(
             "values", self.semivalue, self.sampler, self.rounds, self.value.tolist()
         )
-        tables.write_table(Location(uri), self.to_arrow(), made_from)
+        parquet.write_table(Location(uri), self.to_arrow(), made_from)
 
     def __repr__(self) -> str:
         lines = [self._headline()]
@@ -132,7 +138,7 @@ def shapley_values(
     *,
     semivalue: Semivalue = "shapley",
     beta: tuple[float, float] = (4.0, 1.0),
-    sampler: plans.Sampler = "multilevel",
+    sampler: SamplerName = "multilevel",
     stop: StopRule | None = None,
     seed: int = 0,
     num_chains: int = 8,
@@ -168,24 +174,15 @@ def shapley_values(
         ValueError: for settings out of range; with Ray, also where the utility fails.
         Exception: without Ray, what the utility raises.
     """
-    plan, _ = plans.new_plan(
-        utility, sampler=sampler, semivalues=(semivalue,), beta=beta, seed=seed
-    )
-    ranges = plans.observation_ranges(plan)
-    aggregator = Aggregator(
-        utility.num_players,
-        num_chains,
-        alpha=1 - confidence,
-        interval=interval,
-        observation_range=ranges if np.isfinite(ranges).all() else np.inf,
-        least_rounds=plan.least_rounds,
-        stop=stop or Settled(),
+    plan = new_plan(utility, sampler=sampler, semivalues=(semivalue,), beta=beta, seed=seed)
+    aggregator = new_aggregator(
+        plan, num_chains=num_chains, confidence=confidence, interval=interval, stop=stop
     )
     told = report or (lambda progress: None)
     if ray:
-        _on_ray(plan, aggregator, num_workers, told)
+        _on_ray(plan, utility, aggregator, num_workers, told)
     else:
-        for progress in plans.sample(plan, aggregator):
+        for progress in sample(plan, utility, aggregator):
             told(progress)
     n = utility.num_players
     return values_of(
@@ -193,7 +190,7 @@ def shapley_values(
         ids=[str(i) for i in range(n)] if ids is None else ids,
         labels=[""] * n if labels is None else labels,
         semivalue=semivalue,
-        sampler=plan.rounds.name,
+        sampler=plan.name,
         confidence=confidence,
     )
 
@@ -239,7 +236,11 @@ def values_of(
 
 
 def _on_ray(
-    plan: Any, aggregator: Aggregator, num_workers: int | None, told: Callable[[Progress], None]
+    plan: Plan,
+    utility: Utility,
+    aggregator: Aggregator,
+    num_workers: int | None,
+    told: Callable[[Progress], None],
 ) -> None:
     from dcai_ray.cluster.chains import stream_chains
     from dcai_ray.config import ResourcesConfig
@@ -253,4 +254,28 @@ def _on_ray(
             told(aggregator.trace[-1])
         return False
 
-    stream_chains(plan, aggregator, ResourcesConfig(num_workers=num_workers), after)
+    stream_chains(plan, utility, aggregator, ResourcesConfig(num_workers=num_workers), after)
+
+
+def read_values(uri: str) -> pa.Table:
+    """The values of a run.
+
+    Args:
+        uri: a run's folder, or the Parquet file itself.
+    Raises:
+        OSError: there are none.
+        ValueError: the file is damaged.
+    """
+    location = Location(uri)
+    if location.is_folder():
+        location = RunDirectory(location).values
+    return parquet.read_table(location)
+
+
+def read_features(uri: str) -> Features:
+    """The features of one split (`<run>/features/train`): ids, labels and x (k, d) float32.
+
+    Raises:
+        ValueError: the set is incomplete or damaged; the message names the file.
+    """
+    return read_split(Location(uri))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import yaml
 
 from dcai_ray.config import STOPPING, differences
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 
 _PACKAGES = ("dcai_ray", "numpy", "scikit-learn", "torch", "torchvision", "ray", "pyarrow", "numba")
@@ -105,8 +105,8 @@ class RunDirectory:
             ValueError: their sampling was interrupted, or the file is damaged.
             OSError: there are none.
         """
-        values = tables.read_table(self.values)
-        if not tables.is_made(self.kept, tables.made_from(self.values)):
+        values = parquet.read_table(self.values)
+        if not parquet.is_made(self.kept, parquet.made_from(self.values)):
             raise ValueError(
                 f"{self.values}: values so far, of a sampling that is not finished; the same "
                 "dcai-ray value goes on"
@@ -184,30 +184,6 @@ class RunDirectory:
         record[section] = found
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         (self.location / "run.json").write_bytes(text.encode())
-
-
-def read_values(uri: str) -> pa.Table:
-    """The values of a run.
-
-    Args:
-        uri: a run's folder, or the Parquet file itself.
-    Raises:
-        OSError: there are none.
-        ValueError: the file is damaged.
-    """
-    location = Location(uri)
-    if location.is_folder():
-        location = RunDirectory(location).values
-    return tables.read_table(location)
-
-
-def read_features(uri: str) -> tables.Features:
-    """The features of one split (`<run>/features/train`): ids, labels and x (k, d) float32.
-
-    Raises:
-        ValueError: the set is incomplete or damaged; the message names the file.
-    """
-    return tables.read_features(Location(uri))
 
 
 def package_versions() -> dict[str, str]:

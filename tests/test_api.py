@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import dcai_ray
-from dcai_ray.storage import tables
+from dcai_ray.storage import schemas
 from dcai_ray.valuation.stopping import Rounds
 from tests.support import games
 
@@ -39,7 +39,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not():
 
 def test_pandas_gets_a_row_a_point(values):
     table = values.to_pandas()
-    assert list(table.columns) == tables.ESTIMATES.names
+    assert list(table.columns) == schemas.ESTIMATES.names
     assert table.id.tolist() == list(values.ids)
     assert_allclose(table.value, values.value)
     assert (table.rounds == values.rounds).all()

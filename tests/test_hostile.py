@@ -14,9 +14,11 @@ import torch
 from PIL import Image
 
 from dcai_ray.cli import main
-from dcai_ray.images import folders
-from dcai_ray.storage import tables
+from dcai_ray.images import decoding
+from dcai_ray.storage import parquet, schemas
+from dcai_ray.storage.features import feature_table, write_manifest
 from dcai_ray.storage.location import Location
+from dcai_ray.storage.values import kept_table
 from dcai_ray.valuation.utilities.refit import classifier
 from tests.support.small_runs import done, write_settings
 
@@ -148,7 +150,7 @@ def test_a_bomb_is_an_unreadable_image_in_little_memory(name):
     content, reason = BOMBS[name]
     assert len(content) < 200_000
     tracemalloc.start()
-    found = folders.inspect(content)
+    found = decoding.inspect(content)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert reason in found.reason
@@ -226,11 +228,11 @@ def test_a_run_whose_paths_lead_outside_is_neither_exported_nor_shown(place, pat
     run = Location("run")
     row = {"split": "train", "id": "cat/0.png", "label": "cat", "path": path, "bytes": 9}
     row |= {"width": 8, "height": 8, "sha256": ""}
-    tables.write_table(run / "images.parquet", pa.Table.from_pylist([row], tables.IMAGES), "x")
+    parquet.write_table(run / "images.parquet", pa.Table.from_pylist([row], schemas.IMAGES), "x")
     value = {"id": "cat/0.png", "label": "cat", "value": 1.0, "decision": "keep"}
-    table = pa.Table.from_pylist([value], tables.VALUES)
-    tables.write_table(run / "values/values.parquet", table, "x", choice="{}")
-    tables.write_table(run / "kept.parquet", tables.kept_table(table), "x")
+    table = pa.Table.from_pylist([value], schemas.VALUES)
+    parquet.write_table(run / "values/values.parquet", table, "x", choice="{}")
+    parquet.write_table(run / "kept.parquet", kept_table(table), "x")
     (run / "config.yaml").write_bytes(f"data: {place}/data\n".encode())
     (place / "data").mkdir()
     before = listing(place)
@@ -241,7 +243,7 @@ def test_a_run_whose_paths_lead_outside_is_neither_exported_nor_shown(place, pat
 
 @pytest.mark.parametrize("shard", ["../../secret.parquet", "/etc/hostname"])
 def test_a_manifest_names_no_file_outside(place, shard, capfd):
-    tables.write_manifest(Location("features/train"), "x", [shard])
+    write_manifest(Location("features/train"), "x", [shard])
     line = refused(capfd, "value", "--features", "features", "--run", "run")
     assert "_manifest.json: damaged" in line
 
@@ -253,9 +255,9 @@ def test_ids_of_features_are_never_paths(place, ray_cluster, capfd):
         ids = [f"../../{split}{i}" for i in range(8)] + [f"{MARKUP[:7]}{i}" for i in range(8)]
         labels = [name.split("/", 1)[0] if "/" in name else MARKUP for name in ids]
         x = np.float32(rng.normal(size=(16, 4)))
-        table = tables.feature_table(ids, labels, x, {"backbone": MARKUP})
-        tables.write_table(Location(f"features/{split}/part-00000.parquet"), table, "x")
-        tables.write_manifest(Location(f"features/{split}"), "x", ["part-00000.parquet"])
+        table = feature_table(ids, labels, x, {"backbone": MARKUP})
+        parquet.write_table(Location(f"features/{split}/part-00000.parquet"), table, "x")
+        write_manifest(Location(f"features/{split}"), "x", ["part-00000.parquet"])
     before = listing(place)
     done("value", "--features", "features", "--run", "run")
     done("report", "--run", "run")

@@ -5,9 +5,11 @@ import pytest
 import yaml
 
 import dcai_ray
+from dcai_ray.api import read_values
 from dcai_ray.config import Config, plain
-from dcai_ray.run_directory import RunDirectory, read_features, read_values
-from dcai_ray.storage import tables
+from dcai_ray.run_directory import RunDirectory
+from dcai_ray.storage import parquet, schemas
+from dcai_ray.storage.features import write_manifest
 from dcai_ray.storage.location import Location
 
 
@@ -143,8 +145,8 @@ def test_a_damaged_record_is_one_line_that_names_it(run):
 
 
 def test_values_are_read_by_folder_or_by_file(run):
-    values = pa.Table.from_pylist([{"id": "cat/1", "label": "cat", "value": 0.25}], tables.VALUES)
-    tables.write_table(run.values, values, "f")
+    values = pa.Table.from_pylist([{"id": "cat/1", "label": "cat", "value": 0.25}], schemas.VALUES)
+    parquet.write_table(run.values, values, "f")
     assert read_values(run.location.uri).equals(values)
     assert dcai_ray.read_values(f"{run.location}/values/values.parquet").equals(values)
 
@@ -164,7 +166,7 @@ def test_features_are_read_by_the_folder_of_a_split(run):
     table = pa.table({"id": ["cat/1"], "label": ["cat"]}).append_column(
         "feature", pa.array([[1.0, 2.0]], pa.list_(pa.float32(), 2))
     )
-    tables.write_table(folder / "any.parquet", table, "f")
-    tables.write_manifest(folder, "all", ["any.parquet"])
+    parquet.write_table(folder / "any.parquet", table, "f")
+    write_manifest(folder, "all", ["any.parquet"])
     found = dcai_ray.read_features(folder.uri)
     assert (found.ids, found.labels, found.x.tolist()) == (("cat/1",), ("cat",), [[1.0, 2.0]])

@@ -10,23 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss, roc_auc_score, roc_curve
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.metrics import roc_auc_score, roc_curve
 
-from dcai_ray.valuation.utilities.scores import auroc
-
-ARMS = {
-    "all": "every training image",
-    "kept": "what the rule keeps",
-    "random": "as many dropped at random",
-    "clean": "shapley_val alone",
-    "kept+clean": "what the rule keeps and shapley_val",
-    "truth": "only the wrong labels dropped",
-}
-PROBES = ("logistic", "10-nn")
+from dcai_ray.cleaning.arms import ARMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,50 +62,6 @@ def detection(
         dropped=int((~kept).sum()),
         dropped_wrong=int((wrong & ~kept).sum()),
     )
-
-
-def new_probe(name: str, *, standardize: bool = True, num_train: int) -> Any:
-    """An unfitted probe: logistic regression (C = .01) or 10 nearest neighbours."""
-    if name == "logistic":
-        model = LogisticRegression(C=0.01, max_iter=5000)
-        return make_pipeline(StandardScaler(), model) if standardize else model
-    assert name == "10-nn"
-    return KNeighborsClassifier(min(10, num_train), algorithm="brute")
-
-
-def probe_scores(
-    name: str,
-    x_train: NDArray[np.floating],
-    y_train: NDArray[np.integer],
-    x_val: NDArray[np.floating],
-    y_val: NDArray[np.integer],
-    num_classes: int,
-    *,
-    standardize: bool = True,
-) -> dict[str, float]:
-    """Fit a probe and score it: `loss` (nats), `accuracy`, `auroc`.
-
-    Args:
-        name: one of `PROBES`.
-        x_train: (n, d).
-        y_train: (n,) class numbers; at least two classes.
-        x_val: (m, d).
-        y_val: (m,).
-        num_classes: C; classes missing from y_train get probability 0.
-        standardize: scale features to mean 0 and variance 1 for the logistic probe.
-    """
-    probe = new_probe(name, standardize=standardize, num_train=len(y_train))
-    # float32 would end in coarse scores.
-    x_train = x_train.astype(np.float64)
-    x_val = x_val.astype(np.float64)
-    probe.fit(x_train, y_train)
-    probabilities = np.zeros((len(y_val), num_classes))
-    probabilities[:, probe.classes_] = probe.predict_proba(x_val)
-    return {
-        "loss": float(log_loss(y_val, probabilities, labels=np.arange(num_classes))),
-        "accuracy": float((probabilities.argmax(axis=1) == y_val).mean()),
-        "auroc": auroc(probabilities, y_val),
-    }
 
 
 @dataclass(frozen=True, slots=True)

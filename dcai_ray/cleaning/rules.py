@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss
 
-from dcai_ray.cleaning.evaluation import new_probe
-from dcai_ray.valuation.knn_shapley import Metric, aligned, neighbour_order
+from dcai_ray.cleaning.probes import new_probe
 
 SHARES = tuple(i / 20 for i in range(19))
 """What `validated` tries: 0 to 90 % in steps of 5 %."""
@@ -102,103 +101,3 @@ def check_classes_kept(
             f"rule {rule} would drop every image of class {emptied}; choose the rule share with "
             "per_class, or look at that class first"
         )
-
-
-def random_choice(kept: NDArray[np.bool_], y: NDArray[np.integer], seed: int) -> NDArray[np.bool_]:
-    """The control arm: as many dropped as `kept` drops, at random, no class emptied."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x5EED,)))
-    chosen = np.zeros(len(kept), dtype=bool)
-    order = rng.permutation(len(kept))
-    first = [order[np.argmax(y[order] == c)] for c in np.unique(y)]  # one of each class stays
-    rest = order[~np.isin(order, first)]
-    chosen[first] = True
-    chosen[rest[: max(int(kept.sum()) - len(first), 0)]] = True
-    return chosen
-
-
-def arms(
-    kept: NDArray[np.bool_],
-    y: NDArray[np.integer],
-    wrong: NDArray[np.bool_] | None,
-    *,
-    has_clean: bool,
-    seeds: Sequence[int],
-) -> dict[str, dict[int, NDArray[np.bool_]]]:
-    """The training sets that are compared: by arm and seed, (n,) which training images are in.
-
-    Args:
-        kept: (n,) what the rule keeps.
-        y: (n,) class numbers.
-        wrong: (n,) known wrong labels; None where nothing is known.
-        has_clean: whether there is a clean shapley_val; the arms with `clean` in their name add it.
-        seeds: one draw of the random arm each; the other arms are alike for all.
-    """
-    masks = {"all": np.ones_like(kept), "kept": kept, "random": kept}
-    if has_clean:
-        masks |= {"clean": np.zeros_like(kept), "kept+clean": kept}
-    # Where all labels of a class are wrong, what is left of it cannot be trained on.
-    if wrong is not None and wrong.any() and np.isin(y, y[~wrong]).all():
-        masks["truth"] = ~wrong
-    return {
-        arm: {seed: random_choice(kept, y, seed) if arm == "random" else mask for seed in seeds}
-        for arm, mask in masks.items()
-    }
-
-
-def neighbours(
-    x_from: NDArray[np.floating],
-    x_to: NDArray[np.floating],
-    k: int,
-    metric: Metric,
-    left_out: NDArray[np.intp] | None = None,
-    rows_at_a_time: int = 256,
-) -> NDArray[np.int32]:
-    """(q, k) indices of the k nearest of `x_to` for each of `x_from`, nearest first.
-
-    Args:
-        x_from: (q, d).
-        x_to: (n, d); centred by its mean, with `x_from`.
-        k: how many; at most n (n - 1 with `left_out`).
-        metric: euclidean or cosine.
-        left_out: (q,) an index of `x_to` that is not its own neighbour; -1 for none.
-        rows_at_a_time: memory only.
-    """
-    train, val, offset = aligned(x_to, x_from, metric)
-    found = []
-    for start in range(0, len(val), rows_at_a_time):
-        rows = slice(start, start + rows_at_a_time)
-        own = None if left_out is None else left_out[rows]
-        found.append(neighbour_order(offset - val[rows] @ train.T, own)[:, :k])
-    return np.concatenate(found)
-
-
-def suggested_labels(
-    x_train: NDArray[np.floating],
-    y_train: NDArray[np.integer],
-    kept: NDArray[np.bool_],
-    x_val: NDArray[np.floating],
-    y_val: NDArray[np.integer],
-    *,
-    k: int,
-    metric: Metric,
-) -> NDArray[np.int64]:
-    """(n,) the class most common among the k nearest kept and clean images; for people to judge.
-
-    Args:
-        x_train: (n, d).
-        y_train: (n,) class numbers as given.
-        kept: (n,) whether an image is kept.
-        x_val: (m, d) clean images; m may be 0.
-        y_val: (m,).
-        k: votes.
-        metric: euclidean or cosine.
-    """
-    x = np.concatenate([x_train[kept], x_val])
-    y = np.concatenate([y_train[kept], y_val])
-    own = np.full(len(kept), -1)
-    own[kept] = np.arange(int(kept.sum()))
-    near = neighbours(x_train, x, min(k, len(y) - 1), metric, own)
-    votes = np.zeros((len(kept), int(y.max()) + 1))
-    for column in range(near.shape[1]):
-        np.add.at(votes, (np.arange(len(kept)), y[near[:, column]]), 1)
-    return votes.argmax(axis=1)

@@ -10,7 +10,8 @@ from dcai_ray.cli.flags import parse, settings_of
 from dcai_ray.config import Config, ValueConfig, parse_config, plain
 from dcai_ray.images.folders import list_folder, list_splits
 from dcai_ray.run_directory import RunDirectory
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet
+from dcai_ray.storage.features import feature_table, shard_name, write_manifest
 from dcai_ray.storage.location import Location
 
 _UNPACKED = "/runtime_resources/working_dir_files/"  # where Ray lays a job's --working-dir
@@ -166,12 +167,12 @@ def import_features(arguments: Sequence[str]) -> None:
     source = Location(chosen.file)
     ids, labels, x, digest = read_feature_pickle(source)
     folder = _lasting("--features", chosen.features) / chosen.split
-    made_from = tables.fingerprint("imported", chosen.backbone, digest)
-    name = tables.shard_name(0)
+    made_from = parquet.fingerprint("imported", chosen.backbone, digest)
+    name = shard_name(0)
     notes = {"backbone": chosen.backbone, "source_sha256": digest}
-    if not tables.is_made(folder / name, made_from):
-        tables.write_table(folder / name, tables.feature_table(ids, labels, x, notes), made_from)
-    tables.write_manifest(folder, made_from, [name])
+    if not parquet.is_made(folder / name, made_from):
+        parquet.write_table(folder / name, feature_table(ids, labels, x, notes), made_from)
+    write_manifest(folder, made_from, [name])
     print(f"{len(ids)} x {x.shape[1]} features in {folder}")
 
 

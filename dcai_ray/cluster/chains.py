@@ -1,7 +1,7 @@
 """Chains on Ray: actors compute blocks, the aggregator in the driver merges them in order.
 
-An actor is a thin shell around `run_block`, with one core and one thread. The plan, with the
-utility's arrays, goes to the object store once; actors of a machine share one copy of it. The
+An actor is a thin shell around `run_block`, with one core and one thread. The utility, with
+its arrays, goes to the object store once; actors of a machine share one copy of it. The
 aggregator lives in the driver, so nothing but this loop decides when to stop.
 """
 
@@ -19,9 +19,10 @@ from dcai_ray.cluster.actor_pool import Pool, stream_blocks
 from dcai_ray.cluster.preflight import check_machines, check_packages, installed
 from dcai_ray.config import ResourcesConfig
 from dcai_ray.valuation.aggregator import Aggregator
-from dcai_ray.valuation.blocks import Block
-from dcai_ray.valuation.plan import BlockId, block_ids
-from dcai_ray.valuation.sweeps import Plan, run_block
+from dcai_ray.valuation.blocks import Block, BlockId, run_block
+from dcai_ray.valuation.plan import Plan
+from dcai_ray.valuation.sampling import block_ids
+from dcai_ray.valuation.utilities import Utility
 
 _BLOCKS_PER_ACTOR = 2
 _SPARE_SETS = 2  # begun beyond those that keep every actor at work
@@ -30,24 +31,26 @@ _SPARE_SETS = 2  # begun beyond those that keep every actor at work
 class Chain:
     """Computes blocks of any chain."""
 
-    def __init__(self, plan: Plan, packages: Mapping[str, str]) -> None:
-        self._plan = plan  # first: Ray asks for the name of what could not be started, too
+    def __init__(self, plan: Plan, utility: Utility, packages: Mapping[str, str]) -> None:
+        # First, as Ray asks for the name of an actor that could not be started, too.
+        self._plan, self._utility = plan, utility
         check_packages(packages)
 
     def __repr__(self) -> str:
         # What Ray's dashboard calls it.
-        return f"Chain({type(self._plan.utility).__name__}, {self._plan.rounds.num_players} points)"
+        return f"Chain({type(self._utility).__name__}, {self._plan.num_players} points)"
 
     def run(self, block_id: BlockId) -> Block:
         """The block, with the seconds it took."""
         start = time.perf_counter()
         with threadpool_limits(1):  # the last bits of a product depend on the number of threads
-            block = run_block(self._plan, *block_id)
+            block = run_block(self._plan, self._utility, *block_id)
         return replace(block, seconds=time.perf_counter() - start)
 
 
 def stream_chains(
     plan: Plan,
+    utility: Utility,
     aggregator: Aggregator,
     resources: ResourcesConfig,
     after: Callable[[Pool], bool],
@@ -56,6 +59,7 @@ def stream_chains(
 
     Args:
         plan: what the blocks are.
+        utility: whose marginals they hold.
         aggregator: new or restored; holds the result.
         resources: the cluster to join or to start, and how many actors to ask for.
         after: called with the pool when blocks came or a second has passed without any; True: stop
@@ -69,7 +73,7 @@ def stream_chains(
     """
     connection.connect(resources)
     check_machines(None)
-    shared = ray.put(plan)
+    shared = ray.put(utility)
     actor: Any = ray.remote(**connection.actor_options(resources))(Chain)
     num_chains = len(aggregator.chains)
 
@@ -80,7 +84,7 @@ def stream_chains(
         return -(-_BLOCKS_PER_ACTOR * num_actors() // num_chains) + _SPARE_SETS
 
     with stream_blocks(
-        lambda: actor.remote(shared, installed()),
+        lambda: actor.remote(plan, shared, installed()),
         block_ids(aggregator, sets_ahead),
         num_actors=num_actors,
         blocks_per_actor=_BLOCKS_PER_ACTOR,

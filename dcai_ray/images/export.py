@@ -4,7 +4,7 @@ import os
 from typing import Literal
 
 from dcai_ray.run_directory import RunDirectory
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 
 
@@ -31,9 +31,9 @@ def export_kept(
         raise ValueError(f"{target}: not empty; export to a new folder")
     if how != "copy" and (data.remote or target.remote):
         raise ValueError(f"--how {how} needs local folders; use copy for {data} to {target}")
-    kept = set(tables.read_table(run.kept)["id"].to_pylist())
+    kept = set(parquet.read_table(run.kept)["id"].to_pylist())
     count = 0
-    for row in tables.read_table(run.images).to_pylist():
+    for row in parquet.read_table(run.images).to_pylist():
         if row["split"] == "train" and row["id"] not in kept:
             continue
         source, copy = data / row["path"], target / row["path"]

@@ -8,40 +8,18 @@ does not depend on the file system. Every file that Pillow reads is decoded to 8
 orientation applied, transparency laid on white, 16 bits scaled down, an animation's first frame.
 """
 
-import hashlib
-import io
 import re
-import struct
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dcai_ray.images.decoding import extensions
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.read_ahead import read_ahead
-
-R = TypeVar("R")
 
 SPLITS = ("train", "shapley_val", "val")
-
-# Formats Pillow opens only with an outside program, or that are no pictures.
-_NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-# What Pillow's readers raise over bytes that make no sense.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    AttributeError,
-    RuntimeError,
-    struct.error,
-)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a new line, an escape sequence of terminals
-_MAX_PIXELS = 178_956_970  # where Pillow refuses: a decompression bomb
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +47,6 @@ class Listing:
     def split(self, name: str) -> tuple[ImageFile, ...]:
         """The images of one split, in order."""
         return tuple(image for image in self.images if image.split == name)
-
-
-@dataclass(frozen=True, slots=True)
-class Inspected:
-    """What opening a file showed: its size and content, or why it cannot be read."""
-
-    width: int
-    height: int
-    sha256: str
-    reason: str = ""
-    """Why it is unreadable; empty if it is not."""
 
 
 def list_splits(data: Location, *, split_seed: int = 0) -> Listing:
@@ -147,82 +114,6 @@ def halve_val(images: Iterable[ImageFile], seed: int) -> list[ImageFile]:
     return halved
 
 
-def inspect(content: bytes) -> Inspected:
-    """Decode a file to see whether it can be; its size in pixels and the hash of its bytes."""
-    digest = hashlib.sha256(content).hexdigest()
-    try:
-        image = decode(content)
-    except ValueError as error:
-        return Inspected(0, 0, digest, str(error))
-    return Inspected(image.width, image.height, digest)
-
-
-def decode(content: bytes) -> Image.Image:
-    """An 8-bit RGB picture from the bytes of an image file.
-
-    Raises:
-        ValueError: the file is empty, of no known format, damaged, or too large to be a picture.
-    """
-    if not content:
-        raise ValueError("empty file (0 bytes)")
-    try:
-        with Image.open(io.BytesIO(content), formats=_formats()) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels: too large to decode")
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except Image.DecompressionBombError:
-        raise ValueError(f"more than {_MAX_PIXELS:,} pixels: too large to decode") from None
-    except UnidentifiedImageError:
-        raise ValueError("not an image that Pillow can identify") from None
-    except _DAMAGE as error:
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise ValueError(f"damaged: {reason}") from None
-
-
-def read(file: Location) -> Image.Image:
-    """The decoded picture of a file.
-
-    Raises:
-        ValueError: it cannot be decoded; the message names the file.
-        OSError: it cannot be read.
-    """
-    return _decode_file(file, file.read_bytes())
-
-
-def read_each(
-    files: Sequence[Location],
-    use: Callable[[int, Image.Image], R],
-    *,
-    readers: int,
-    threads: int,
-) -> Iterator[R]:
-    """use(i, picture) for the i-th file, in order.
-
-    Args:
-        files: image files.
-        use: of a number and a picture.
-        readers: threads that read ahead.
-        threads: threads that decode and use ahead.
-    Raises:
-        ValueError, OSError: as `read`.
-    """
-    contents = read_ahead(Location.read_bytes, files, readers)
-
-    def used(entry: tuple[int, bytes]) -> R:
-        place, content = entry
-        return use(place, _decode_file(files[place], content))
-
-    return read_ahead(used, enumerate(contents), threads)
-
-
-def _decode_file(file: Location, content: bytes) -> Image.Image:
-    try:
-        return decode(content)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
-
-
 def duplicates(files: Sequence[ImageFile], sha256: Sequence[str]) -> tuple[list[str], list[str]]:
     """Groups of files with equal content: those across splits, and those inside train.
 
@@ -243,22 +134,6 @@ def duplicates(files: Sequence[ImageFile], sha256: Sequence[str]) -> tuple[list[
     return across, inside
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":  # 16-bit, 32-bit and float grey
-        grey = np.asarray(image, dtype=np.float64)
-        if image.mode == "F":
-            scale = 255.0 if np.nanmax(grey, initial=0) <= 1 else 1.0
-        else:
-            scale = 1 / 257 if grey.max(initial=0) > 255 or image.mode != "I" else 1.0
-        pixels = np.clip(np.nan_to_num(grey) * scale, 0, 255).round().astype(np.uint8)
-        return Image.fromarray(pixels).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        opaque = image.convert("RGBA")
-        white = Image.new("RGBA", opaque.size, "white")
-        return Image.alpha_composite(white, opaque).convert("RGB")
-    return image.convert("RGB")
-
-
 def _check_folder(data: Location) -> None:
     if not data.is_folder():
         raise ValueError(f"{data}: no such folder")
@@ -275,7 +150,7 @@ def _classes_of(data: Location, split: str, notes: list[str]) -> list[ImageFile]
         if any(part.startswith(".") or part == "__MACOSX" for part in parts):
             hidden += 1
             continue
-        is_image = "." + path.rsplit(".", 1)[-1].lower() in _extensions()
+        is_image = "." + path.rsplit(".", 1)[-1].lower() in extensions()
         if len(parts) == 1:
             if split or is_image:  # beside the classes of a plain folder lie truth.csv and the like
                 other["outside of class folders"] += 1
@@ -317,16 +192,3 @@ def _check_classes(data: Location, listed: dict[str, list[ImageFile]]) -> tuple[
 
 def _order(image: ImageFile) -> tuple[int, str, str]:
     return SPLITS.index(image.split), image.label, image.id
-
-
-@lru_cache(maxsize=1)
-def _extensions() -> frozenset[str]:
-    known = Image.registered_extensions()
-    return frozenset(ending for ending, kind in known.items() if kind in _formats())
-
-
-@lru_cache(maxsize=1)
-def _formats() -> tuple[str, ...]:
-    """What is tried on a file, whatever its ending: none that runs another program."""
-    Image.init()
-    return tuple(kind for kind in Image.OPEN if kind not in _NOT_IMAGES)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from dcai_ray.images import folders
+from dcai_ray.images import decoding
 from dcai_ray.networks.transforms import centre_crop, normalized
 from dcai_ray.storage.location import Location
 
@@ -51,7 +51,7 @@ def extract(
     rows: list[NDArray[np.float32]] = []
     batch: list[torch.Tensor] = []
     with torch.inference_mode():
-        for picture in folders.read_each(files, pixels, readers=readers, threads=threads):
+        for picture in decoding.read_each(files, pixels, readers=readers, threads=threads):
             batch.append(picture)
             if len(batch) == batch_size or len(rows) * batch_size + len(batch) == len(files):
                 rows.append(network(normalized(batch, device)).float().cpu().numpy())

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dcai_ray.config import FinetuneConfig
-from dcai_ray.images import folders
+from dcai_ray.images import decoding
 from dcai_ray.networks.backbones import head_parameters
 from dcai_ray.networks.transforms import centre_crop, normalized, random_crop
 from dcai_ray.storage.location import Location
@@ -283,7 +283,7 @@ def _decoded(
 ) -> Iterator[tuple[NDArray[np.int64], list[torch.Tensor]]]:
     """Batches of indices into the files, with picture(index, image) of each."""
     batches = _batches(order, batch_size)
-    pictures = folders.read_each(
+    pictures = decoding.read_each(
         [files[i] for i in order],
         lambda place, image: picture(int(order[place]), image),
         readers=readers,

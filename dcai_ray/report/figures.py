@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.cleaning.evaluation import ARMS, Detection
+from dcai_ray.cleaning.arms import ARMS
+from dcai_ray.cleaning.evaluation import Detection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from dcai_ray.cleaning.evaluation import Detection, Row, comparison, detection
 from dcai_ray.images.truth import Truth, read_truth
 from dcai_ray.report.sampling_summary import Check, Sampled, read_check, read_sampled
 from dcai_ray.run_directory import RunDirectory
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 
 
@@ -54,14 +54,14 @@ def read_findings(run: RunDirectory) -> Findings:
         ValueError: a table is damaged, or truth.csv does not fit.
     """
     settings = run.settings()
-    values = tables.read_table(run.values) if run.values.exists() else None
-    choice = json.loads(tables.note(values, "choice") or "{}") if values is not None else {}
+    values = parquet.read_table(run.values) if run.values.exists() else None
+    choice = json.loads(parquet.note(values, "choice") or "{}") if values is not None else {}
     truth = _truth(run, settings, values)
     curves = [
         row
         for step in ("baseline", "cleaned")
         if run.metrics(step).exists()
-        for row in tables.read_table(run.metrics(step)).to_pylist()
+        for row in parquet.read_table(run.metrics(step)).to_pylist()
     ]
     return Findings(
         run=run,
@@ -169,7 +169,7 @@ def _signed(difference: float) -> str:
 def _truth(run: RunDirectory, settings: dict[str, Any], values: pa.Table | None) -> Truth | None:
     if values is None or "data" not in settings or not run.images.exists():
         return None
-    table = tables.read_table(run.images).to_pylist()
+    table = parquet.read_table(run.images).to_pylist()
     rows = [row for row in table if row["split"] == "train"]
     if [row["id"] for row in rows] != values["id"].to_pylist():
         return None
@@ -211,7 +211,7 @@ def _network_scores(
 def _probe_scores(run: RunDirectory) -> list[dict[str, Any]]:
     if not run.probes.exists():
         return []
-    rows = tables.read_table(run.probes).to_pylist()
+    rows = parquet.read_table(run.probes).to_pylist()
     return [{**row, "model": f"{row['probe']} probe"} for row in rows]
 
 

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dcai_ray.cleaning.rules import neighbours
-from dcai_ray.images import folders
+from dcai_ray.cleaning.suggestions import neighbours
+from dcai_ray.images import decoding
 from dcai_ray.report.findings import Findings
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet
+from dcai_ray.storage.features import has_features, read_split
 from dcai_ray.storage.location import Location
 
 SIDE_PX = 112
@@ -90,7 +91,7 @@ def _paths(findings: Findings) -> list[str]:
     assert findings.values is not None
     if "data" not in findings.settings or not findings.run.images.exists():
         return []
-    table = tables.read_table(findings.run.images).select(["split", "id", "path"])
+    table = parquet.read_table(findings.run.images).select(["split", "id", "path"])
     rows = [row for row in table.to_pylist() if row["split"] == "train"]
     if [row["id"] for row in rows] != findings.values["id"].to_pylist():
         return []
@@ -108,7 +109,7 @@ def _thumbnails(findings: Findings, paths: Sequence[str]) -> list[str]:
 def thumbnail(file: Location) -> str:
     """A small JPEG of an image as data URI; empty where the file can no longer be read."""
     try:
-        picture = folders.read(file)
+        picture = decoding.read(file)
     except (OSError, ValueError):  # moved or deleted since: the report shows the gap
         return ""
     picture.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
@@ -124,9 +125,9 @@ def _neighbour_labels(
     settings: dict[str, Any] = findings.settings.get("value", {})
     folder = findings.run.features / "train"
     assert findings.values is not None
-    if "k" not in settings or not tables.has_features(folder):
+    if "k" not in settings or not has_features(folder):
         return []
-    train = tables.read_features(folder)
+    train = read_split(folder)
     if list(train.ids) != findings.values["id"].to_pylist() or len(train.ids) < 2:
         return []
     k = min(settings["k"], len(train.ids) - 1)

@@ -15,12 +15,13 @@ import yaml
 from numpy.typing import NDArray
 
 import dcai_ray
-from dcai_ray.cleaning.evaluation import ARMS
+from dcai_ray.cleaning.arms import ARMS
 from dcai_ray.report import figures, verdicts
 from dcai_ray.report.findings import Findings, biased
 from dcai_ray.report.gallery import most_harmful
 from dcai_ray.report.sampling_summary import Sampled
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet
+from dcai_ray.storage.features import has_features
 
 GALLERY = 40
 """Images shown."""
@@ -47,16 +48,16 @@ def _fingerprint(findings: Findings, template: str) -> str:
     run, truth = findings.run, findings.truth
     steps = findings.record.get("steps", {})
     made = (run.images, run.values, run.probes, run.metrics("baseline"), run.metrics("cleaned"))
-    return tables.fingerprint(
+    return parquet.fingerprint(
         "report",
         dcai_ray.__version__,
         template,
         findings.settings,
         findings.record.get("versions", {}),
         {name: step["fingerprint"] for name, step in steps.items()},
-        [tables.made_from(table) for table in made],
-        tables.has_features(run.features / "train"),
-        [tables.made_from(table) for table in (run.trace, run.check)],
+        [parquet.made_from(table) for table in made],
+        has_features(run.features / "train"),
+        [parquet.made_from(table) for table in (run.trace, run.check)],
         None if truth is None else [truth.true_labels, truth.wrong.tolist()],
     )
 

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from dcai_ray.images.truth import Truth
 from dcai_ray.run_directory import RunDirectory
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def read_sampled(run: RunDirectory) -> Sampled | None:
     record = run.record().get("sampling")
     if record is None or not run.trace.exists():
         return None
-    return Sampled(record, tables.read_table(run.trace).to_pylist())
+    return Sampled(record, parquet.read_table(run.trace).to_pylist())
 
 
 def read_check(run: RunDirectory, values: pa.Table | None, truth: Truth | None) -> Check | None:
@@ -72,14 +72,14 @@ def read_check(run: RunDirectory, values: pa.Table | None, truth: Truth | None) 
     record = run.record().get("sampling_check")
     if values is None or record is None or not run.check.exists():
         return None
-    other = tables.read_table(run.check)
+    other = parquet.read_table(run.check)
     if other["id"].to_pylist() != values["id"].to_pylist():
         return None
-    dropped = ~tables.kept_mask(values)
+    dropped = ~values.kept_mask(values)
     value = other["value"].to_numpy()
     correlation = spearmanr(values["value"].to_numpy(), value).statistic if len(value) > 1 else 1
     return Check(
-        sampled=Sampled(record, tables.read_table(run.check_trace).to_pylist()),
+        sampled=Sampled(record, parquet.read_table(run.check_trace).to_pylist()),
         rank_correlation=float(correlation),
         below=int((other["high"].to_numpy()[dropped] < 0).sum()),
         above=int((other["low"].to_numpy()[dropped] > 0).sum()),

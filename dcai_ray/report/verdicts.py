@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dcai_ray.cleaning.evaluation import ARMS, Row
+from dcai_ray.cleaning.arms import ARMS
+from dcai_ray.cleaning.evaluation import Row
 from dcai_ray.report.findings import LOW_AGREEMENT, Findings, disagreement
 from dcai_ray.report.sampling_summary import Check
 

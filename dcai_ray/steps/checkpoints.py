@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from dcai_ray import progress
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 
 _KEPT = 2
@@ -38,7 +38,7 @@ def write_checkpoint(
         **{name: state[name] for name in _NUMBERS},
     }
     file = folder / f"set-{state['next_index']:08d}.parquet"
-    tables.write_table(
+    parquet.write_table(
         file, pa.table(columns), made_from, state=json.dumps(numbers), notes=json.dumps(notes)
     )
     for older in _checkpoints(folder)[:-_KEPT]:
@@ -55,21 +55,21 @@ def read_checkpoint(
     """
     for name in reversed(_checkpoints(folder)):
         try:
-            table = tables.read_table(folder / name)
+            table = parquet.read_table(folder / name)
         except ValueError as error:
             progress.say(f"warning: {error}; the one before it serves")
             continue
-        if tables.made_from(folder / name) != made_from:
+        if parquet.made_from(folder / name) != made_from:
             raise ValueError(
                 f"{folder / name}: sampled with other settings or features; use another --run, or "
                 "delete that folder"
             )
-        return _state(table), json.loads(tables.note(table, "notes"))
+        return _state(table), json.loads(parquet.note(table, "notes"))
     return None, {}
 
 
 def _state(table: pa.Table) -> dict[str, Any]:
-    numbers = json.loads(tables.note(table, "state"))
+    numbers = json.loads(parquet.note(table, "state"))
     num_semivalues, num_chains = numbers.pop("num_semivalues"), len(numbers["count"])
     column = {name: table[name].to_numpy() for name in table.column_names}
 

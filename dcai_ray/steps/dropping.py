@@ -9,17 +9,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dcai_ray.cleaning import rules
+from dcai_ray.cleaning.suggestions import suggested_labels
 from dcai_ray.cluster.task_pool import run_tasks
 from dcai_ray.config import Config, ValueConfig, plain
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.feature_set import FeatureSet
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet, schemas
+from dcai_ray.storage.values import kept_table
 
 
 def is_valued(run: RunDirectory, made_from: str) -> bool:
     """Whether values and what is kept are there."""
-    return tables.is_made(run.values, made_from) and tables.is_made(run.kept, made_from)
+    return parquet.is_made(run.values, made_from) and parquet.is_made(run.kept, made_from)
 
 
 def choose(
@@ -71,7 +73,7 @@ def _share_losses(
 
 def _suggested(points: FeatureSet, kept: NDArray[np.bool_], settings: ValueConfig) -> list[str]:
     """The label of the nearest kept and clean images, for people."""
-    suggested = rules.suggested_labels(
+    suggested = suggested_labels(
         points.train.x,
         points.train.y,
         kept,
@@ -102,13 +104,13 @@ def write_values(
     columns.setdefault("stderr_validation", np.full(len(kept), np.nan))
     columns.setdefault("suggested_label", [None] * len(kept))
     whole = {"id": points.ids, "label": points.labels, **columns}
-    table = pa.table([whole[name] for name in tables.VALUES.names], schema=tables.VALUES)
+    table = pa.table([whole[name] for name in schemas.VALUES.names], schema=schemas.VALUES)
     if "value_self" in columns:
         table = table.append_column("value_self", pa.array(columns["value_self"]))
     notes = {"choice": json.dumps(choice), "settings": json.dumps(plain(settings))}
-    tables.write_table(run.values, table, made_from, **notes)
-    if complete and not tables.is_made(run.kept, made_from):
-        tables.write_table(run.kept, tables.kept_table(table), made_from)
+    parquet.write_table(run.values, table, made_from, **notes)
+    if complete and not parquet.is_made(run.kept, made_from):
+        parquet.write_table(run.kept, kept_table(table), made_from)
 
 
 def note_values(

@@ -11,7 +11,7 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.dropping import choose, is_valued, note_values, write_values
 from dcai_ray.steps.feature_set import FeatureSet, check_clean, read_points
-from dcai_ray.storage.tables import fingerprint
+from dcai_ray.storage.parquet import fingerprint
 from dcai_ray.valuation.knn_shapley import Sums, knn_game, merge, standard_error
 
 _SELF_WEIGHT = 0.4  # of a training point against a clean one, where both serve as validation

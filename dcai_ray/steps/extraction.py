@@ -11,8 +11,9 @@ from dcai_ray.images.folders import SPLITS
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.reading import ImageSet, contents
-from dcai_ray.storage import tables
-from dcai_ray.storage.tables import fingerprint
+from dcai_ray.storage import parquet
+from dcai_ray.storage.features import shard_name, write_manifest
+from dcai_ray.storage.parquet import fingerprint
 
 
 def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> None:
@@ -22,7 +23,7 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
         job
         for jobs in splits.values()
         for job in jobs
-        if not tables.is_made(job.target, job.made_from)
+        if not parquet.is_made(job.target, job.made_from)
     ]
     start = time.monotonic()
     for _ in run_tasks(
@@ -40,7 +41,7 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
         pass  # a task writes its shard itself
     for split, jobs in splits.items():
         complete = fingerprint([job.made_from for job in jobs])
-        tables.write_manifest(run.features / split, complete, [job.target.name for job in jobs])
+        write_manifest(run.features / split, complete, [job.target.name for job in jobs])
     if missing:
         made_from = fingerprint([job.made_from for jobs in splits.values() for job in jobs])
         seconds = time.monotonic() - start
@@ -75,7 +76,7 @@ def _shards(
         jobs.append(
             tasks.ExtractJob(
                 data=images.data,
-                target=run.features / split / tables.shard_name(len(jobs)),
+                target=run.features / split / shard_name(len(jobs)),
                 made_from=fingerprint(how, images.classes, contents(part)),
                 ids=[row["id"] for row in part],
                 labels=[row["label"] for row in part],

@@ -6,9 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.run_directory import RunDirectory
-from dcai_ray.storage import tables
+from dcai_ray.storage.features import (
+    check_same_features,
+    class_numbers,
+    has_features,
+    read_split,
+)
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.tables import fingerprint
+from dcai_ray.storage.parquet import fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +45,18 @@ def read_points(run: RunDirectory) -> FeatureSet:
     Raises:
         ValueError: they are missing, damaged, or do not fit together.
     """
-    train = tables.read_features(run.features / "train")
+    train = read_split(run.features / "train")
     classes = tuple(sorted(set(train.labels)))
     if len(classes) < 2:
         raise ValueError(f"{run.features / 'train'}: only one class ({classes[0]}); two are needed")
-    points = Points(train.x, tables.class_numbers(train.labels, classes, run.features / "train"))
+    points = Points(train.x, class_numbers(train.labels, classes, run.features / "train"))
     folder = run.features / "shapley_val"
     clean = Points(train.x[:0], points.y[:0])
     made_from = [train.fingerprint]
-    if tables.has_features(folder):
-        found = tables.read_features(folder)
-        tables.check_same_features(train, found, ("train", "shapley_val"))
-        clean = Points(found.x, tables.class_numbers(found.labels, classes, folder))
+    if has_features(folder):
+        found = read_split(folder)
+        check_same_features(train, found, ("train", "shapley_val"))
+        clean = Points(found.x, class_numbers(found.labels, classes, folder))
         made_from.append(found.fingerprint)
     made = fingerprint(made_from)
     return FeatureSet(train.ids, train.labels, classes, points, clean, made, run.location)

@@ -5,16 +5,17 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from dcai_ray.cleaning import rules
-from dcai_ray.cleaning.evaluation import PROBES
+from dcai_ray.cleaning.arms import arms_of
+from dcai_ray.cleaning.probes import PROBES
 from dcai_ray.cluster.task_pool import run_tasks
 from dcai_ray.config import Config, plain
 from dcai_ray.images.truth import Truth
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.feature_set import read_points
-from dcai_ray.storage import tables
-from dcai_ray.storage.tables import fingerprint
+from dcai_ray.storage import parquet, schemas
+from dcai_ray.storage.features import check_same_features, class_numbers, read_split
+from dcai_ray.storage.parquet import fingerprint
 
 
 def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None:
@@ -24,22 +25,22 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
         ValueError: features of val are missing, or features and values do not fit together.
     """
     settings, points = config.retrain, read_points(run)
-    val = tables.read_features(run.features / "val")
-    train = tables.read_features(run.features / "train")
-    tables.check_same_features(train, val, ("train", "val"))
+    val = read_split(run.features / "val")
+    train = read_split(run.features / "train")
+    check_same_features(train, val, ("train", "val"))
     values = run.read_values()
-    tables.check_ids(run.values, values["id"].to_pylist(), points.ids)
+    values.check_ids(run.values, values["id"].to_pylist(), points.ids)
     wrong = None if truth is None else truth.wrong
     known = [] if wrong is None else np.flatnonzero(wrong).tolist()
-    sources = [points.fingerprint, val.fingerprint, tables.made_from(run.values), known]
+    sources = [points.fingerprint, val.fingerprint, parquet.made_from(run.values), known]
     made_from = fingerprint("probes", plain(settings), sources)
-    if tables.is_made(run.probes, made_from):
+    if parquet.is_made(run.probes, made_from):
         return
     start = time.monotonic()
     seeds = range(settings.probe_seeds)
     has_clean = len(points.clean.y) > 0
-    arms = rules.arms(
-        tables.kept_mask(values), points.train.y, wrong, has_clean=has_clean, seeds=seeds
+    arms = arms_of(
+        values.kept_mask(values), points.train.y, wrong, has_clean=has_clean, seeds=seeds
     )
     # Only the random arm differs by seed; the others are scored once.
     keys = [
@@ -62,7 +63,7 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
         shared=tasks.ProbeData(
             train=(points.train.x, points.train.y),
             clean=(points.clean.x, points.clean.y),
-            val=(val.x, tables.class_numbers(val.labels, points.classes, run.features / "val")),
+            val=(val.x, class_numbers(val.labels, points.classes, run.features / "val")),
             num_classes=len(points.classes),
         ),
     )
@@ -78,5 +79,5 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
         for arm in arms
         for seed in seeds
     ]
-    tables.write_table(run.probes, pa.Table.from_pylist(rows, tables.PROBES), made_from)
+    parquet.write_table(run.probes, pa.Table.from_pylist(rows, schemas.PROBES), made_from)
     run.note_step("probes", made_from, time.monotonic() - start)

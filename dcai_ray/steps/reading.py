@@ -13,12 +13,13 @@ import pyarrow as pa
 from dcai_ray import progress
 from dcai_ray.cluster.task_pool import run_tasks
 from dcai_ray.config import Config
-from dcai_ray.images.folders import SPLITS, ImageFile, Inspected, Listing, duplicates
+from dcai_ray.images.decoding import Inspected
+from dcai_ray.images.folders import SPLITS, ImageFile, Listing, duplicates
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.tables import fingerprint
+from dcai_ray.storage.parquet import fingerprint
 
 _IMAGES_A_TASK = 64
 _LINES_SHOWN = 10
@@ -54,7 +55,7 @@ def read_images(run: RunDirectory, data: Location, listing: Listing, config: Con
         progress.say(note)
     if run.images.exists():
         _check_same_images(run, listing)
-        return ImageSet(data, tuple(tables.read_table(run.images).to_pylist()), listing.classes)
+        return ImageSet(data, tuple(parquet.read_table(run.images).to_pylist()), listing.classes)
     start = time.monotonic()
     seen = _inspect(run, data, listing.images, config)
     pairs = list(zip(listing.images, seen, strict=True))
@@ -77,7 +78,7 @@ def read_images(run: RunDirectory, data: Location, listing: Listing, config: Con
         duplicates_across_splits=across,
         duplicates_in_train=inside,
     )
-    tables.write_table(run.images, pa.Table.from_pylist(rows, tables.IMAGES), made_from)
+    parquet.write_table(run.images, pa.Table.from_pylist(rows, schemas.IMAGES), made_from)
     return ImageSet(data, tuple(rows), listing.classes)
 
 
@@ -133,8 +134,8 @@ def _pass_over(
         {"split": image.split, "id": image.id, "bytes": image.bytes, "reason": found.reason}
         for image, found in bad
     ]
-    table = pa.Table.from_pylist(rows, tables.SKIPPED)
-    tables.write_table(run.skipped, table, _listing_fingerprint(listing))
+    table = pa.Table.from_pylist(rows, schemas.SKIPPED)
+    parquet.write_table(run.skipped, table, _listing_fingerprint(listing))
     progress.say(f"{len(bad)} unreadable images left out, listed in {run.skipped}")
 
 
@@ -165,11 +166,11 @@ def _listing_fingerprint(listing: Listing) -> str:
 
 
 def _check_same_images(run: RunDirectory, listing: Listing) -> None:
-    if tables.made_from(run.images) == _listing_fingerprint(listing):
+    if parquet.made_from(run.images) == _listing_fingerprint(listing):
         return
-    rows = tables.read_table(run.images).to_pylist()
+    rows = parquet.read_table(run.images).to_pylist()
     if run.skipped.exists():
-        rows += tables.read_table(run.skipped).to_pylist()
+        rows += parquet.read_table(run.skipped).to_pylist()
     there = {(row["split"], row["id"]): row["bytes"] for row in rows}
     now = {(image.split, image.id): image.bytes for image in listing.images}
     changed = sorted(key for key in there.keys() | now.keys() if there.get(key) != now.get(key))

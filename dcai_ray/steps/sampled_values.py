@@ -15,8 +15,9 @@ from dcai_ray.steps.exact_values import self_opinion
 from dcai_ray.steps.feature_set import FeatureSet, check_clean, read_points
 from dcai_ray.steps.sampling_session import Session, estimate, sampled_from
 from dcai_ray.steps.sampling_setup import new_utility, semivalues_of
-from dcai_ray.storage import tables
-from dcai_ray.storage.tables import fingerprint
+from dcai_ray.storage import parquet
+from dcai_ray.storage.parquet import fingerprint
+from dcai_ray.storage.values import estimate_table
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.intervals import e_bh, e_values, false_discovery_bound
 from dcai_ray.valuation.utilities import Utility
@@ -34,7 +35,7 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
     check_clean(run, points)
     start, n = time.monotonic(), len(points.train.y)
     source = sampled_from(config, points.fingerprint)
-    session = Session(run, n, config, source, threshold=threshold_of(points, config))
+    session = Session(run, config, source, threshold=threshold_of(points, config))
 
     def so_far(aggregator: Aggregator) -> None:
         made_from = fingerprint("so far", source, aggregator.next_index)
@@ -55,7 +56,7 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
         columns["value_self"] = self_opinion(points, config)
     for number, name in enumerate(semivalues_of(config)[1:], start=1):
         others = {"id": points.ids, "label": points.labels, **estimate_columns(aggregator, number)}
-        tables.write_table(run.other_values(name), tables.estimate_table(others), made_from)
+        parquet.write_table(run.other_values(name), estimate_table(others), made_from)
     write_values(run, points, config, columns, kept, choice, made_from)
     note_values(run, made_from, start, kept, choice)
 
@@ -70,14 +71,14 @@ def check_values(run: RunDirectory, config: Config) -> None:
         value=replace(config.value, method="sample", utility=config.sample.check, rule="zero"),
     )
     source = sampled_from(config, points.fingerprint)
-    session = Session(run, len(points.train.y), config, source, into="check")
+    session = Session(run, config, source, into="check")
     if not session.finished:
         session.sample(_utility(points, config), lambda aggregator: None)
     made_from = fingerprint("check", source, session.aggregator.next_index)
-    if not tables.is_made(run.check, made_from):
+    if not parquet.is_made(run.check, made_from):
         columns = {"id": points.ids, "label": points.labels}
         columns |= estimate_columns(session.aggregator, 0)
-        tables.write_table(run.check, tables.estimate_table(columns), made_from)
+        parquet.write_table(run.check, estimate_table(columns), made_from)
 
 
 def estimate_sampling(run: RunDirectory, config: Config) -> list[str]:

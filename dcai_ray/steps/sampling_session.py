@@ -19,11 +19,12 @@ from dcai_ray.cluster.chains import stream_chains
 from dcai_ray.config import STOPPING, Config, plain
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.checkpoints import read_checkpoint, write_checkpoint
-from dcai_ray.steps.sampling_setup import Design, new_aggregator, new_plan, plan_bytes
-from dcai_ray.storage import tables
-from dcai_ray.storage.tables import fingerprint
+from dcai_ray.steps.sampling_setup import aggregator_of, plan_of, size_bytes
+from dcai_ray.storage import parquet, schemas
+from dcai_ray.storage.parquet import fingerprint
 from dcai_ray.valuation.aggregator import Aggregator
-from dcai_ray.valuation.sweeps import run_block
+from dcai_ray.valuation.blocks import run_block
+from dcai_ray.valuation.plan import Plan
 from dcai_ray.valuation.utilities import Utility
 
 _ESTIMATED_ROUNDS = 64  # computed before an estimate is made
@@ -49,7 +50,6 @@ class Session:
 
     Args:
         run: the folder `<into>/` in it holds the checkpoint and the trace.
-        num_players: n.
         config: its sections value, sample and resources.
         made_from: fingerprint of all that decides the blocks.
         threshold: the value that parts harm from good.
@@ -61,7 +61,6 @@ class Session:
     def __init__(
         self,
         run: RunDirectory,
-        num_players: int,
         config: Config,
         made_from: str,
         *,
@@ -69,12 +68,12 @@ class Session:
         into: str = "values",
     ) -> None:
         self._run, self._config, self._made_from = run, config, made_from
-        self._num_players, self._threshold = num_players, threshold
+        self._threshold = threshold
         self._into = into
         self._folder = run.location / into
         state, notes = read_checkpoint(self._folder / "checkpoint", made_from)
-        self._design = Design(**notes["design"]) if notes else None
-        self._aggregator = None if self._design is None else self._new_aggregator(state)
+        self._plan = Plan.restore(notes["plan"]) if notes else None
+        self._aggregator = None if self._plan is None else self._new_aggregator(state)
         self._before_s = float(notes.get("seconds", 0.0))
         self._deaths_before, self._deaths = int(notes.get("deaths", 0)), 0
         self._seconds_at = {int(sets): s for sets, s in notes.get("seconds_at", {}).items()}
@@ -101,11 +100,12 @@ class Session:
             ValueError: the utility fails; what is complete is saved.
             ChildProcessError: workers die again and again; what is complete is saved.
         """
-        plan, self._design = new_plan(utility, self._config, self._design)
+        if self._plan is None:
+            self._plan = plan_of(utility, self._config)
         if self._aggregator is None:
             self._aggregator = self._new_aggregator(None)
-            if self._design.gain is not None:
-                progress.say(f"pilot: {self._design.name} {_gain(self._design)}")
+            if self._plan.gain is not None:
+                progress.say(f"pilot: {self._plan.name} {_gain(self._plan)}")
         else:
             progress.say(f"sampling goes on after {self._aggregator.rounds:,} rounds")
         aggregator, seen = self._aggregator, self._aggregator.next_index
@@ -131,17 +131,15 @@ class Session:
                     measure(pool)
                     return self._is_time_up()
 
-                stream_chains(plan, aggregator, self._config.resources, after)
+                stream_chains(self._plan, utility, aggregator, self._config.resources, after)
         finally:
             # Ctrl-C, a failing utility or a lost cluster lose nothing that is complete.
             if aggregator.next_index:
                 self._save(so_far)
 
     def _new_aggregator(self, state: dict[str, Any] | None) -> Aggregator:
-        assert self._design is not None
-        return new_aggregator(
-            self._num_players, self._config, self._design, threshold=self._threshold, state=state
-        )
+        assert self._plan is not None
+        return aggregator_of(self._plan, self._config, threshold=self._threshold, state=state)
 
     @property
     def _seconds(self) -> float:
@@ -173,8 +171,8 @@ class Session:
     def _save(self, so_far: Callable[[Aggregator], None], workers: int = 0) -> None:
         """Values so far, trace and record, and the checkpoint last."""
         self._saved = time.monotonic()
-        aggregator, design = self.aggregator, self._design
-        assert design is not None
+        aggregator, plan = self.aggregator, self._plan
+        assert plan is not None
         last, left = aggregator.trace[-1], self._seconds_left()
         shown = {row.sets for row in aggregator.trace}
         self._seconds_at = {k: v for k, v in self._seconds_at.items() if k in shown}
@@ -184,12 +182,12 @@ class Session:
         }
         so_far(aggregator)
         made_from = fingerprint(self._made_from, aggregator.next_index)
-        tables.write_table(self._folder / "trace.parquet", self._trace(), made_from)
+        parquet.write_table(self._folder / "trace.parquet", self._trace(), made_from)
         self._run.note(
             "sampling" if self._into == "values" else f"sampling_{self._into}",
             utility=self._config.value.utility,
-            sampler=design.name,
-            gain=design.gain,
+            sampler=plan.name,
+            gain=plan.gain,
             stop=aggregator.stop.describe(),
             done=aggregator.done or self._is_time_up(),
             rounds=aggregator.rounds,
@@ -204,10 +202,10 @@ class Session:
             largest_stderr=last.largest_stderr,
             r_hat=last.r_hat if last.r_hat == last.r_hat else None,
             workers=workers,
-            rounds_per_block=design.rounds_per_block,
-            least_rounds=design.least_rounds,
+            rounds_per_block=plan.rounds_per_block,
+            least_rounds=plan.least_rounds,
         )
-        notes = {**kept, "seconds_at": self._seconds_at, "design": asdict(design)}
+        notes = {**kept, "seconds_at": self._seconds_at, "plan": asdict(plan)}
         state = aggregator.state()
         write_checkpoint(self._folder / "checkpoint", state, self._made_from, notes)
 
@@ -216,40 +214,40 @@ class Session:
             {**asdict(row), "seconds": self._seconds_at.get(row.sets)}
             for row in self.aggregator.trace
         ]
-        columns = {name: [row[name] for row in rows] for name in tables.TRACE.names}
-        return pa.table(columns, schema=tables.TRACE)
+        columns = {name: [row[name] for row in rows] for name in schemas.TRACE.names}
+        return pa.table(columns, schema=schemas.TRACE)
 
 
 def estimate(utility: Utility, config: Config) -> list[str]:
     """What a sampling will take, from a few rounds computed here: lines for a person."""
-    plan, design = new_plan(utility, config)
-    aggregator = new_aggregator(utility.num_players, config, design)
+    plan = plan_of(utility, config)
+    aggregator = aggregator_of(plan, config)
     start = time.perf_counter()
     while not aggregator.done and aggregator.rounds < _ESTIMATED_ROUNDS:
         index = aggregator.next_index
         for chain in range(len(aggregator.chains)):
-            aggregator.add(run_block(plan, chain, index))
+            aggregator.add(run_block(plan, utility, chain, index))
     per_round = (time.perf_counter() - start) / aggregator.rounds
     connection.connect(config.resources)
     workers = connection.num_workers(config.resources)
     left = aggregator.rounds_left
     lines = [
-        f"{config.value.utility}: {design.name} {_gain(design)}",
-        f"{len(aggregator.chains)} chains, {design.rounds_per_block} rounds a block; a round takes "
+        f"{config.value.utility}: {plan.name} {_gain(plan)}",
+        f"{len(aggregator.chains)} chains, {plan.rounds_per_block} rounds a block; a round takes "
         f"{1000 * per_round:.3g} ms on one core",
         f"until {aggregator.stop.describe()}: ",
-        f"memory: {plan_bytes(plan) / 2**20:,.0f} MB on each machine, shared by its workers",
+        f"memory: {size_bytes(utility) / 2**20:,.0f} MB on each machine, shared by its workers",
     ]
     if left is None:
         lines[2] += "how many rounds that takes cannot be told"
     else:
-        rounds = max(aggregator.rounds + left, design.least_rounds)
+        rounds = max(aggregator.rounds + left, plan.least_rounds)
         seconds = per_round * rounds / workers
         lines[2] += f"about {rounds:,.0f} rounds, {seconds:,.0f} s on {workers} cores"
     return lines
 
 
-def _gain(design: Design) -> str:
-    if design.gain is None:
+def _gain(plan: Plan) -> str:
+    if plan.gain is None:
         return ""
-    return f"(by a pilot; full orders would take {design.gain:.1f} times the work)"
+    return f"(by a pilot; full orders would take {plan.gain:.1f} times the work)"

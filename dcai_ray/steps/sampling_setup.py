@@ -1,6 +1,5 @@
 """Settings to a sampling: which utility, which orders, when it is enough, what it will take."""
 
-import math
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.config import Config, SampleConfig, ValueConfig
-from dcai_ray.valuation import plan as plans
 from dcai_ray.valuation import stopping
 from dcai_ray.valuation.aggregator import Aggregator
+from dcai_ray.valuation.plan import Plan, new_plan
+from dcai_ray.valuation.sampling import new_aggregator
 from dcai_ray.valuation.stopping import StopRule
-from dcai_ray.valuation.sweeps import Plan
 from dcai_ray.valuation.utilities import Utility
 from dcai_ray.valuation.utilities.knn import Knn
 from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
@@ -29,105 +28,62 @@ Points = tuple[NDArray[np.floating], NDArray[np.integer]]  # features (k, d) and
 _REFIT_OPTIONS = ("score", "empty")  # of the utility; all others go to the classifier
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Design:
-    """How it is sampled: what was asked for, and what a pilot chose; kept in checkpoints."""
-
-    name: str
-    """Of the rounds, in words."""
-    base: int | None
-    levels: int | None
-    gain: float | None
-    """Predicted work of full orders over that of the rounds chosen; None where none were."""
-    rounds_per_block: int
-    least_rounds: int
-    observation_ranges: tuple[float, ...]
-    """Of a round, one a semivalue."""
-
-
-def new_plan(utility: Utility, config: Config, known: Design | None = None) -> tuple[Plan, Design]:
-    """The blocks that the settings ask for; a pilot fills in what they leave open.
+def plan_of(utility: Utility, config: Config) -> Plan:
+    """The plan that the settings ask for; a pilot fills in what they leave open.
 
     Args:
         utility: to be sampled.
         config: its sections value and sample.
-        known: the design of the same sampling, where it goes on: no pilot is needed.
     Raises:
         ValueError: the utility fails; the message names the cause.
     """
+    sample = config.sample
     try:
-        return _new_plan(utility, config, known)
+        return new_plan(
+            utility,
+            sampler=sample.sampler,
+            base=sample.base,
+            levels=sample.levels,
+            semivalues=semivalues_of(config),
+            beta=config.value.beta,
+            seed=sample.seed,
+            half_width=sample.indifference,
+            rounds_per_block=sample.rounds_per_block,
+        )
     except RuntimeError as error:  # what utilities raise, with the coalition, where a model fails
         reason = str(error).splitlines()[0]
         raise ValueError(f"the utility failed: {reason}") from None
 
 
-def _new_plan(utility: Utility, config: Config, known: Design | None) -> tuple[Plan, Design]:
-    sample = config.sample
-    plan, choice = plans.new_plan(
-        utility,
-        sampler=sample.sampler,
-        base=known.base if known else sample.base,
-        levels=known.levels if known else sample.levels,
-        semivalues=semivalues_of(config),
-        beta=config.value.beta,
-        seed=sample.seed,
-        half_width=sample.indifference,
-        rounds_per_block=known.rounds_per_block if known else sample.rounds_per_block,
-        least_rounds=known.least_rounds if known else None,
-    )
-    if known:
-        return plan, known
-    return plan, Design(
-        name=plan.rounds.name,
-        base=choice.base if choice else sample.base,
-        levels=choice.levels if choice else sample.levels,
-        gain=choice.gain if choice else None,
-        rounds_per_block=plan.rounds_per_block,
-        least_rounds=plan.least_rounds,
-        observation_ranges=tuple(plans.observation_ranges(plan)),
-    )
-
-
-def new_aggregator(
-    num_players: int,
+def aggregator_of(
+    plan: Plan,
     config: Config,
-    design: Design,
     *,
     threshold: float = 0.0,
     state: Mapping[str, Any] | None = None,
 ) -> Aggregator:
-    """The aggregator of the settings, new or gone on from a checkpoint's state.
+    """The aggregator of the settings, new or restored from a checkpoint's state.
 
     Args:
-        num_players: n.
-        config: its sections value and sample.
-        design: of the sampling.
-        threshold: the value that parts harm from good.
+        plan: of the sampling.
+        config: its section sample.
+        threshold: the threshold between harmful and useful points.
         state: of an aggregator of the same sampling.
     Raises:
         ValueError: for Bernstein intervals of a utility whose range is not known.
     """
-    sample, ranges = config.sample, design.observation_ranges
-    known = all(math.isfinite(width) for width in ranges)
-    if sample.interval == "bernstein" and not known:
-        raise ValueError(
-            "sample.interval bernstein needs marginals in a known range, which "
-            f"{config.value.utility} does not have; use asymptotic"
-        )
-    settings: dict[str, Any] = {
-        "alpha": 1 - sample.confidence,
-        "simultaneous": sample.simultaneous,
-        "interval": sample.interval,
-        "observation_range": ranges if known else math.inf,
-        "indifference": sample.indifference,
-        "threshold": threshold,
-        "least_rounds": design.least_rounds,
-        "stop": stop_rule(sample),
-    }
-    if state is not None:
-        return Aggregator.restore(state, **settings)
-    return Aggregator(num_players, sample.chains, len(semivalues_of(config)), **settings)
+    sample = config.sample
+    return new_aggregator(
+        plan,
+        num_chains=sample.chains,
+        confidence=sample.confidence,
+        simultaneous=sample.simultaneous,
+        interval=sample.interval,
+        indifference=sample.indifference,
+        threshold=threshold,
+        stop=stop_rule(sample),
+        state=state,
+    )
 
 
 def semivalues_of(config: Config) -> tuple[str, ...]:
@@ -135,10 +91,10 @@ def semivalues_of(config: Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys((config.value.semivalue, *config.sample.semivalues)))
 
 
-def plan_bytes(plan: Plan) -> int:
-    """Memory of a plan with its utility, which the actors of a machine share."""
+def size_bytes(utility: Utility) -> int:
+    """Memory of a utility, which the actors of a node share."""
     buffers: list[pickle.PickleBuffer] = []
-    rest = pickle.dumps(plan, protocol=5, buffer_callback=buffers.append)
+    rest = pickle.dumps(utility, protocol=5, buffer_callback=buffers.append)
     return len(rest) + sum(buffer.raw().nbytes for buffer in buffers)
 
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.cleaning.evaluation import probe_scores
+from dcai_ray.cleaning.probes import probe_scores
 from dcai_ray.cleaning.rules import share_loss
 from dcai_ray.config import ExtractConfig, FinetuneConfig
-from dcai_ray.images import folders
-from dcai_ray.storage import tables
+from dcai_ray.images import decoding
+from dcai_ray.storage import parquet
+from dcai_ray.storage.features import feature_table
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.read_ahead import read_ahead
 from dcai_ray.valuation.knn_shapley import Game, Sums, block_sums
@@ -32,13 +33,13 @@ class InspectJob:
     read_threads: int
 
 
-def inspect_images(job: InspectJob) -> list[folders.Inspected]:
+def inspect_images(job: InspectJob) -> list[decoding.Inspected]:
     """Decode every file once, to find the unreadable before anything is computed."""
     files = [job.data / path for path in job.paths]
     return [
-        folders.Inspected(0, 0, "", content)
+        decoding.Inspected(0, 0, "", content)
         if isinstance(content, str)
-        else folders.inspect(content)
+        else decoding.inspect(content)
         for content in read_ahead(_content, files, job.read_threads)
     ]
 
@@ -83,8 +84,8 @@ def extract_shard(job: ExtractJob) -> int:
         readers=job.read_threads,
         device=device,
     )
-    table = tables.feature_table(job.ids, job.labels, x, job.notes)
-    tables.write_table(job.target, table, job.made_from)
+    table = feature_table(job.ids, job.labels, x, job.notes)
+    parquet.write_table(job.target, table, job.made_from)
     return len(x)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dcai_ray.cleaning import rules
+from dcai_ray.cleaning.arms import arms_of
 from dcai_ray.cluster import connection
 from dcai_ray.cluster.task_pool import run_tasks
 from dcai_ray.config import Config, plain
@@ -16,8 +16,8 @@ from dcai_ray.images.truth import Truth
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.reading import ImageSet, contents
-from dcai_ray.storage import tables
-from dcai_ray.storage.tables import fingerprint
+from dcai_ray.storage import parquet, schemas
+from dcai_ray.storage.parquet import fingerprint
 
 Rows = Sequence[dict[str, Any]]  # of tables.IMAGES
 
@@ -35,11 +35,11 @@ def retrain_networks(
     """Step 3: every arm but `all`, which step 1 trained; `cleaned/metrics.parquet`."""
     rows = images.split("train")
     values = run.read_values()
-    tables.check_ids(run.values, values["id"].to_pylist(), [row["id"] for row in rows])
+    values.check_ids(run.values, values["id"].to_pylist(), [row["id"] for row in rows])
     _, y = _examples(rows, images.classes)
     clean = images.split("shapley_val")
-    chosen = rules.arms(
-        tables.kept_mask(values),
+    chosen = arms_of(
+        values.kept_mask(values),
         y,
         None if truth is None else truth.wrong,
         has_clean=bool(clean),
@@ -66,7 +66,7 @@ def _train(
     """Train what is missing; write the step's metrics when all is there."""
     jobs = _jobs(run, images, config, step, arms)
     made_from = fingerprint("metrics", sorted(job.made_from for job in jobs))
-    if tables.is_made(run.metrics(step), made_from):
+    if parquet.is_made(run.metrics(step), made_from):
         return
     start = time.monotonic()
     histories = run_tasks(
@@ -88,7 +88,7 @@ def _train(
         for job, history in zip(jobs, histories, strict=True)
         for row in history
     ]
-    tables.write_table(run.metrics(step), pa.Table.from_pylist(rows, tables.METRICS), made_from)
+    parquet.write_table(run.metrics(step), pa.Table.from_pylist(rows, schemas.METRICS), made_from)
     run.note_step(step, made_from, time.monotonic() - start, trainings=len(jobs))
 
 

@@ -21,6 +21,7 @@ from dcai_ray.valuation.blocks import Block, check_block
 from dcai_ray.valuation.intervals import asymptotic_half_width, bernstein_half_width
 from dcai_ray.valuation.moments import Moments, gelman_rubin, merge, rank_correlation
 from dcai_ray.valuation.stopping import (
+    DEFAULT_INDIFFERENCE,
     LEAST_ROUNDS,
     Progress,
     Settled,
@@ -30,9 +31,6 @@ from dcai_ray.valuation.stopping import (
 )
 
 Interval = Literal["asymptotic", "bernstein"]
-
-DEFAULT_INDIFFERENCE = 0.1
-"""Over n: half width of an interval that no longer matters; a mean value is about 1 / n."""
 
 
 class Aggregator:
@@ -331,7 +329,7 @@ def _ranges(
             f"observation_range must be one number above 0, or {num_semivalues}, "
             f"got {observation_range}"
         )
-    if interval == "bernstein" and not np.isfinite(ranges[0]):
+    if interval == "bernstein" and not np.isfinite(ranges).all():
         raise ValueError(
             f"observation_range must be finite for bernstein intervals, got {ranges[0]}; "
             "bound the marginals, or use asymptotic intervals"

@@ -1,11 +1,24 @@
-"""A block: consecutive rounds of one chain, as they travel from a worker to the aggregator."""
+"""A block: consecutive rounds of one chain, computed by a worker, sent to the aggregator.
+
+A block is a function of plan, utility and its own number: whoever computes it, whenever, gets the
+same bits. One observation is one whole round, all parts together: the mean over parts of
+
+    x_i = sum over the orders of the round of  weight x n p(position of i) x marginal of i
+"""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.valuation.moments import Moments
+from dcai_ray.valuation.moments import Moments, moments_of
+from dcai_ray.valuation.plan import Plan
+from dcai_ray.valuation.samplers import randomness
+from dcai_ray.valuation.semivalues import size_weights
+from dcai_ray.valuation.utilities import Utility
+
+BlockId = tuple[int, int]  # chain, index
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +63,47 @@ def check_block(block: Block, num_chains: int, shape: tuple[int, int]) -> None:
     if not finite.all():
         bad = np.count_nonzero(~finite)
         raise ValueError(f"{name}: moments must be finite, got {bad} NaN or infinite entries")
+
+
+def run_block(plan: Plan, utility: Utility, chain: int, index: int) -> Block:
+    """Block `index` of a chain: rounds index * b .. (index + 1) * b - 1.
+
+    Raises:
+        Exception: what the utility raises; a failing model is an error, never a score.
+    """
+    rounds, parts, factors = plan.sampler, utility.parts, _factors(plan)
+    n, count = plan.num_players, plan.rounds_per_block
+    observed = np.zeros((count, len(factors), n))
+    evaluated, imputed = np.zeros(n, dtype=np.int64), 0
+    for row in range(count):
+        for number, part in enumerate(parts):
+            orders = rounds.draw(randomness(plan.seed, chain, number, index * count + row))
+            marginals = part.sweep(orders)
+            missing = np.isnan(marginals)
+            if missing.any():
+                imputed += int(missing.sum())
+                evaluated += np.bincount(orders.players[~missing], minlength=n)
+                marginals = np.where(missing, 0.0, marginals)
+            else:
+                evaluated += np.bincount(orders.players, minlength=n)
+            for each, factor in enumerate(factors):
+                observed[row, each] += np.bincount(orders.players, marginals * factor, n)
+    observed /= len(parts)
+    return Block(
+        chain=chain,
+        index=index,
+        moments=moments_of(observed),
+        evaluated=evaluated,
+        imputed=imputed,
+        sweeps=count * len(parts) * (len(rounds.offsets) - 1),
+        insertions=count * len(parts) * len(rounds.positions),
+        seconds=0.0,
+    )
+
+
+@lru_cache(maxsize=2)
+def _factors(plan: Plan) -> tuple[NDArray[np.float64], ...]:
+    """Per semivalue (t,) what a marginal counts at its place; computed once per process."""
+    n, rounds = plan.num_players, plan.sampler
+    sizes = [size_weights(name, n, plan.beta) for name in plan.semivalues]
+    return tuple(rounds.weights * (n * p)[rounds.positions] for p in sizes)

@@ -24,26 +24,18 @@ Source: Jia et al. 2019, PVLDB 12(11), Theorem 1 (Shapley, n >= K); the table, a
 same argument.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import betabinom, binom
 
-Metric = Literal["euclidean", "cosine"]
+from dcai_ray.valuation.neighbours import Metric, aligned, neighbour_order, tiles
 
 BLOCK = 64
 """Validation points whose values are summed before they are merged with the rest."""
-
-# Distances that agree to 2^-30 of their range are ties: neither BLAS nor CPU decides a rank.
-# Rounding error does not count as a range, so the range is at least 2^-10 of the largest distance.
-_DISTANCE_BITS = 30
-_DIGIT_BITS, _DIGITS = 11, 3  # of the radix sort; together more than _DISTANCE_BITS
-_LEAST_RANGE = 2.0**-10
-_BYTES_AN_ENTRY = 12  # of a tile: distance and rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,91 +205,6 @@ def vote_chances(
     )
 
 
-def aligned(
-    x_train: NDArray[np.floating], x_val: NDArray[np.floating] | None, metric: Metric
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Points whose products rank as the metric does; without `x_val` the training points serve.
-
-    Returns:
-        Training (n, d) and validation (m, d) features and offsets (n,): offset - val @ train.T
-        orders the training points as the metric does.
-    Raises:
-        ValueError: for an unknown metric.
-    """
-    if metric not in ("euclidean", "cosine"):
-        raise ValueError(f"metric must be euclidean or cosine, got {metric!r}")
-    centre = x_train.mean(axis=0, dtype=np.float64)
-    train = x_train - centre
-    if metric == "euclidean":
-        offset = np.einsum("nd,nd->n", train, train) / 2
-        return train, train if x_val is None else x_val - centre, offset
-    train = _unit(train)
-    return train, train if x_val is None else _unit(x_val - centre), np.ones(len(train))
-
-
-def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows of length 1, in place; a row of zeros stays."""
-    norms = np.sqrt(np.einsum("nd,nd->n", x, x))[:, np.newaxis]
-    x /= np.where(norms > 0, norms, 1.0)
-    return x
-
-
-def neighbour_order(
-    distance: NDArray[np.float64], left_out: NDArray[np.intp] | None = None
-) -> NDArray[np.int32]:
-    """Training indices by distance, nearest first, ties by lowest index.
-
-    Args:
-        distance: (m, n).
-        left_out: (m,) one training index a row that is not ranked; -1 for none.
-    Returns:
-        (m, n) int32, or (m, n - 1) with `left_out`: a row that leaves none out lacks its farthest.
-    """
-    num_rows, num_players = distance.shape
-    lowest, highest = distance.min(axis=1), distance.max(axis=1)
-    size = np.maximum(np.abs(lowest), np.abs(highest))
-    span = np.maximum(highest - lowest, _LEAST_RANGE * size)
-    scale = 2.0**_DISTANCE_BITS / np.where(span > 0, span, 1.0)
-    order = np.empty((num_rows, num_players - (left_out is not None)), dtype=np.int32)
-    skipped = np.full(num_rows, -1) if left_out is None else left_out
-    _radix_order(distance, lowest, scale, skipped, order)
-    return order
-
-
-@numba.njit(cache=True, nogil=True)
-def _radix_order(distance, lowest, scale, skipped, order):  # type: ignore[no-untyped-def]
-    """Fill `order` (m, n or n - 1): each row's distances, rounded to whole numbers, are sorted
-    digit by digit from the last, which keeps the order of equals: several times faster than
-    argsort, which does not."""
-    num_players = distance.shape[1]
-    base = 1 << _DIGIT_BITS
-    keys, sorted_keys = np.empty(num_players, np.int64), np.empty(num_players, np.int64)
-    ends = np.empty((_DIGITS, base), np.int64)
-    for row in range(distance.shape[0]):
-        ends[:] = 0
-        count = 0
-        for player in range(num_players):
-            if player == skipped[row]:
-                continue
-            # To the nearest: cut off, equal distances at a border would part by rounding errors.
-            cell = np.int64((distance[row, player] - lowest[row]) * scale[row] + 0.5)
-            keys[count] = cell << 32 | player
-            for digit in range(_DIGITS):
-                ends[digit, cell >> digit * _DIGIT_BITS & base - 1] += 1
-            count += 1
-        for digit in range(_DIGITS):
-            place = 0  # where each value of the digit begins
-            for value in range(base):
-                ends[digit, value], place = place, place + ends[digit, value]
-            for i in range(count):
-                value = keys[i] >> 32 + digit * _DIGIT_BITS & base - 1
-                sorted_keys[ends[digit, value]] = keys[i]
-                ends[digit, value] += 1
-            keys, sorted_keys = sorted_keys, keys
-        for rank in range(order.shape[1]):
-            order[row, rank] = keys[rank] & 0xFFFFFFFF
-
-
 @numba.njit(cache=True, nogil=True)
 def add_values(order, y_train, y_val, gains, total, squares):  # type: ignore[no-untyped-def]
     """Add the values for each validation point of a tile, in the order of the rows.
@@ -320,13 +227,6 @@ def add_values(order, y_train, y_val, gains, total, squares):  # type: ignore[no
             total[player] += value
             squares[player] += value * value
             farther = match
-
-
-def tiles(rows: slice, num_columns: int, tile_bytes: int) -> Iterator[slice]:
-    """Parts of `rows` whose distances, keys and ranks fit `tile_bytes`."""
-    height = max(1, tile_bytes // (_BYTES_AN_ENTRY * num_columns))
-    for start in range(rows.start, rows.stop, height):
-        yield slice(start, min(start + height, rows.stop))
 
 
 def _check(

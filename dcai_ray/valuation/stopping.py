@@ -18,6 +18,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+DEFAULT_INDIFFERENCE = 0.1
+"""Over n: half width of an interval that no longer matters; a mean value is about 1 / n."""
+
 LEAST_ROUNDS = 32
 """Moments of fewer rounds deceive: two that happen to agree have a spread of zero."""
 

@@ -11,41 +11,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dcai_ray.cleaning.evaluation import ARMS, auroc, comparison, detection, probe_scores
-
-
-def guesses(seed, count, classes):
-    """Probabilities that know something of the targets, rounded so that some tie."""
-    rng = np.random.default_rng(seed)
-    targets = rng.integers(0, classes, count)
-    scores = rng.random((count, classes)) + np.eye(classes)[targets] / 2
-    return (scores / scores.sum(axis=1, keepdims=True)).round(2), targets
-
-
-def test_auroc_of_two_classes_is_that_of_sklearn():
-    probabilities, targets = guesses(0, 200, 2)
-    assert auroc(probabilities, targets) == roc_auc_score(targets, probabilities[:, 1])
-
-
-def test_auroc_of_more_classes_is_the_mean_of_one_against_the_rest():
-    rng = np.random.default_rng(1)
-    targets = rng.integers(0, 4, 200)
-    scores = rng.random((200, 4)) + np.eye(4)[targets] / 2
-    probabilities = scores / scores.sum(axis=1, keepdims=True)
-    expected = roc_auc_score(targets, probabilities, multi_class="ovr", average="macro")
-    assert_allclose(auroc(probabilities, targets), expected, rtol=1e-12)  # sums in another order
-
-
-def test_auroc_leaves_absent_classes_out_of_the_mean():
-    probabilities, targets = guesses(2, 200, 3)
-    here = targets != 1
-    expected = [roc_auc_score(targets[here] == c, probabilities[here, c]) for c in (0, 2)]
-    assert_allclose(auroc(probabilities[here], targets[here]), np.mean(expected), rtol=1e-12)
-
-
-def test_auroc_of_one_class_is_unknown():
-    probabilities, targets = guesses(3, 20, 3)
-    assert math.isnan(auroc(probabilities, np.zeros_like(targets)))
+from dcai_ray.cleaning.arms import ARMS
+from dcai_ray.cleaning.evaluation import comparison, detection
+from dcai_ray.cleaning.probes import probe_scores
 
 
 def test_detection_is_that_of_sklearn():

@@ -10,17 +10,15 @@ from sklearn.metrics import log_loss
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
+from dcai_ray.cleaning.arms import arms_of, random_choice
 from dcai_ray.cleaning.rules import (
-    arms,
     best_share,
     chance_threshold,
     check_classes_kept,
     keep_share,
-    neighbours,
-    random_choice,
     share_loss,
-    suggested_labels,
 )
+from dcai_ray.cleaning.suggestions import neighbours, suggested_labels
 from dcai_ray.valuation import knn_shapley
 
 
@@ -132,7 +130,7 @@ def test_random_choice_takes_one_of_each_class_where_fewer_are_kept():
 def test_arms_are_what_their_names_say():
     y, kept = np.array([0, 1] * 20), np.arange(40) % 4 > 0
     wrong = np.arange(40) < 6
-    found = arms(kept, y, wrong, has_clean=True, seeds=[3, 5])
+    found = arms_of(kept, y, wrong, has_clean=True, seeds=[3, 5])
     alike = {"all": np.ones(40), "kept": kept, "clean": np.zeros(40), "kept+clean": kept}
     for arm, mask in (alike | {"truth": ~wrong}).items():
         for seed in (3, 5):
@@ -144,7 +142,7 @@ def test_arms_are_what_their_names_say():
 
 @pytest.mark.parametrize("wrong", [None, np.zeros(4, bool)])
 def test_without_clean_set_or_known_wrong_labels_there_are_no_such_arms(wrong):
-    found = arms(np.ones(4, bool), np.array([0, 1, 0, 1]), wrong, has_clean=False, seeds=[0])
+    found = arms_of(np.ones(4, bool), np.array([0, 1, 0, 1]), wrong, has_clean=False, seeds=[0])
     assert found.keys() == {"all", "kept", "random"}
 
 
@@ -182,5 +180,5 @@ def test_suggested_label_is_the_vote_of_the_kept_and_clean_without_the_image_its
 def test_there_is_no_arm_truth_where_a_class_has_no_right_label():
     y = np.array([0, 0, 1, 1])
     for wrong, there in (([1, 0, 0, 1], True), ([0, 0, 1, 1], False), ([1, 1, 1, 1], False)):
-        found = arms(np.ones(4, bool), y, np.array(wrong, bool), has_clean=True, seeds=[0])
+        found = arms_of(np.ones(4, bool), y, np.array(wrong, bool), has_clean=True, seeds=[0])
         assert ("truth" in found) == there

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from dcai_ray.cli import main
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet
+from dcai_ray.storage.features import feature_table, read_split, shard_name, write_manifest
 from dcai_ray.storage.location import Location
 from tests.support.small_runs import files
 
@@ -26,10 +27,10 @@ def refused(capsys, *arguments) -> str:
 def write_features(folder, split, *, d=3, backbone="resnet18", labels=("a", "b"), x=None):
     x = np.eye(len(labels), d, dtype=np.float32) if x is None else np.float32(x)
     ids = [f"{label}/{i}" for i, label in enumerate(labels)]
-    table = tables.feature_table(ids, labels, x, {"backbone": backbone})
+    table = feature_table(ids, labels, x, {"backbone": backbone})
     part = Location(str(folder)) / split
-    tables.write_table(part / tables.shard_name(0), table, "made")
-    tables.write_manifest(part, "made", [tables.shard_name(0)])
+    parquet.write_table(part / shard_name(0), table, "made")
+    write_manifest(part, "made", [shard_name(0)])
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
@@ -173,6 +174,6 @@ def test_unreadable_images_are_all_listed_or_skipped_and_recorded(
     assert "3 unreadable images; repair or remove them" in said
     assert all(f"{data}/train/{name}: " in said for name in spoiled)
     assert main([str(word) for word in [*command, "--unreadable", "skip"]]) == 0
-    skipped = tables.read_table(Location(str(tmp_path / "run/skipped.parquet")))
+    skipped = parquet.read_table(Location(str(tmp_path / "run/skipped.parquet")))
     assert skipped["id"].to_pylist() == list(spoiled)
-    assert tables.read_features(Location(str(tmp_path / "run/features/train"))).x.shape[0] == 5
+    assert read_split(Location(str(tmp_path / "run/features/train"))).x.shape[0] == 5

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from dcai_ray.config import read_config
-from dcai_ray.valuation.plan import sample
+from dcai_ray.valuation.sampling import sample
 from tests.conftest import REPOSITORY
 from tests.support import chains_autoscaled
 from tests.support.chains_autoscaled import NUM_WORKERS
-from tests.support.chains_on_nodes import digest, new_aggregator, plan_of_clusters
+from tests.support.chains_on_nodes import clusters, digest, new_aggregator
 from tests.support.hosts import lacking, network
 
 pytestmark = [
@@ -115,9 +115,8 @@ def test_no_node_with_a_gpu_was_started_for_chains(found):
 
 
 def test_the_result_has_the_bits_of_one_process(found):
-    plan = plan_of_clusters()
-    aggregator = new_aggregator(plan)
-    for _ in sample(plan, aggregator):
+    aggregator = new_aggregator()
+    for _ in sample(*clusters(), aggregator):
         pass
     assert found["digest"] == digest(aggregator)
 

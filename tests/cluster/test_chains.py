@@ -18,12 +18,13 @@ from dcai_ray.cluster import chains
 from dcai_ray.cluster.chains import Chain, stream_chains
 from dcai_ray.config import ResourcesConfig
 from dcai_ray.valuation.aggregator import Aggregator
-from dcai_ray.valuation.plan import new_plan, sample
+from dcai_ray.valuation.plan import new_plan
+from dcai_ray.valuation.sampling import sample
 from dcai_ray.valuation.stopping import Rounds
 from dcai_ray.valuation.utilities.knn import Knn
 from tests.conftest import REPOSITORY
 from tests.support import chains_on_nodes, games
-from tests.support.chains_on_nodes import digest, new_aggregator, plan_of_clusters
+from tests.support.chains_on_nodes import clusters, digest, new_aggregator
 
 pytestmark = pytest.mark.ray
 for module in (sys.modules[__name__], games):
@@ -31,30 +32,31 @@ for module in (sys.modules[__name__], games):
 
 
 @pytest.fixture(scope="module")
-def plan():
-    return plan_of_clusters()
+def sampling():
+    """A plan and its utility."""
+    return clusters()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(plan):
+def undisturbed(sampling):
     """The digest of a sampling in this process."""
-    aggregator = new_aggregator(plan)
-    for _ in sample(plan, aggregator):
+    aggregator = new_aggregator()
+    for _ in sample(*sampling, aggregator):
         pass
     return digest(aggregator)
 
 
-def streamed(plan, num_workers, after=lambda pool: False):
-    aggregator = new_aggregator(plan)
-    deaths = stream_chains(plan, aggregator, ResourcesConfig(num_workers=num_workers), after)
+def streamed(sampling, num_workers, after=lambda pool: False):
+    aggregator = new_aggregator()
+    deaths = stream_chains(*sampling, aggregator, ResourcesConfig(num_workers=num_workers), after)
     return aggregator, deaths
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 4, 7])
 def test_any_number_of_actors_gives_the_bits_of_one_process(
-    ray_cluster, plan, undisturbed, num_workers
+    ray_cluster, sampling, undisturbed, num_workers
 ):
-    aggregator, deaths = streamed(plan, num_workers)
+    aggregator, deaths = streamed(sampling, num_workers)
     assert digest(aggregator) == undisturbed
     assert deaths == 0
     assert aggregator.buffered == 0
@@ -71,7 +73,7 @@ class Located(Chain):
 
 
 def test_twenty_kills_at_random_moments_change_no_bit(
-    ray_cluster, plan, undisturbed, tmp_path, monkeypatch
+    ray_cluster, sampling, undisturbed, tmp_path, monkeypatch
 ):
     located = type("LocatedHere", (Located,), {"folder": str(tmp_path)})
     monkeypatch.setattr(chains, "Chain", located)
@@ -87,7 +89,7 @@ def test_twenty_kills_at_random_moments_change_no_bit(
 
     deaths = 0
     while len(killed) < 20:
-        aggregator, died = streamed(plan, 2, after)
+        aggregator, died = streamed(sampling, 2, after)
         deaths += died
         assert digest(aggregator) == undisturbed
     assert deaths >= 15  # a sampling may end before the last death is noticed
@@ -107,8 +109,8 @@ def test_a_lost_node_changes_no_bit(undisturbed, tmp_path):
     assert found["deaths"] >= 2
 
 
-def test_a_sampling_may_be_left_after_any_set(ray_cluster, plan):
-    aggregator, _ = streamed(plan, 2, after=lambda pool: aggregator_of(pool))
+def test_a_sampling_may_be_left_after_any_set(ray_cluster, sampling):
+    aggregator, _ = streamed(sampling, 2, after=lambda pool: aggregator_of(pool))
     assert 0 < aggregator.rounds < chains_on_nodes.ROUNDS
 
 
@@ -130,22 +132,22 @@ class Failing(games.Game):
 def test_a_failing_model_ends_the_sampling_with_its_coalition(ray_cluster):
     game = Failing(200, lambda s: 0.0)
     game.limit = 1000
-    plan, _ = new_plan(game)
+    plan = new_plan(game)
     game.limit = 100
     aggregator = Aggregator(200, 4, stop=Rounds(rounds=100))
     with pytest.raises(ValueError, match=r"^the utility failed: ") as failed:
-        stream_chains(plan, aggregator, ResourcesConfig(num_workers=2), lambda pool: False)
+        stream_chains(plan, game, aggregator, ResourcesConfig(num_workers=2), lambda pool: False)
     message = str(failed.value)
     assert "coalition of 101 points (3, 7, ...): no margin" in message
     assert "\n" not in message
 
 
 def test_a_worker_with_other_packages_ends_the_sampling_with_its_machine(
-    ray_cluster, plan, monkeypatch
+    ray_cluster, sampling, monkeypatch
 ):
     monkeypatch.setattr(chains, "installed", lambda: {"numpy": "1.0.0"})
     with pytest.raises(ValueError, match=r"^[\d.]+: has numpy .* \(the driver 1\.0\.0\); inst"):
-        streamed(plan, 1)
+        streamed(sampling, 1)
 
 
 def test_the_public_function_gives_the_same_bits_with_ray_and_without(ray_cluster):

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, features
 
-from dcai_ray.images.folders import decode, inspect, read
+from dcai_ray.images.decoding import decode, inspect, read
 from dcai_ray.storage.location import Location
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)

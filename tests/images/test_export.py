@@ -6,7 +6,7 @@ import pytest
 from dcai_ray.images.export import export_kept
 from dcai_ray.images.folders import list_splits
 from dcai_ray.run_directory import RunDirectory
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.location import Location
 
 DROPPED = ("train/cat/001.png", "train/Käse <b>/000.png")
@@ -38,8 +38,8 @@ def run(tmp_path, data):
     ]
     # As a run has it: the halves of val lie where val is.
     assert {row["split"] for row in rows} == {"train", "shapley_val", "val"}
-    tables.write_table(run.images, pa.Table.from_pylist(rows, tables.IMAGES), "images")
-    tables.write_table(run.kept, pa.Table.from_pylist(kept, tables.KEPT), "kept")
+    parquet.write_table(run.images, pa.Table.from_pylist(rows, schemas.IMAGES), "images")
+    parquet.write_table(run.kept, pa.Table.from_pylist(kept, schemas.KEPT), "kept")
     return run
 
 

@@ -3,14 +3,8 @@ import re
 
 import pytest
 
-from dcai_ray.images.folders import (
-    ImageFile,
-    duplicates,
-    halve_val,
-    inspect,
-    list_folder,
-    list_splits,
-)
+from dcai_ray.images.decoding import inspect
+from dcai_ray.images.folders import ImageFile, duplicates, halve_val, list_folder, list_splits
 from dcai_ray.storage.location import Location
 
 TRAIN = {"train/cat": 3, "train/dog": 2}

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchvision.models.inception import InceptionOutputs
 
 from dcai_ray.config import FinetuneConfig
-from dcai_ray.images import folders
+from dcai_ray.images import decoding
 from dcai_ray.networks.backbones import BACKBONES, classifier
 from dcai_ray.networks.finetuning import Pictures, finetune, new_training
 from dcai_ray.networks.transforms import centre_crop, normalized
@@ -52,7 +52,7 @@ def train(pictures, recipe, backbone="resnet18", *, seed=0, network=None, **opti
 
 
 def whole_batch(pictures):
-    batch = [centre_crop(folders.read(file), 64) for file in pictures.files]
+    batch = [centre_crop(decoding.read(file), 64) for file in pictures.files]
     return normalized(batch, CPU), torch.as_tensor(pictures.targets)
 
 

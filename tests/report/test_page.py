@@ -17,7 +17,8 @@ from dcai_ray.report import gallery, verdicts
 from dcai_ray.report.findings import Findings, read_findings
 from dcai_ray.report.page import without_secrets, write_report
 from dcai_ray.run_directory import RunDirectory
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet, schemas
+from dcai_ray.storage.features import feature_table, shard_name, write_manifest
 from dcai_ray.storage.location import Location
 
 SCRIPT = "<script>alert('x')<"
@@ -70,7 +71,7 @@ def run(tmp_path) -> RunDirectory:
                 {"split": "train", "id": name, "label": label, "path": f"train/{name}", "bytes": 9,
                  "width": 300, "height": 40, "sha256": f"{c}{i}"}
             )  # fmt: skip
-    tables.write_table(run.images, pa.Table.from_pylist(rows, tables.IMAGES), "made-images")
+    parquet.write_table(run.images, pa.Table.from_pylist(rows, schemas.IMAGES), "made-images")
     settings = {
         "data": str(data),
         "value": {"k": 2, "metric": "euclidean", "validation": "clean", "per_class": False},
@@ -91,14 +92,14 @@ def write_values(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
         for i, row in enumerate(rows)
     ]  # fmt: skip
     choice = {"rule": "validated", "share": 0.25, "log_loss": {"0": 1.0, "0.25": 0.5, "0.5": None}}
-    table = pa.Table.from_pylist(values, tables.VALUES)
-    tables.write_table(run.values, table, "made-values", choice=json.dumps(choice))
+    table = pa.Table.from_pylist(values, schemas.VALUES)
+    parquet.write_table(run.values, table, "made-values", choice=json.dumps(choice))
     note(run, values={"kept": 9, **choice})
 
 
 def write_truth(run: RunDirectory) -> None:
     """The dropped images of classes 1 and 2 are labelled wrong, that of class 0 is not."""
-    rows = tables.read_table(run.images).to_pylist()
+    rows = parquet.read_table(run.images).to_pylist()
     lines = ["path,label,true_label"]
     for i, row in enumerate(rows):
         true = NASTY[0] if i in (EACH, 2 * EACH) else row["label"]
@@ -115,7 +116,7 @@ def write_probes(run: RunDirectory, **accuracy: float) -> None:
         for arm, value in accuracy.items()
         for seed in range(3)
     ]  # fmt: skip
-    tables.write_table(run.probes, pa.Table.from_pylist(rows, tables.PROBES), "made-probes")
+    parquet.write_table(run.probes, pa.Table.from_pylist(rows, schemas.PROBES), "made-probes")
 
 
 def write_metrics(run: RunDirectory, step: str, *arms: str) -> None:
@@ -124,20 +125,20 @@ def write_metrics(run: RunDirectory, step: str, *arms: str) -> None:
          "loss": 0.5, "accuracy": 0.5 + 0.1 * epoch + 0.01 * seed, "auroc": 0.8}
         for arm in arms for seed in (0, 1) for epoch in (1, 2) for split in ("train", "val")
     ]  # fmt: skip
-    table = pa.Table.from_pylist(rows, tables.METRICS)
-    tables.write_table(run.metrics(step), table, f"made-{step}")
+    table = pa.Table.from_pylist(rows, schemas.METRICS)
+    parquet.write_table(run.metrics(step), table, f"made-{step}")
 
 
 def write_features(run: RunDirectory) -> None:
     """One number an image: all images of a class lie close together, the classes far apart."""
-    table = tables.read_table(run.images)
+    table = parquet.read_table(run.images)
     x = np.repeat([0.0, 10.0, 20.0], EACH) + np.tile(np.arange(EACH) / 10, 3)
-    features = tables.feature_table(
+    features = feature_table(
         table["id"].to_pylist(), table["label"].to_pylist(), np.float32(x[:, None]), {}
     )
     folder = run.features / "train"
-    tables.write_table(folder / tables.shard_name(0), features, "made-features")
-    tables.write_manifest(folder, "made-features", [tables.shard_name(0)])
+    parquet.write_table(folder / shard_name(0), features, "made-features")
+    write_manifest(folder, "made-features", [shard_name(0)])
 
 
 def complete(run: RunDirectory) -> None:
@@ -248,7 +249,7 @@ def test_without_images_ids_are_listed(run):
 
 def test_an_image_that_is_gone_becomes_a_placeholder(run):
     lowest = 2 * EACH
-    path = tables.read_table(run.images)["path"][lowest].as_py()
+    path = parquet.read_table(run.images)["path"][lowest].as_py()
     (Location(run.settings()["data"]) / path).delete()
     page = page_of(run)
     assert page.text.count("image can no longer be read") == 1
@@ -361,18 +362,18 @@ def test_duplicates_and_notes_are_listed_and_long_lists_cut(run):
 
 def write_sampling(run: RunDirectory, *, imputed: int = 0) -> None:
     """As if the values had been sampled: intervals, a trace, a record."""
-    values = tables.read_table(run.values)
+    values = parquet.read_table(run.values)
     value = values["value"].to_numpy()
     for name, column in (("low", value - 0.004), ("high", value + 0.004)):
         values = values.set_column(values.column_names.index(name), name, pa.array(column))
     choice = json.dumps({"rule": "certain", "threshold": 0.0, "false_discovery": 0.05})
-    tables.write_table(run.values, values, "made-sampled", choice=choice)
+    parquet.write_table(run.values, values, "made-sampled", choice=choice)
     rows = [
         {"rounds": 64 * i, "sets": i, "seconds": 1.5 * i, "settled": 0.3 * i,
          "largest_stderr": 0.01 / i, "rank_correlation": 0.9, "r_hat": 1.01}
         for i in (1, 2, 3)
     ]  # fmt: skip
-    tables.write_table(run.trace, pa.Table.from_pylist(rows, tables.TRACE), "made-trace")
+    parquet.write_table(run.trace, pa.Table.from_pylist(rows, schemas.TRACE), "made-trace")
     run.note(
         "sampling", utility=SCRIPT, sampler="permutation", stop="192 rounds", done=True, rounds=192,
         chains=8, insertions=1000, imputed=imputed, sweep_seconds=3.0, seconds=4.5, settled=0.9,

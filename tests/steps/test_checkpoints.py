@@ -6,11 +6,12 @@ import pytest
 from dcai_ray.steps.checkpoints import read_checkpoint, write_checkpoint
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation.aggregator import Aggregator
+from dcai_ray.valuation.blocks import run_block
 from dcai_ray.valuation.plan import new_plan
 from dcai_ray.valuation.stopping import Rounds
-from dcai_ray.valuation.sweeps import run_block
 from tests.support import games
 
+GAME = games.airport([1, 2, 5, 5, 9])
 NUM_CHAINS, NEVER = 3, Rounds(rounds=10**9)
 
 
@@ -21,16 +22,14 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def plan():
-    return new_plan(
-        games.airport([1, 2, 5, 5, 9]), semivalues=("shapley", "banzhaf"), rounds_per_block=4
-    )[0]
+    return new_plan(GAME, semivalues=("shapley", "banzhaf"), rounds_per_block=4)
 
 
 def fed(plan, sets, aggregator=None):
     aggregator = aggregator or Aggregator(5, NUM_CHAINS, 2, stop=NEVER)
     for index in range(aggregator.next_index, sets):
         for chain in range(NUM_CHAINS):
-            aggregator.add(run_block(plan, chain, index))
+            aggregator.add(run_block(plan, GAME, chain, index))
     return aggregator
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load
 from safetensors.torch import save
 from torchvision.models import squeezenet1_0
 
-from dcai_ray.run_directory import read_features
+from dcai_ray.api import read_features
 from tests.support.object_store import ACCESS_KEY, SECRET_KEY
 from tests.support.small_runs import Process, done, files
 

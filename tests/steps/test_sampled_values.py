@@ -10,7 +10,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from dcai_ray.cli import main
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet, schemas
+from dcai_ray.storage.features import feature_table, shard_name, write_manifest
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation.knn_shapley import knn_shapley
 from tests.support.small_runs import Process, done, files
@@ -37,10 +38,10 @@ def features(tmp_path_factory):
         x, y = clusters(count, seed)
         labels = [f"class{c}" for c in y]
         ids = [f"{label}/{i:03d}" for i, label in enumerate(labels)]
-        table = tables.feature_table(ids, labels, x, {"backbone": "made up"})
+        table = feature_table(ids, labels, x, {"backbone": "made up"})
         part = Location(str(folder)) / split
-        tables.write_table(part / tables.shard_name(0), table, f"made {split}")
-        tables.write_manifest(part, f"made {split}", [tables.shard_name(0)])
+        parquet.write_table(part / shard_name(0), table, f"made {split}")
+        write_manifest(part, f"made {split}", [shard_name(0)])
     return folder
 
 
@@ -206,7 +207,7 @@ def test_several_semivalues_come_from_the_same_sweeps(features, tmp_path, ray_cl
     for name in ("banzhaf", "leave-one-out"):
         table = pd.read_parquet(run / f"values/values-{name}.parquet")
         assert table.id.tolist() == values_of(run).id.tolist()
-        assert list(table.columns) == tables.ESTIMATES.names
+        assert list(table.columns) == schemas.ESTIMATES.names
 
 
 def test_only_the_certain_are_dropped_where_that_is_asked(finished, features, tmp_path):

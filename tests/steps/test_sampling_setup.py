@@ -10,15 +10,14 @@ import pytest
 
 from dcai_ray.config import Config, SampleConfig, ValueConfig, parse_config
 from dcai_ray.steps.sampling_setup import (
-    Design,
-    new_aggregator,
-    new_plan,
+    aggregator_of,
     new_utility,
-    plan_bytes,
+    plan_of,
     semivalues_of,
+    size_bytes,
     stop_rule,
 )
-from dcai_ray.valuation import samplers
+from dcai_ray.valuation.plan import Plan
 from dcai_ray.valuation.stopping import AllOf, AnyOf, Progress, Rounds, Settled
 from dcai_ray.valuation.utilities.knn import Knn
 from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
@@ -48,10 +47,10 @@ def utility_of(config):
     return new_utility(TRAIN, CLEAN, config.value, config.sample)
 
 
-def planned(*arguments, known=None, **settings_given):
-    """Plan and design of some settings."""
+def planned(*arguments, **settings_given):
+    """The plan of some settings."""
     config = settings(*arguments, **settings_given)
-    return new_plan(utility_of(config), config, known)
+    return plan_of(utility_of(config), config)
 
 
 @pytest.mark.parametrize(
@@ -101,53 +100,48 @@ def test_what_is_no_utility_is_one_line_that_names_it(name, options, message):
 def test_semivalues_are_named_once_and_the_main_one_first():
     config = settings(value={"semivalue": "banzhaf"}, semivalues=("shapley", "banzhaf", "beta"))
     assert semivalues_of(config) == ("banzhaf", "shapley", "beta")
-    plan, design = new_plan(utility_of(config), config)
-    assert len(plan.size_weights) == len(design.observation_ranges) == 3
+    plan = plan_of(utility_of(config), config)
+    assert plan.semivalues == ("banzhaf", "shapley", "beta")
+    assert len(plan.observation_ranges) == 3
 
 
 def test_the_pilot_chooses_only_what_is_left_open():
-    assert planned()[1].gain >= 1
-    plan, design = planned(base=2, levels=1)
-    assert plan.rounds.name == design.name == "multilevel base 2 levels 0..1"
-    assert (design.base, design.levels, design.gain) == (2, 1, None)
-    plan, design = planned(sampler="antithetic")
-    assert plan.rounds.antithetic
-    assert (design.base, design.levels, design.gain) == (None, None, None)
+    assert planned().gain >= 1
+    plan = planned(base=2, levels=1)
+    assert plan.name == "multilevel base 2 levels 0..1"
+    assert (plan.base, plan.levels, plan.gain) == (2, 1, None)
+    plan = planned(sampler="antithetic")
+    assert plan.sampler.antithetic
+    assert (plan.base, plan.levels, plan.gain) == (None, None, None)
 
 
 @pytest.mark.parametrize("sampler", ["multilevel", "permutation"])
-def test_a_known_design_gives_the_same_plan_without_a_pilot(sampler, monkeypatch):
-    first, design = planned(sampler=sampler)
-    assert Design(**json.loads(json.dumps(asdict(design)))).name == design.name
-    monkeypatch.setattr(samplers, "run_pilot", None)
-    again, kept = planned(sampler=sampler, known=design)
-    assert kept == design
-    assert again.rounds.name == first.rounds.name
-    assert again.rounds_per_block == first.rounds_per_block
-    assert again.least_rounds == first.least_rounds
+def test_a_plan_from_a_checkpoint_is_the_same_plan(sampler):
+    plan = planned(sampler=sampler)
+    assert Plan.restore(json.loads(json.dumps(asdict(plan)))) == plan
 
 
 def test_bernstein_needs_a_known_range():
     config = settings(interval="bernstein")
-    _, design = new_plan(utility_of(config), config)
-    assert new_aggregator(30, config, design).half_width.shape == (1, 30)
+    plan = plan_of(utility_of(config), config)
+    assert aggregator_of(plan, config).half_width.shape == (1, 30)
     config = settings("logistic", options={"score": "neg-log-loss"}, interval="bernstein")
-    _, design = new_plan(utility_of(config), config)
-    with pytest.raises(ValueError, match="bernstein needs marginals in a known range"):
-        new_aggregator(30, config, design)
+    plan = plan_of(utility_of(config), config)
+    with pytest.raises(ValueError, match="must be finite for bernstein intervals"):
+        aggregator_of(plan, config)
 
 
 def test_the_threshold_reaches_the_decisions():
     config = settings()
-    _, design = new_plan(utility_of(config), config)
-    assert new_aggregator(30, config, design, threshold=0.25).threshold == 0.25
+    plan = plan_of(utility_of(config), config)
+    assert aggregator_of(plan, config, threshold=0.25).threshold == 0.25
 
 
-def test_the_memory_of_a_plan_is_that_of_the_tables():
-    plan, _ = planned()
+def test_the_memory_of_a_utility_is_that_of_its_tables():
+    utility = utility_of(settings())
     ranks = 12 * 30  # a byte each
-    assert ranks < plan_bytes(plan) < ranks + 30_000
-    assert len(pickle.dumps(plan)) == pytest.approx(plan_bytes(plan), rel=0.2)
+    assert ranks < size_bytes(utility) < ranks + 10_000
+    assert len(pickle.dumps(utility)) == pytest.approx(size_bytes(utility), rel=0.2)
 
 
 def test_rules_are_joined_as_asked():

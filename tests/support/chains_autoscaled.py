@@ -14,7 +14,7 @@ import ray
 from dcai_ray.cluster.chains import stream_chains
 from dcai_ray.cluster.task_pool import new_ticks
 from dcai_ray.config import ResourcesConfig
-from tests.support.chains_on_nodes import digest, new_aggregator, plan_of_clusters
+from tests.support.chains_on_nodes import clusters, digest, new_aggregator
 
 NUM_WORKERS = 4
 _WAIT_S = 120.0
@@ -32,8 +32,7 @@ def workers():
 
 def sampled(worker_resource):
     """(digest, [(seconds, nodes, actors up, actors joining), ...]) with a line a change."""
-    plan = plan_of_clusters()
-    aggregator = new_aggregator(plan)
+    aggregator = new_aggregator()
     start, timeline = time.monotonic(), []
 
     def after(pool):
@@ -45,7 +44,7 @@ def sampled(worker_resource):
         return False
 
     stream_chains(
-        plan,
+        *clusters(),
         aggregator,
         ResourcesConfig(num_workers=NUM_WORKERS, worker_resource=worker_resource),
         after,

@@ -22,14 +22,16 @@ from dcai_ray.valuation.utilities.knn import Knn
 NUM_CHAINS, ROUNDS = 4, 3000
 
 
-def plan_of_clusters():
+def clusters():
+    """A plan and its utility."""
     rng = np.random.default_rng(0)
     x, x_val = rng.standard_normal((400, 4)), rng.standard_normal((80, 4))
     y, y_val = rng.integers(0, 3, 400), rng.integers(0, 3, 80)
-    return new_plan(Knn(x, y, x_val, y_val, k=5), rounds_per_block=8)[0]
+    utility = Knn(x, y, x_val, y_val, k=5)
+    return new_plan(utility, rounds_per_block=8), utility
 
 
-def new_aggregator(plan):
+def new_aggregator():
     return Aggregator(400, NUM_CHAINS, stop=Rounds(rounds=ROUNDS))
 
 
@@ -43,8 +45,7 @@ if __name__ == "__main__":
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **sizes})
     node = cluster.add_node(num_cpus=2, **sizes)
     ray.init(address=cluster.address, log_to_driver=False)
-    plan = plan_of_clusters()
-    aggregator = new_aggregator(plan)
+    aggregator = new_aggregator()
     most = 0
 
     def after(pool):
@@ -55,7 +56,7 @@ if __name__ == "__main__":
             node = None
         return False
 
-    deaths = stream_chains(plan, aggregator, ResourcesConfig(num_workers=3), after)
+    deaths = stream_chains(*clusters(), aggregator, ResourcesConfig(num_workers=3), after)
     found = {"digest": digest(aggregator), "deaths": deaths, "most": most}
     Path(sys.argv[1]).write_text(json.dumps(found))  # Ray has a word on stdout too
     ray.shutdown()

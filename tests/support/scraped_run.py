@@ -18,7 +18,8 @@ import ray
 
 from dcai_ray.cli import main
 from dcai_ray.cluster import chains
-from dcai_ray.storage import tables
+from dcai_ray.storage import parquet
+from dcai_ray.storage.features import feature_table, shard_name, write_manifest
 from dcai_ray.storage.location import Location
 
 SAMPLE = re.compile(r"(ray_dcai_ray_\w+)\{(.*)\} (\S+)")
@@ -43,10 +44,10 @@ def write_features(folder, num_players=24, num_validation=9):
         y = np.arange(count) % 3
         x = np.float32(rng.standard_normal((count, 2)) + y[:, np.newaxis])
         ids = [f"class{c}/{i:03d}" for i, c in enumerate(y)]
-        table = tables.feature_table(ids, [f"class{c}" for c in y], x, {"backbone": "made up"})
+        table = feature_table(ids, [f"class{c}" for c in y], x, {"backbone": "made up"})
         part = Location(str(folder)) / split
-        tables.write_table(part / tables.shard_name(0), table, split)
-        tables.write_manifest(part, split, [tables.shard_name(0)])
+        parquet.write_table(part / shard_name(0), table, split)
+        write_manifest(part, split, [shard_name(0)])
 
 
 def scrape(seen, ended):

@@ -10,14 +10,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import beta as beta_function
 
-from dcai_ray.valuation.knn_shapley import (
-    block_sums,
-    knn_game,
-    knn_shapley,
-    merge,
-    neighbour_order,
-    standard_error,
-)
+from dcai_ray.valuation.knn_shapley import block_sums, knn_game, knn_shapley, merge, standard_error
+from dcai_ray.valuation.neighbours import neighbour_order
 
 SUM_OF_FEW = 1e-13  # a few hundred terms below 1
 METRICS = ("euclidean", "cosine")

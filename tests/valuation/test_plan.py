@@ -5,11 +5,12 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from dcai_ray.valuation.aggregator import Aggregator
+from dcai_ray.valuation.blocks import run_block
 from dcai_ray.valuation.knn_shapley import block_sums, knn_game, knn_shapley, merge
-from dcai_ray.valuation.plan import block_ids, new_plan, observation_ranges, sample
+from dcai_ray.valuation.plan import new_plan
+from dcai_ray.valuation.sampling import block_ids, new_aggregator, sample
 from dcai_ray.valuation.semivalues import by_enumeration, size_weights
 from dcai_ray.valuation.stopping import Rounds, Settled
-from dcai_ray.valuation.sweeps import run_block
 from dcai_ray.valuation.utilities.knn import Knn
 from tests.support import games
 
@@ -27,14 +28,9 @@ def noisy_clusters(n=300, m=60, seed=0):
 
 
 def run(utility, *, stop, seed=0, num_chains=4, interval="asymptotic", **settings):
-    plan, _ = new_plan(utility, seed=seed, **settings)
-    semivalues = len(plan.size_weights)
-    ranges = observation_ranges(plan) if interval == "bernstein" else np.inf
-    aggregator = Aggregator(
-        utility.num_players, num_chains, semivalues, stop=stop, least_rounds=plan.least_rounds,
-        interval=interval, observation_range=ranges,
-    )  # fmt: skip
-    for _ in sample(plan, aggregator):
+    plan = new_plan(utility, seed=seed, **settings)
+    aggregator = new_aggregator(plan, num_chains=num_chains, stop=stop, interval=interval)
+    for _ in sample(plan, utility, aggregator):
         pass
     return aggregator
 
@@ -90,10 +86,10 @@ def test_errors_have_the_stated_spread_and_intervals_hold_whenever_one_looks(sam
     utility = Knn(*data, k=10, metric="euclidean")
     missed, wrong, errors = [], [], []
     for seed in range(seeds):
-        plan, _ = new_plan(utility, sampler=sampler, seed=seed, rounds_per_block=4)
+        plan = new_plan(utility, sampler=sampler, seed=seed, rounds_per_block=4)
         aggregator = Aggregator(300, 8, least_rounds=plan.least_rounds, stop=Settled())
         ever, signs = np.zeros(300, dtype=bool), np.zeros(300, dtype=bool)
-        for _ in sample(plan, aggregator):
+        for _ in sample(plan, utility, aggregator):
             low, high = aggregator.interval()
             ever |= (low > exact) | (high < exact)
             signs |= ((low > 0) & (exact <= 0)) | ((high < 0) & (exact >= 0))
@@ -121,42 +117,39 @@ def test_bernstein_intervals_hold_from_the_first_block():
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_no_round_leaves_the_range_it_is_said_to_have(sampler):
-    plan, _ = new_plan(
-        Knn(*noisy_clusters(n=40, m=8), k=3), sampler=sampler, semivalues=("shapley", "beta")
-    )
-    widest = observation_ranges(plan)
+    utility = Knn(*noisy_clusters(n=40, m=8), k=3)
+    plan = new_plan(utility, sampler=sampler, semivalues=("shapley", "beta"), rounds_per_block=1)
     for index in range(40):
-        one = plan.__class__(
-            plan.utility, plan.rounds, plan.size_weights, plan.seed, 1, plan.least_rounds
-        )
-        mean = run_block(one, 0, index).moments.mean
-        for row, width in enumerate(widest):
+        mean = run_block(plan, utility, 0, index).moments.mean
+        for row, width in enumerate(plan.observation_ranges):
             assert abs(mean[row]).max() <= width / 2
 
 
 def test_a_utility_without_a_range_has_none():
-    plan, _ = new_plan(games.majority(5))
-    assert observation_ranges(plan) == [np.inf]
+    plan = new_plan(games.majority(5))
+    assert plan.observation_ranges == (np.inf,)
 
 
 def test_blocks_are_a_function_of_plan_and_number_alone():
-    plan, _ = new_plan(Knn(*noisy_clusters(n=50, m=10), k=3), seed=7)
-    again, _ = new_plan(Knn(*noisy_clusters(n=50, m=10), k=3), seed=7)
+    utility = Knn(*noisy_clusters(n=50, m=10), k=3)
+    plan = new_plan(utility, seed=7)
+    again, same = new_plan(utility, seed=7), Knn(*noisy_clusters(n=50, m=10), k=3)
     for chain, index in ((3, 2), (0, 0), (3, 2)):
-        one, two = run_block(plan, chain, index), run_block(again, chain, index)
+        one, two = run_block(plan, utility, chain, index), run_block(again, same, chain, index)
         assert one.moments.mean.tobytes() == two.moments.mean.tobytes()
         assert one.moments.m2.tobytes() == two.moments.m2.tobytes()
-    other, _ = new_plan(Knn(*noisy_clusters(n=50, m=10), k=3), seed=8)
-    assert run_block(other, 0, 0).moments.mean.tobytes() != one.moments.mean.tobytes()
+    other = new_plan(utility, seed=8)
+    assert run_block(other, utility, 0, 0).moments.mean.tobytes() != one.moments.mean.tobytes()
 
 
 def test_ids_come_set_by_set_and_pause_when_too_far_ahead():
     aggregator = Aggregator(3, 2, stop=Rounds(rounds=10_000))
     ids = block_ids(aggregator, lambda: 2)
     assert [next(ids) for _ in range(6)] == [(0, 0), (1, 0), (0, 1), (1, 1), None, None]
-    plan, _ = new_plan(games.majority(3))
+    game = games.majority(3)
+    plan = new_plan(game)
     for chain in range(2):
-        aggregator.add(run_block(plan, chain, 0))
+        aggregator.add(run_block(plan, game, chain, 0))
     assert [next(ids) for _ in range(3)] == [(0, 2), (1, 2), None]
 
 
@@ -173,8 +166,8 @@ class Truncating(games.Game):
 def test_truncated_marginals_count_as_zero_and_are_counted_apart():
     worth = np.array([1.0, 2.0, 3.0, 4.0])
     game = Truncating(4, lambda s: float(sum(worth[i] for i in s)))
-    plan, _ = new_plan(game, sampler="permutation", rounds_per_block=50)
-    block = run_block(plan, 0, 0)
+    plan = new_plan(game, sampler="permutation", rounds_per_block=50)
+    block = run_block(plan, game, 0, 0)
     assert block.evaluated.sum() == 100
     assert block.imputed == 100
     assert block.insertions == 200

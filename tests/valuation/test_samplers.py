@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dcai_ray.valuation.samplers import (
-    choose_multilevel,
-    multilevel,
-    permutation,
-    position_costs,
-    randomness,
-    run_pilot,
-)
+from dcai_ray.valuation.pilot import choose_multilevel, position_costs, run_pilot
+from dcai_ray.valuation.samplers import multilevel, permutation, randomness
 from dcai_ray.valuation.semivalues import by_enumeration, size_weights
 from dcai_ray.valuation.utilities import Orders
 from tests.support import games

@@ -9,6 +9,7 @@ from sklearn import metrics
 
 from dcai_ray.valuation.utilities.scores import (
     TIE,
+    auroc,
     differences,
     empty_score,
     predicted_classes,
@@ -127,3 +128,13 @@ def test_differences_begin_anew_with_each_order():
     values, offsets = np.array([0.6, 0.7, 0.4, 0.9]), np.array([0, 2, 2, 3, 4, 4])
     assert_allclose(differences(values, offsets, 0.5), [0.1, 0.1, -0.1, 0.4])
     assert len(differences(np.empty(0), np.array([0, 0]), 0.5)) == 0
+
+
+def test_auroc_of_two_classes_is_that_of_the_second_alone():
+    scores, y = drawn(3, 200, 2)
+    assert_allclose(auroc(scores, y), metrics.roc_auc_score(y, scores[:, 1]), rtol=1e-12)
+
+
+def test_auroc_of_one_class_is_unknown():
+    scores, y = drawn(3, 20, 3)
+    assert math.isnan(auroc(scores, np.zeros_like(y)))

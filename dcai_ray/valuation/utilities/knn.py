@@ -31,7 +31,8 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dcai_ray.valuation.knn_shapley import Metric, knn_game, neighbour_order, tiles
+from dcai_ray.valuation.knn_shapley import knn_game
+from dcai_ray.valuation.neighbours import Metric, neighbour_order, tiles
 from dcai_ray.valuation.utilities import Orders
 from dcai_ray.valuation.utilities.inputs import labelled_points
 

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.valuation.knn_shapley import Metric
+from dcai_ray.valuation.neighbours import Metric
 from dcai_ray.valuation.utilities import Orders
 from dcai_ray.valuation.utilities.knn import neighbour_table
 

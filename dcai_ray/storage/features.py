@@ -1,148 +1,18 @@
-"""The tables of a run: their schemas, and reading and writing them as Parquet.
+"""Feature vectors as shards of Parquet: one folder per split."""
 
-Every table carries a fingerprint in its schema metadata: a hash of all that decides its content
-(settings, and the fingerprints of what it was made from). A table with the wanted fingerprint need
-not be made again; writing it twice gives the same bytes.
-"""
-
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dcai_ray.storage.location import Location
+from dcai_ray.storage.parquet import note, read_table
 
-_FINGERPRINT = b"dcai_ray.fingerprint"
 _MANIFEST = "_manifest.json"
-_DAMAGE = (ValueError, OSError, pa.ArrowException)  # what pyarrow raises over a damaged file
-
-IMAGES = pa.schema(
-    [
-        ("split", pa.string()),
-        ("id", pa.string()),  # path below the split's folder
-        ("label", pa.string()),
-        ("path", pa.string()),  # path below the data's root
-        ("bytes", pa.int64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("sha256", pa.string()),
-    ]
-)
-SKIPPED = pa.schema(
-    [("split", pa.string()), ("id", pa.string()), ("bytes", pa.int64()), ("reason", pa.string())]
-)
-METRICS = pa.schema(
-    [
-        ("arm", pa.string()),
-        ("backbone", pa.string()),
-        ("seed", pa.int64()),
-        ("epoch", pa.int64()),
-        ("split", pa.string()),
-        ("loss", pa.float64()),
-        ("accuracy", pa.float64()),
-        ("auroc", pa.float64()),
-    ]
-)
-PROBES = pa.schema(
-    [
-        ("arm", pa.string()),
-        ("probe", pa.string()),
-        ("seed", pa.int64()),
-        ("images", pa.int64()),  # trained on
-        ("loss", pa.float64()),
-        ("accuracy", pa.float64()),
-        ("auroc", pa.float64()),
-    ]
-)
-VALUES = pa.schema(
-    [
-        ("id", pa.string()),
-        ("label", pa.string()),
-        ("value", pa.float64()),
-        ("stderr", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("rounds", pa.int64()),
-        ("evaluated", pa.int64()),
-        ("decision", pa.string()),
-        ("suggested_label", pa.string()),
-        ("stderr_validation", pa.float64()),
-    ]
-)
-TRACE = pa.schema(  # of sampling, one row a check
-    [
-        ("rounds", pa.int64()),  # summed over chains
-        ("sets", pa.int64()),  # complete sets of blocks
-        ("seconds", pa.float64()),  # of sampling, summed over resumed runs
-        ("settled", pa.float64()),  # share of the images that are decided
-        ("largest_stderr", pa.float64()),
-        ("rank_correlation", pa.float64()),  # of two halves of the chains
-        ("r_hat", pa.float64()),  # Gelman-Rubin, largest; decides nothing
-    ]
-)
-ESTIMATES = pa.schema([VALUES.field(name) for name in VALUES.names[:9]])
-"""What sampling says of an image: the columns of `VALUES` up to the decision."""
-KEPT = pa.schema([("id", pa.string()), ("label", pa.string()), ("value", pa.float64())])
-
-
-def fingerprint(*parts: Any) -> str:
-    """A hash of JSON-able parts: 16 hexadecimal digits."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def write_table(location: Location, table: pa.Table, fingerprint: str, **metadata: str) -> None:
-    """Write a table whole, with its fingerprint and more metadata in the schema."""
-    notes = {f"dcai_ray.{key}".encode(): value.encode() for key, value in metadata.items()}
-    kept = table.schema.metadata or {}
-    table = table.replace_schema_metadata({**kept, **notes, _FINGERPRINT: fingerprint.encode()})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    location.write_bytes(sink.getvalue().to_pybytes())
-
-
-def read_table(location: Location) -> pa.Table:
-    """The table of a Parquet file.
-
-    Raises:
-        ValueError: the file is not Parquet, or is damaged.
-        OSError: the file is absent or cannot be read.
-    """
-    content = location.read_bytes()
-    try:
-        return pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
-    except _DAMAGE as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{location}: not a readable Parquet file ({reason}); delete it") from None
-
-
-def made_from(location: Location) -> str:
-    """The fingerprint of a Parquet file; "" where it is absent, damaged or without one."""
-    if not location.exists():
-        return ""
-    content = location.read_bytes()
-    try:
-        schema = pq.read_schema(pa.BufferReader(content))
-        return (schema.metadata or {}).get(_FINGERPRINT, b"").decode()
-    except _DAMAGE:
-        return ""
-
-
-def is_made(location: Location, wanted: str) -> bool:
-    """Whether the file is there and carries this fingerprint."""
-    return made_from(location) == wanted
-
-
-def note(table: pa.Table, key: str) -> str:
-    """One entry of a table's metadata, "" where it is missing."""
-    return (table.schema.metadata or {}).get(f"dcai_ray.{key}".encode(), b"").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +55,7 @@ def has_features(folder: Location) -> bool:
     return (folder / _MANIFEST).exists()
 
 
-def read_features(folder: Location) -> Features:
+def read_split(folder: Location) -> Features:
     """All shards of a split, in order.
 
     Raises:
@@ -242,19 +112,6 @@ def check_same_features(first: Features, second: Features, names: tuple[str, str
             )
 
 
-def check_ids(path: Location, ids: Sequence[str], wanted: Sequence[str]) -> None:
-    """Refuse values of other images.
-
-    Raises:
-        ValueError: the ids differ, or their order does.
-    """
-    if list(ids) != list(wanted):
-        raise ValueError(
-            f"{path}: ids do not match the training images ({len(ids)} there, {len(wanted)} now); "
-            "value them again in another --run"
-        )
-
-
 def class_numbers(
     labels: Sequence[str], classes: Sequence[str], where: Location
 ) -> NDArray[np.int64]:
@@ -268,22 +125,6 @@ def class_numbers(
     if unknown:
         raise ValueError(f"{where}: class {', '.join(unknown)} does not occur in train")
     return np.array([number[label] for label in labels], dtype=np.int64)
-
-
-def kept_mask(values: pa.Table) -> NDArray[np.bool_]:
-    """(n,) whether the rule keeps an image; the undecided are kept."""
-    return np.array([decision != "drop" for decision in values["decision"].to_pylist()])
-
-
-def kept_table(values: pa.Table) -> pa.Table:
-    """The rows of the values that the rule keeps, as `KEPT`."""
-    columns = pa.table({name: values[name] for name in KEPT.names})
-    return columns.filter(pa.array(kept_mask(values)))
-
-
-def estimate_table(columns: Mapping[str, Any]) -> pa.Table:
-    """Sampled values as `ESTIMATES`, from columns by name."""
-    return pa.table([columns[name] for name in ESTIMATES.names], schema=ESTIMATES)
 
 
 def _check_shard(path: Location, table: pa.Table, first: pa.Table) -> None:

@@ -1,0 +1,66 @@
+"""Reading and writing Parquet files, each with a fingerprint of all that decides its content."""
+
+import hashlib
+import json
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dcai_ray.storage.location import Location
+
+_FINGERPRINT = b"dcai_ray.fingerprint"
+_DAMAGE = (ValueError, OSError, pa.ArrowException)  # what pyarrow raises over a damaged file
+
+
+def fingerprint(*parts: Any) -> str:
+    """A hash of JSON-able parts: 16 hexadecimal digits."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_table(location: Location, table: pa.Table, fingerprint: str, **metadata: str) -> None:
+    """Write a table whole, with its fingerprint and more metadata in the schema."""
+    notes = {f"dcai_ray.{key}".encode(): value.encode() for key, value in metadata.items()}
+    kept = table.schema.metadata or {}
+    table = table.replace_schema_metadata({**kept, **notes, _FINGERPRINT: fingerprint.encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    location.write_bytes(sink.getvalue().to_pybytes())
+
+
+def read_table(location: Location) -> pa.Table:
+    """The table of a Parquet file.
+
+    Raises:
+        ValueError: the file is not Parquet, or is damaged.
+        OSError: the file is absent or cannot be read.
+    """
+    content = location.read_bytes()
+    try:
+        return pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+    except _DAMAGE as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{location}: not a readable Parquet file ({reason}); delete it") from None
+
+
+def made_from(location: Location) -> str:
+    """The fingerprint of a Parquet file; "" where it is absent, damaged or without one."""
+    if not location.exists():
+        return ""
+    content = location.read_bytes()
+    try:
+        schema = pq.read_schema(pa.BufferReader(content))
+        return (schema.metadata or {}).get(_FINGERPRINT, b"").decode()
+    except _DAMAGE:
+        return ""
+
+
+def is_made(location: Location, wanted: str) -> bool:
+    """Whether the file is there and carries this fingerprint."""
+    return made_from(location) == wanted
+
+
+def note(table: pa.Table, key: str) -> str:
+    """One entry of a table's metadata, "" where it is missing."""
+    return (table.schema.metadata or {}).get(f"dcai_ray.{key}".encode(), b"").decode()

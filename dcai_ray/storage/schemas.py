@@ -1,0 +1,71 @@
+"""Columns of a run's Parquet files."""
+
+import pyarrow as pa
+
+IMAGES = pa.schema(
+    [
+        ("split", pa.string()),
+        ("id", pa.string()),  # path below the split's folder
+        ("label", pa.string()),
+        ("path", pa.string()),  # path below the data's root
+        ("bytes", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("sha256", pa.string()),
+    ]
+)
+SKIPPED = pa.schema(
+    [("split", pa.string()), ("id", pa.string()), ("bytes", pa.int64()), ("reason", pa.string())]
+)
+METRICS = pa.schema(
+    [
+        ("arm", pa.string()),
+        ("backbone", pa.string()),
+        ("seed", pa.int64()),
+        ("epoch", pa.int64()),
+        ("split", pa.string()),
+        ("loss", pa.float64()),
+        ("accuracy", pa.float64()),
+        ("auroc", pa.float64()),
+    ]
+)
+PROBES = pa.schema(
+    [
+        ("arm", pa.string()),
+        ("probe", pa.string()),
+        ("seed", pa.int64()),
+        ("images", pa.int64()),  # trained on
+        ("loss", pa.float64()),
+        ("accuracy", pa.float64()),
+        ("auroc", pa.float64()),
+    ]
+)
+VALUES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("label", pa.string()),
+        ("value", pa.float64()),
+        ("stderr", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("rounds", pa.int64()),
+        ("evaluated", pa.int64()),
+        ("decision", pa.string()),
+        ("suggested_label", pa.string()),
+        ("stderr_validation", pa.float64()),
+    ]
+)
+TRACE = pa.schema(  # of sampling, one row a check
+    [
+        ("rounds", pa.int64()),  # summed over chains
+        ("sets", pa.int64()),  # complete sets of blocks
+        ("seconds", pa.float64()),  # of sampling, summed over resumed runs
+        ("settled", pa.float64()),  # share of the images that are decided
+        ("largest_stderr", pa.float64()),
+        ("rank_correlation", pa.float64()),  # of two halves of the chains
+        ("r_hat", pa.float64()),  # Gelman-Rubin, largest; decides nothing
+    ]
+)
+ESTIMATES = pa.schema([VALUES.field(name) for name in VALUES.names[:9]])
+"""What sampling says of an image: the columns of `VALUES` up to the decision."""
+KEPT = pa.schema([("id", pa.string()), ("label", pa.string()), ("value", pa.float64())])
