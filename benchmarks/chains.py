@@ -42,7 +42,7 @@ from dcai_ray.valuation.blocks import Block, run_block
 from dcai_ray.valuation.moments import Moments
 from dcai_ray.valuation.plan import new_plan
 from dcai_ray.valuation.sampling import block_ids
-from dcai_ray.valuation.stopping import Rounds
+from dcai_ray.valuation.stopping import MaxRounds
 from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
 
 _PER_ACTOR = 100  # chains that one simulated actor stands for
@@ -88,7 +88,7 @@ def speed_of_actors(data: Data) -> list[Result]:
     rounds = int(20 / per_round)
     taken, busy = {}, {}
     for workers in (1, 2, 1, 2):
-        aggregator = Aggregator(len(data[0]), 8, stop=Rounds(rounds=rounds))
+        aggregator = Aggregator(len(data[0]), 8, stop=MaxRounds(rounds=rounds))
         came: list[tuple[float, int]] = []  # when, and how many blocks by then
 
         def after(pool: Pool, came: list[tuple[float, int]] = came) -> bool:
@@ -144,7 +144,7 @@ class Load:
 
 def simulated(num_chains: int, for_s: float, num_players: int = _SIZE) -> Load:
     """One aggregator, fed by chains that need no core."""
-    aggregator = Aggregator(num_players, num_chains, stop=Rounds(rounds=10**12))
+    aggregator = Aggregator(num_players, num_chains, stop=MaxRounds(rounds=10**12))
     actor: Any = ray.remote(num_cpus=0, max_concurrency=2 * _PER_ACTOR + 5)(Sleeping)
     merged, start, cpu, memory = 0, 0.0, 0.0, []
     with stream_blocks(
@@ -156,7 +156,7 @@ def simulated(num_chains: int, for_s: float, num_players: int = _SIZE) -> Load:
         for _, block in pool:
             aggregator.add(block)
             now = time.perf_counter()
-            if not start and pool.num_joining == 0 and aggregator.next_index >= 2:
+            if not start and pool.num_starting == 0 and aggregator.next_index >= 2:
                 start, cpu, merged = now, time.process_time(), 0
             merged += 1
             if start and len(memory) < (now - start) // 10:

@@ -6,7 +6,7 @@
 Shows, each with its target:
 
 1. The seconds that the values of 1500 x 238 x 512 points, the published study's, take (< 0.05).
-2. One core, float64: `block_sums` of all blocks against what ranking by distance cannot do without,
+2. One core, float64: `val_block_sums` of all blocks against the least that ranking needs,
    the matrix product and `np.argsort` of the same blocks. Each repeat times both in turn; the
    median of the ratios is printed (at most 1).
 3. The peak of memory above the inputs, in a process of its own (< 1 GB).
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from dcai_ray.valuation.knn_shapley import block_sums, knn_game, knn_shapley, merge
+from dcai_ray.valuation.knn_shapley import knn_game, knn_shapley, merge_sums, val_block_sums
 
 _STUDY = (1500, 238, 512)
 
@@ -45,14 +45,14 @@ def seconds(work: Callable[[], object]) -> float:
 def against_ranking_alone(
     sizes: tuple[int, int, int], metric: Any, repeats: int
 ) -> NDArray[np.float64]:
-    """(repeats, 2) seconds: `block_sums`, and the matrix product with argsort."""
+    """(repeats, 2) seconds: `val_block_sums`, and the matrix product with argsort."""
     game = knn_game(*points(*sizes), k=10, metric=metric)
 
     def ours() -> None:
-        merge(block_sums(game, block) for block in game.blocks)
+        merge_sums(val_block_sums(game, block) for block in game.val_blocks)
 
     def ranking_alone() -> None:
-        for block in game.blocks:
+        for block in game.val_blocks:
             np.argsort(game.val[block] @ game.train.T, axis=1)
 
     return np.array([[seconds(ours), seconds(ranking_alone)] for _ in range(repeats)])

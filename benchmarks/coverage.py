@@ -40,7 +40,7 @@ def coverage(sampler: str, seeds: int) -> Result:
     missed, wrong, errors, rounds = [], [], [], []
     for seed in range(seeds):
         plan = new_plan(utility, sampler=sampler, seed=seed, rounds_per_block=4)
-        aggregator = Aggregator(_N, 8, least_rounds=plan.least_rounds, stop=Settled())
+        aggregator = Aggregator(_N, 8, min_rounds=plan.min_rounds, stop=Settled())
         ever, signs = np.zeros(_N, dtype=bool), np.zeros(_N, dtype=bool)
         for _ in sample(plan, utility, aggregator):
             low, high = aggregator.interval()

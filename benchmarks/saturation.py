@@ -22,7 +22,7 @@ from dcai_ray.config import ResourcesConfig
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.blocks import Block
 from dcai_ray.valuation.moments import Moments
-from dcai_ray.valuation.stopping import Rounds
+from dcai_ray.valuation.stopping import MaxRounds
 
 _CHAINS = 8
 _HEAD = ("what", "offered", "measured")
@@ -47,7 +47,7 @@ def by_players(sizes: tuple[int, ...], sets: int) -> list[Result]:
         rng = np.random.default_rng(0)
         moments = Moments(8, rng.random((1, n)), rng.random((1, n)))
         evaluated = np.ones(n, dtype=np.int64)
-        aggregator = Aggregator(n, _CHAINS, stop=Rounds(rounds=10**12))
+        aggregator = Aggregator(n, _CHAINS, stop=MaxRounds(rounds=10**12))
         start = time.perf_counter()
         for index in range(sets):
             for chain in range(_CHAINS):

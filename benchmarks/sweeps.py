@@ -64,12 +64,12 @@ def full_order(n: int, seed: int = 0) -> Orders:
 def seconds_a_sweep(utility: Utility, repeats: int) -> float:
     """Median over full orders."""
     n = utility.num_players
-    utility.sweep(full_order(n))  # compiled
+    utility.marginals(full_order(n))  # compiled
     taken = []
     for seed in range(repeats):
         order = full_order(n, seed)
         start = time.perf_counter()
-        utility.sweep(order)
+        utility.marginals(order)
         taken.append(time.perf_counter() - start)
     return float(np.median(taken))
 
@@ -94,7 +94,7 @@ def against_refits(data: Data, repeats: int) -> list[Result]:
     sizes = np.unique(np.linspace(1, n, _REFITS).astype(int))
     theirs, scores = refits(data, order.players, sizes)
     theirs *= n / len(sizes)
-    mine = utility.score(np.array([], dtype=int)) + np.cumsum(utility.sweep(order))
+    mine = utility.score(np.array([], dtype=int)) + np.cumsum(utility.marginals(order))
     different = int((np.round(mine[sizes - 1] * len(y_val)) != np.round(scores * len(y_val))).sum())
     return [
         Result(
@@ -119,7 +119,7 @@ def against_pydvl(data: Data, python: str, repeats: int) -> list[Result]:
     empty = 0.0  # pyDVL's score of the empty set, and of what scikit-learn refuses
     utility = KnnAccuracy(*data, k=10, metric="euclidean", few="default", empty=empty)
     ours = seconds_a_sweep(utility, repeats)
-    mine = empty + np.cumsum(utility.sweep(order))
+    mine = empty + np.cumsum(utility.marginals(order))
     different = int((np.round(mine * len(y_val)) != np.round(scores * len(y_val))).sum())
     return [
         Result(
@@ -134,7 +134,7 @@ def against_pydvl(data: Data, python: str, repeats: int) -> list[Result]:
 def multilevel_against_plain(data: Data, sweeps: int, repeats: int) -> list[Result]:
     """Mean squared errors against the closed form at equal insertions, one part."""
     exact = knn_shapley(*data, k=10, metric="euclidean")
-    utility = Knn(*data, k=10, metric="euclidean", num_parts=1)
+    utility = Knn(*data, k=10, metric="euclidean", num_components=1)
     n = utility.num_players
     errors = {}
     for name, rounds in (("plain", permutation(n)), ("levels", multilevel(n, base=2, levels=7))):
@@ -144,7 +144,7 @@ def multilevel_against_plain(data: Data, sweeps: int, repeats: int) -> list[Resu
             total = np.zeros(n)
             for number in range(count):
                 orders = rounds.draw(randomness(seed, 0, 0, number))
-                total += np.bincount(orders.players, utility.sweep(orders) * rounds.weights, n)
+                total += np.bincount(orders.players, utility.marginals(orders) * rounds.weights, n)
             squares.append(((total / count - exact) ** 2).mean())
         errors[name] = float(np.mean(squares))
     return [
@@ -160,7 +160,7 @@ def multilevel_against_plain(data: Data, sweeps: int, repeats: int) -> list[Resu
 def growth(repeats: int) -> list[Result]:
     taken = {}
     for n in (50_000, 200_000):
-        utility = Knn(*made(n, 256, 8), k=10, num_parts=1)
+        utility = Knn(*made(n, 256, 8), k=10, num_components=1)
         taken[n] = seconds_a_sweep(utility, repeats)
     small, large = taken[50_000], taken[200_000]
     return [
@@ -194,7 +194,7 @@ def main() -> None:
         results = against_refits(data, args.repeats)
         if args.pydvl:
             results += against_pydvl(data, args.pydvl, args.repeats)
-        results += multilevel_against_plain(data, sweeps=96, repeats=6)
+        results += multilevel_against_plain(data, orders=96, repeats=6)
         results += models(data)
         results += growth(repeats=5)
     print_results(f"Sweeps, {'study' if args.study else 'made'} data", results)

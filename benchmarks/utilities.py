@@ -28,7 +28,7 @@ from dcai_ray.report.findings import read_findings
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation import knn_shapley
-from dcai_ray.valuation.stopping import AnyOf, Rounds, Settled
+from dcai_ray.valuation.stopping import AnyOf, MaxRounds, Settled
 from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
 from dcai_ray.valuation.utilities.least_squares import LeastSquares
 from dcai_ray.valuation.utilities.logistic import Logistic
@@ -50,7 +50,7 @@ def sampled(make: Callable[..., Any], rounds: int) -> Valuer:
 
     def work(train: Points, clean: Points) -> tuple[NDArray[np.float64], str]:
         start = time.perf_counter()
-        stop = AnyOf(rules=(Settled(), Rounds(rounds=rounds)))
+        stop = AnyOf(rules=(Settled(), MaxRounds(rounds=rounds)))
         values = shapley_values(make(*train, *clean), stop=stop, ray=True)
         settled = values.trace[-1].settled
         took = time.perf_counter() - start

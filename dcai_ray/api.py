@@ -81,10 +81,10 @@ class Values:
 
     def write(self, uri: str) -> None:
         """Write the table as Parquet, to a path or URI."""
-        made_from = parquet.fingerprint(
+        fingerprint = parquet.new_fingerprint(
             "values", self.semivalue, self.sampler, self.rounds, self.value.tolist()
         )
-        parquet.write_table(Location(uri), self.to_arrow(), made_from)
+        parquet.write_table(Location(uri), self.to_arrow(), fingerprint)
 
     def __repr__(self) -> str:
         lines = [self._headline()]

@@ -31,7 +31,7 @@ Stop = Literal["settled", "stderr", "rank", "rounds", "seconds"]
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-def _at_least(owner: str, settings: object, least: float, *names: str) -> None:
+def _check_min(owner: str, settings: object, least: float, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if value < least:
@@ -49,7 +49,7 @@ class ImagesConfig:
     """Decides which half of val serves as shapley_val where the data has none."""
 
     def __post_init__(self) -> None:
-        _at_least("images", self, 0, "split_seed")
+        _check_min("images", self, 0, "split_seed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +92,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         check_no_secret(self.weights)
-        _at_least("finetune", self, 1, "epochs", "batch_size", "num_threads")
+        _check_min("finetune", self, 1, "epochs", "batch_size", "num_threads")
         if not self.backbones or not self.seeds:
             raise ValueError("finetune.backbones and finetune.seeds must name at least one each")
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.backbones)) < len(self.backbones):
@@ -125,7 +125,7 @@ class ExtractConfig:
 
     def __post_init__(self) -> None:
         check_no_secret(self.weights)
-        _at_least("extract", self, 1, "batch_size", "shard_size")
+        _check_min("extract", self, 1, "batch_size", "shard_size")
         if self.size_px is not None and self.size_px < 32:
             raise ValueError(f"extract.size_px must be at least 32, got {self.size_px}")
 
@@ -168,8 +168,8 @@ class ValueConfig:
     """For the rules share and validated: drop that share of each class rather than of the whole."""
 
     def __post_init__(self) -> None:
-        _at_least("value", self, 1, "k")
-        _at_least("value", self, 0, "second_opinion_up_to")
+        _check_min("value", self, 1, "k")
+        _check_min("value", self, 0, "second_opinion_up_to")
         if not 0 < self.drop_share < 1:
             raise ValueError(f"value.drop_share must lie in (0, 1), got {self.drop_share}")
         if min(self.beta) <= 0:
@@ -214,7 +214,7 @@ class SampleConfig:
     levels: int | None = None
     """Multilevel: levels besides the first."""
     semivalues: tuple[Semivalue, ...] = ()
-    """Also estimated from the same sweeps, each to values/values-<semivalue>.parquet."""
+    """Also estimated from the same orders, each to values/values-<semivalue>.parquet."""
     parts: int = 4
     """Parts of shapley_val that draw orders of their own (knn utilities)."""
     chains: int = 8
@@ -256,10 +256,10 @@ class SampleConfig:
     so the result depends on the machine."""
 
     def __post_init__(self) -> None:
-        _at_least("sample", self, 1, "parts", "chains", "every", "rounds")
-        _at_least("sample", self, 0, "seed")
+        _check_min("sample", self, 1, "parts", "chains", "every", "rounds")
+        _check_min("sample", self, 0, "seed")
         if self.rounds_per_block is not None:
-            _at_least("sample", self, 1, "rounds_per_block")
+            _check_min("sample", self, 1, "rounds_per_block")
         if (self.base is None) != (self.levels is None):
             raise ValueError("sample.base and sample.levels must be given together, or neither")
         if not self.stop or len(set(self.stop)) < len(self.stop):
@@ -290,7 +290,7 @@ class RetrainConfig:
     """Scale features to mean 0 and variance 1 before the logistic probe."""
 
     def __post_init__(self) -> None:
-        _at_least("retrain", self, 1, "probe_seeds")
+        _check_min("retrain", self, 1, "probe_seeds")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -322,16 +322,16 @@ class ResourcesConfig:
     """Sampling: seconds after which a block is computed by a second actor as well."""
 
     def __post_init__(self) -> None:
-        _at_least("resources", self, 1, "read_threads", "decode_threads")
+        _check_min("resources", self, 1, "read_threads", "decode_threads")
         if self.num_workers is not None:
-            _at_least("resources", self, 1, "num_workers")
+            _check_min("resources", self, 1, "num_workers")
         if self.checkpoint_s <= 0 or self.hedge_s <= 0:
             raise ValueError("resources.checkpoint_s and resources.hedge_s must be positive")
         if self.num_cpus is not None:
-            _at_least("resources", self, 1, "num_cpus")
+            _check_min("resources", self, 1, "num_cpus")
         for name in ("gpus_per_training", "gpus_per_extraction"):
             if getattr(self, name) is not None:
-                _at_least("resources", self, 0, name)
+                _check_min("resources", self, 0, name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

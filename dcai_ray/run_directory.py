@@ -80,7 +80,7 @@ class RunDirectory:
         return self.location / "check/trace.parquet"
 
     def other_values(self, semivalue: str) -> Location:
-        """The values of another semivalue from the same sweeps."""
+        """The values of another semivalue from the same orders."""
         return self.location / f"values/values-{semivalue}.parquet"
 
     @property
@@ -106,7 +106,7 @@ class RunDirectory:
             OSError: there are none.
         """
         values = parquet.read_table(self.values)
-        if not parquet.is_made(self.kept, parquet.made_from(self.values)):
+        if not parquet.is_up_to_date(self.kept, parquet.fingerprint_of(self.values)):
             raise ValueError(
                 f"{self.values}: values so far, of a sampling that is not finished; the same "
                 "dcai-ray value goes on"
@@ -134,7 +134,7 @@ class RunDirectory:
             raise ValueError(f"{file}: not the settings of a run; use another --run")
         return content
 
-    def claim(self, sections: dict[str, Any]) -> None:
+    def bind_settings(self, sections: dict[str, Any]) -> None:
         """Make the folder these settings' own, or see that it is.
 
         Settings of a step that has written nothing yet, such as a mistaken file of weights, bind
@@ -171,13 +171,13 @@ class RunDirectory:
         except ValueError:
             raise ValueError(f"{file}: damaged; delete it, it is written again") from None
 
-    def note_step(self, step: str, made_from: str, seconds: float, **found: Any) -> None:
+    def record_step(self, step: str, fingerprint: str, seconds: float, **found: Any) -> None:
         """Write into run.json that a step was done."""
         steps = self.record().get("steps", {})
-        steps[step] = {"fingerprint": made_from, "seconds": round(seconds, 2), **found}
-        self.note("steps", **steps)
+        steps[step] = {"fingerprint": fingerprint, "seconds": round(seconds, 2), **found}
+        self.record_section("steps", **steps)
 
-    def note(self, section: str, **found: Any) -> None:
+    def record_section(self, section: str, **found: Any) -> None:
         """Write one section of run.json anew, beside the versions."""
         record = self.record()
         record["versions"] = {"python": platform.python_version(), **package_versions()}

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 import dcai_ray
 from dcai_ray.storage import schemas
-from dcai_ray.valuation.stopping import Rounds
+from dcai_ray.valuation.stopping import MaxRounds
 from tests.support import games
 
 COSTS = [1, 2, 2, 3, 5, 8, 8, 9, 13, 20, 21, 22]
@@ -16,7 +16,7 @@ COSTS = [1, 2, 2, 3, 5, 8, 8, 9, 13, 20, 21, 22]
 @pytest.fixture(scope="module")
 def values():
     return dcai_ray.shapley_values(
-        games.airport(COSTS), stop=Rounds(rounds=3000), ids=[f"plane <{c}>" for c in range(12)]
+        games.airport(COSTS), stop=MaxRounds(rounds=3000), ids=[f"plane <{c}>" for c in range(12)]
     )
 
 
@@ -30,7 +30,7 @@ def test_values_of_a_known_game_lie_in_their_intervals(values):
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not():
     def bits(seed):
-        found = dcai_ray.shapley_values(games.airport(COSTS), stop=Rounds(rounds=50), seed=seed)
+        found = dcai_ray.shapley_values(games.airport(COSTS), stop=MaxRounds(rounds=50), seed=seed)
         return found.value.tobytes() + found.stderr.tobytes()
 
     assert bits(1) == bits(1)
@@ -72,7 +72,7 @@ def test_a_notebook_gets_markup_with_names_escaped(values):
 def test_checks_are_told_to_who_waits():
     seen = []
     found = dcai_ray.shapley_values(
-        games.airport(COSTS), stop=Rounds(rounds=2000), report=seen.append
+        games.airport(COSTS), stop=MaxRounds(rounds=2000), report=seen.append
     )
     assert [progress.rounds for progress in seen] == sorted(progress.rounds for progress in seen)
     assert seen[-1].rounds == found.rounds >= 2000
@@ -87,14 +87,14 @@ def test_the_default_stops_when_points_are_decided():
 def test_bernstein_intervals_contain_the_asymptotic_ones():
     game = games.majority(6)
     game.marginal_range = 1.0
-    wide = dcai_ray.shapley_values(game, stop=Rounds(rounds=500), interval="bernstein")
-    narrow = dcai_ray.shapley_values(game, stop=Rounds(rounds=500))
+    wide = dcai_ray.shapley_values(game, stop=MaxRounds(rounds=500), interval="bernstein")
+    narrow = dcai_ray.shapley_values(game, stop=MaxRounds(rounds=500))
     assert (wide.high - wide.low > narrow.high - narrow.low).all()
 
 
 def test_names_must_be_one_a_point():
     with pytest.raises(ValueError, match="one a point, got 2 and 5 for 5 points"):
-        dcai_ray.shapley_values(games.majority(5), stop=Rounds(rounds=8), ids=["a", "b"])
+        dcai_ray.shapley_values(games.majority(5), stop=MaxRounds(rounds=8), ids=["a", "b"])
 
 
 def test_an_error_of_the_utility_comes_out_as_it_is():

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 import dcai_ray
-from dcai_ray.api import read_values
+from dcai_ray.api import read_features, read_values
 from dcai_ray.config import Config, plain
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet, schemas
@@ -51,7 +51,7 @@ def test_a_new_folder_has_no_settings_and_no_record_and_reading_makes_no_file(ru
 
 
 def test_claiming_writes_the_settings_as_yaml(run, tmp_path):
-    run.claim(sections(k=3))
+    run.bind_settings(sections(k=3))
     assert run.settings() == sections(k=3)
     text = (tmp_path / "a run/config.yaml").read_text()
     assert yaml.safe_load(text) == sections(k=3)
@@ -59,19 +59,19 @@ def test_claiming_writes_the_settings_as_yaml(run, tmp_path):
 
 
 def test_claiming_again_with_the_same_settings_changes_no_file(run, tmp_path):
-    run.claim(sections())
+    run.bind_settings(sections())
     before = (tmp_path / "a run/config.yaml").stat()
-    run.claim(sections())
+    run.bind_settings(sections())
     after = (tmp_path / "a run/config.yaml").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_other_settings_are_refused_with_the_differing_keys_and_stay_as_they_were(run):
-    run.claim(sections())
+    run.bind_settings(sections())
     for file in (run.images, run.values):
         file.write_bytes(b"made with them")
     with pytest.raises(ValueError, match="made with other settings") as caught:
-        run.claim({**sections(k=3, metric="euclidean"), "data": "/elsewhere"})
+        run.bind_settings({**sections(k=3, metric="euclidean"), "data": "/elsewhere"})
     for part in (
         "data: /data there, /elsewhere now",
         "value.k: 10 there, 3 now",
@@ -99,19 +99,19 @@ def test_other_settings_are_refused_with_the_differing_keys_and_stay_as_they_wer
 )
 def test_settings_bind_from_the_first_file_made_with_them(run, section, file):
     if file != "config.yaml":
-        run.claim({section: "mistaken"})
-        run.claim({section: "right"})
+        run.bind_settings({section: "mistaken"})
+        run.bind_settings({section: "right"})
         (run.location / file).write_bytes(b"made with them")
     else:
-        run.claim({section: "right"})
+        run.bind_settings({section: "right"})
     with pytest.raises(ValueError, match=f"{section}: right there, other now"):
-        run.claim({section: "other"})
+        run.bind_settings({section: "other"})
     assert run.settings() == {section: "right"}
 
 
 def test_a_later_step_adds_its_settings_to_those_there(run):
-    run.claim(sections())
-    run.claim({"retrain": {"probe_seeds": 4}, "value": sections()["value"]})
+    run.bind_settings(sections())
+    run.bind_settings({"retrain": {"probe_seeds": 4}, "value": sections()["value"]})
     assert run.settings() == {**sections(), "retrain": {"probe_seeds": 4}}
 
 
@@ -119,14 +119,14 @@ def test_a_later_step_adds_its_settings_to_those_there(run):
 def test_a_folder_with_another_config_yaml_is_refused_in_one_line(run, content):
     (run.location / "config.yaml").write_bytes(content.encode())
     with pytest.raises(ValueError, match=r"config\.yaml: not the settings of a run") as caught:
-        run.claim(sections())
+        run.bind_settings(sections())
     assert "\n" not in str(caught.value)
 
 
 def test_a_step_done_is_noted_beside_the_others_with_the_versions(run):
-    run.note_step("values", "abc", 1.2345, rule="zero", dropped=3)
-    run.note_step("images", "def", 0.5)
-    run.note_step("values", "ghi", 2.0, rule="Käse")
+    run.record_step("values", "abc", 1.2345, rule="zero", dropped=3)
+    run.record_step("images", "def", 0.5)
+    run.record_step("values", "ghi", 2.0, rule="Käse")
     record = json.loads((run.location / "run.json").read_bytes())
     assert record["steps"] == {
         "values": {"fingerprint": "ghi", "seconds": 2.0, "rule": "Käse"},
@@ -140,7 +140,7 @@ def test_a_step_done_is_noted_beside_the_others_with_the_versions(run):
 def test_a_damaged_record_is_one_line_that_names_it(run):
     (run.location / "run.json").write_bytes(b'{"steps": ')
     with pytest.raises(ValueError, match=r"run\.json: damaged") as caught:
-        run.note_step("values", "abc", 1.0)
+        run.record_step("values", "abc", 1.0)
     assert "\n" not in str(caught.value)
 
 

@@ -54,7 +54,7 @@ def audit(arguments: Sequence[str]) -> None:
     directory = _directory(chosen.run or f"outputs/{data.name}")
     config = settings_of(chosen)
     listing = list_folder(data)
-    directory.claim({"data": data.uri, **_sections(config, "images", "extract", "value")})
+    directory.bind_settings({"data": data.uri, **_sections(config, "images", "extract", "value")})
     pipeline.run_audit(directory, data, listing, config)
     _finish(directory)
 
@@ -67,7 +67,7 @@ def finetune(arguments: Sequence[str]) -> None:
     data, config = _lasting("--data", chosen.data), settings_of(chosen)
     directory = _directory(chosen.run)
     listing = list_splits(data, split_seed=config.images.split_seed)
-    directory.claim({"data": data.uri, **_sections(config, "images", "finetune")})
+    directory.bind_settings({"data": data.uri, **_sections(config, "images", "finetune")})
     pipeline.run_baseline(directory, data, listing, config)
     print(f"done: {directory.metrics('baseline')}")
 
@@ -80,7 +80,7 @@ def extract(arguments: Sequence[str]) -> None:
     data, config = _lasting("--data", chosen.data), settings_of(chosen)
     directory = _directory(chosen.run)
     listing = list_splits(data, split_seed=config.images.split_seed)
-    directory.claim({"data": data.uri, **_sections(config, "images", "extract")})
+    directory.bind_settings({"data": data.uri, **_sections(config, "images", "extract")})
     pipeline.run_extraction(directory, data, listing, config)
     print(f"done: {directory.features}")
 
@@ -98,7 +98,7 @@ def value(arguments: Sequence[str]) -> None:
     sections = _sections(config, "value", "sample")
     if chosen.features:
         sections["features"] = directory.features.uri
-    directory.claim(sections)
+    directory.bind_settings(sections)
     pipeline.run_valuation(directory, config)
     findings = read_findings(directory)
     print("\n".join(summary(findings)[:-1]))
@@ -117,13 +117,13 @@ def retrain(arguments: Sequence[str]) -> None:
             f"{directory.location}: no images known to fine-tune on; give --data, or --no-finetune"
         )
     if chosen.no_finetune:
-        directory.claim(_sections(config, "retrain"))
+        directory.bind_settings(_sections(config, "retrain"))
         pipeline.run_probes(directory, config)
     else:
         location = _lasting("--data", str(data))
         listing = list_splits(location, split_seed=config.images.split_seed)
         sections = _sections(config, "images", "finetune", "retrain")
-        directory.claim({"data": location.uri, **sections})
+        directory.bind_settings({"data": location.uri, **sections})
         pipeline.run_retraining(directory, location, listing, config)
     _finish(directory)
 
@@ -167,12 +167,12 @@ def import_features(arguments: Sequence[str]) -> None:
     source = Location(chosen.file)
     ids, labels, x, digest = read_feature_pickle(source)
     folder = _lasting("--features", chosen.features) / chosen.split
-    made_from = parquet.fingerprint("imported", chosen.backbone, digest)
+    fingerprint = parquet.new_fingerprint("imported", chosen.backbone, digest)
     name = shard_name(0)
     notes = {"backbone": chosen.backbone, "source_sha256": digest}
-    if not parquet.is_made(folder / name, made_from):
-        parquet.write_table(folder / name, feature_table(ids, labels, x, notes), made_from)
-    write_manifest(folder, made_from, [name])
+    if not parquet.is_up_to_date(folder / name, fingerprint):
+        parquet.write_table(folder / name, feature_table(ids, labels, x, notes), fingerprint)
+    write_manifest(folder, fingerprint, [name])
     print(f"{len(ids)} x {x.shape[1]} features in {folder}")
 
 
@@ -185,7 +185,7 @@ def _pipeline(data: Location, run: str, config: Config, *, no_finetune: bool) ->
     sections = _sections(config, "images", "finetune", "extract", "value", "sample", "retrain")
     if no_finetune:
         del sections["finetune"]
-    directory.claim({"data": data.uri, **sections})
+    directory.bind_settings({"data": data.uri, **sections})
     pipeline.run_pipeline(directory, data, listing, config, networks=not no_finetune)
     _finish(directory)
 

@@ -52,7 +52,7 @@ def stream_blocks(
     num_actors: Callable[[], int],
     blocks_per_actor: int = 2,
     hedge_s: float = 60.0,
-    max_deaths: int = 100,
+    max_lost: int = 100,
 ) -> Iterator["Pool"]:
     """A pool to iterate over: (id, block) once for every id, in order of arrival.
 
@@ -63,12 +63,12 @@ def stream_blocks(
         num_actors: how many actors there should be now; those beyond the free cores wait for room.
         blocks_per_actor: blocks in flight an actor, so that it never waits for the driver.
         hedge_s: seconds after which an owed block is given to a second actor as well.
-        max_deaths: actors lost before giving up.
+        max_lost: actors lost before giving up.
     Raises:
         RayTaskError: `run` failed, as it would on every actor; also an instance of the cause.
-        RayActorError: an actor could not be started, or `max_deaths` were lost.
+        RayActorError: an actor could not be started, or `max_lost` were lost.
     """
-    pool = Pool(start_actor, block_ids, num_actors, blocks_per_actor, hedge_s, max_deaths)
+    pool = Pool(start_actor, block_ids, num_actors, blocks_per_actor, hedge_s, max_lost)
     try:
         yield pool
     finally:
@@ -85,20 +85,20 @@ class Pool:
         num_actors: Callable[[], int],
         blocks_per_actor: int,
         hedge_s: float,
-        max_deaths: int,
+        max_lost: int,
     ) -> None:
         self._start_actor, self._block_ids = start_actor, block_ids
         self._num_actors = num_actors
         self._blocks_per_actor = blocks_per_actor
-        self._hedge_s, self._max_deaths = hedge_s, max_deaths
-        self._joining: dict[Any, Actor] = {}  # "I am up" of each new actor
+        self._hedge_s, self._max_lost = hedge_s, max_lost
+        self._starting: dict[Any, Actor] = {}  # "I am up" of each new actor
         self._flying: dict[Any, tuple[Actor, BlockId]] = {}
         self._load: Counter[Actor] = Counter()  # blocks in flight of actors that are up
         self._owed: dict[BlockId, float] = {}  # when last issued; oldest first
         self._again: deque[BlockId] = deque()  # lost or late: before all others
         self._exhausted = False
         self._resized = float("-inf")
-        self.deaths = 0
+        self.lost = 0
         self.received = self.repeated = 0  # blocks; the repeated were here before
 
     @property
@@ -107,9 +107,9 @@ class Pool:
         return len(self._load)
 
     @property
-    def num_joining(self) -> int:
+    def num_starting(self) -> int:
         """Actors that wait for a core, or are being started."""
-        return len(self._joining)
+        return len(self._starting)
 
     def __iter__(self) -> Iterator[tuple[BlockId, Any]]:
         for blocks in self.turns():
@@ -122,7 +122,7 @@ class Pool:
 
     def close(self) -> None:
         """End all actors."""
-        for actor in [*self._load, *self._joining.values()]:
+        for actor in [*self._load, *self._starting.values()]:
             ray.kill(actor)
 
     def _resize(self) -> None:
@@ -130,15 +130,15 @@ class Pool:
         if time.monotonic() - self._resized < _RESIZE_S:
             return
         self._resized = time.monotonic()
-        lacking = self._num_actors() - len(self._load) - len(self._joining)
+        lacking = self._num_actors() - len(self._load) - len(self._starting)
         for _ in range(lacking):
             self._add_actor()
-        for ref in list(self._joining)[: max(-lacking, 0)]:
-            ray.kill(self._joining.pop(ref))
+        for ref in list(self._starting)[: max(-lacking, 0)]:
+            ray.kill(self._starting.pop(ref))
 
     def _add_actor(self) -> None:
         actor = self._start_actor()
-        self._joining[actor.__ray_ready__.remote()] = actor
+        self._starting[actor.__ray_ready__.remote()] = actor
 
     def _assign(self) -> bool:
         """Fill the actors that are up, least loaded first. False when nothing is owed any more."""
@@ -169,7 +169,7 @@ class Pool:
 
     def _collect(self) -> Iterator[tuple[BlockId, Any]]:
         """Wait up to a second; yield the blocks that arrived and note who joined or died."""
-        refs = [*self._flying, *self._joining]
+        refs = [*self._flying, *self._starting]
         if not refs:
             time.sleep(0.05)
             return
@@ -179,8 +179,8 @@ class Pool:
             arrived, _ = ray.wait(refs, num_returns=min(_BATCH, len(refs)), timeout=moment)
         answers = _answers(arrived)
         for ref in arrived:
-            if ref in self._joining:
-                actor, block_id = self._joining.pop(ref), None
+            if ref in self._starting:
+                actor, block_id = self._starting.pop(ref), None
             else:
                 actor, block_id = self._flying.pop(ref)
             try:
@@ -216,10 +216,10 @@ class Pool:
             self._again.append(block_id)
         if block_id is not None and actor not in self._load:
             return  # old news: one of several calls that died with it
-        self.deaths += 1
-        if getattr(error, "actor_init_failed", False) or self.deaths > self._max_deaths:
+        self.lost += 1
+        if getattr(error, "actor_init_failed", False) or self.lost > self._max_lost:
             raise error
-        logger.warning("actor lost (%d so far): %s", self.deaths, type(error).__name__)
+        logger.warning("actor lost (%d so far): %s", self.lost, type(error).__name__)
         self._load.pop(actor, None)
         ray.kill(actor)  # one that is only unavailable must not come back
         self._add_actor()

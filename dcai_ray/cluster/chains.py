@@ -25,7 +25,7 @@ from dcai_ray.valuation.sampling import block_ids
 from dcai_ray.valuation.utilities import Utility
 
 _BLOCKS_PER_ACTOR = 2
-_SPARE_SETS = 2  # begun beyond those that keep every actor at work
+_SPARE_WAVES = 2  # begun beyond those that keep every actor at work
 
 
 class Chain:
@@ -63,7 +63,7 @@ def stream_chains(
         aggregator: new or restored; holds the result.
         resources: the cluster to join or to start, and how many actors to ask for.
         after: called with the pool when blocks came or a second has passed without any; True: stop
-            at the sets that are complete.
+            at the waves that are complete.
     Returns:
         Actors that died and were replaced.
     Raises:
@@ -80,12 +80,12 @@ def stream_chains(
     def num_actors() -> int:
         return connection.num_workers(resources)
 
-    def sets_ahead() -> int:
-        return -(-_BLOCKS_PER_ACTOR * num_actors() // num_chains) + _SPARE_SETS
+    def waves_ahead() -> int:
+        return -(-_BLOCKS_PER_ACTOR * num_actors() // num_chains) + _SPARE_WAVES
 
     with stream_blocks(
         lambda: actor.remote(plan, shared, installed()),
-        block_ids(aggregator, sets_ahead),
+        block_ids(aggregator, waves_ahead),
         num_actors=num_actors,
         blocks_per_actor=_BLOCKS_PER_ACTOR,
         hedge_s=resources.hedge_s,
@@ -102,10 +102,10 @@ def stream_chains(
             if getattr(error, "actor_init_failed", False):
                 raise ValueError(_last_line(error)) from None
             raise ChildProcessError(
-                f"workers died {pool.deaths} times over "
+                f"workers died {pool.lost} times over "
                 f"({_first_line(error)}); the same command goes on from the last checkpoint"
             ) from None
-        return pool.deaths
+        return pool.lost
 
 
 def _last_line(error: BaseException) -> str:

@@ -29,11 +29,11 @@ GAUGES = {
     "sampling_rounds_per_second": "Rounds merged a second, over the last 10 s",
     "sampling_rounds_left": "Rounds until the rule to stop is met, roughly; absent while unknown",
     "sampling_settled_ratio": "Share of the points that are settled",
-    "sampling_largest_stderr": "Largest standard error of a value, in units of the utility",
+    "sampling_max_stderr": "Largest standard error of a value, in units of the utility",
     "sampling_workers_up": "Actors at work",
-    "sampling_workers_joining": "Actors that wait for a core or are being started",
-    "sampling_worker_deaths": "Actors lost and replaced since the driver began",
-    "sampling_blocks_waiting": "Blocks that wait in the aggregator for the rest of their set",
+    "sampling_workers_starting": "Actors that wait for a core or are being started",
+    "sampling_workers_lost": "Actors lost and replaced since the driver began",
+    "sampling_blocks_waiting": "Blocks that wait in the aggregator for the rest of their wave",
     "sampling_blocks_repeated": "Blocks that came a second time and were dropped",
     "step_tasks": "Tasks of the step",
     "step_tasks_done": "Tasks that are done",
@@ -44,7 +44,7 @@ GAUGES = {
 """What each says; a gauge holds what was told last."""
 COUNTERS = {
     "sampling_received_bytes": "Blocks that came to the driver",
-    "sampling_merged_bytes": "Blocks merged into complete sets",
+    "sampling_merged_bytes": "Blocks merged into complete waves",
 }
 """These only grow, from zero in each driver."""
 
@@ -75,10 +75,10 @@ def sampling(
         if aggregator.next_index:
             check = aggregator.trace[-1]
             metrics.set("sampling_settled_ratio", check.settled)
-            metrics.set("sampling_largest_stderr", check.largest_stderr)
+            metrics.set("sampling_max_stderr", check.max_stderr)
         metrics.set("sampling_workers_up", pool.num_up)
-        metrics.set("sampling_workers_joining", pool.num_joining)
-        metrics.set("sampling_worker_deaths", pool.deaths)
+        metrics.set("sampling_workers_starting", pool.num_starting)
+        metrics.set("sampling_workers_lost", pool.lost)
         metrics.set("sampling_blocks_waiting", aggregator.buffered)
         metrics.set("sampling_blocks_repeated", pool.repeated)
         merged = num_chains * (aggregator.next_index - before)
@@ -97,7 +97,7 @@ def sampling(
         if last is not None:
             tell_now(last, 0.0)
             metrics.set("sampling_workers_up", 0)
-            metrics.set("sampling_workers_joining", 0)
+            metrics.set("sampling_workers_starting", 0)
 
 
 @contextmanager

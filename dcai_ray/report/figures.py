@@ -190,7 +190,7 @@ def convergence(trace: Sequence[Mapping[str, Any]]) -> str:
         settled = [100 * row["settled"] for row in rows]
         above.plot(seconds, settled, color=COLOURS["kept"], linewidth=1.8, marker=".")
         above.set(ylabel="decided (%)", ylim=(-3, 103))
-        errors = [row["largest_stderr"] for row in rows]
+        errors = [row["max_stderr"] for row in rows]
         below.plot(seconds, errors, color=COLOURS["kept"], linewidth=1.8, marker=".")
         below.set(xlabel="seconds", ylabel="largest\nstandard error", yscale="log")
 

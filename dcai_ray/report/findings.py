@@ -55,7 +55,7 @@ def read_findings(run: RunDirectory) -> Findings:
     """
     settings = run.settings()
     values = parquet.read_table(run.values) if run.values.exists() else None
-    choice = json.loads(parquet.note(values, "choice") or "{}") if values is not None else {}
+    choice = json.loads(parquet.read_note(values, "choice") or "{}") if values is not None else {}
     truth = _truth(run, settings, values)
     curves = [
         row

@@ -48,16 +48,16 @@ def _fingerprint(findings: Findings, template: str) -> str:
     run, truth = findings.run, findings.truth
     steps = findings.record.get("steps", {})
     made = (run.images, run.values, run.probes, run.metrics("baseline"), run.metrics("cleaned"))
-    return parquet.fingerprint(
+    return parquet.new_fingerprint(
         "report",
         dcai_ray.__version__,
         template,
         findings.settings,
         findings.record.get("versions", {}),
         {name: step["fingerprint"] for name, step in steps.items()},
-        [parquet.made_from(table) for table in made],
+        [parquet.fingerprint_of(table) for table in made],
         has_features(run.features / "train"),
-        [parquet.made_from(table) for table in (run.trace, run.check)],
+        [parquet.fingerprint_of(table) for table in (run.trace, run.check)],
         None if truth is None else [truth.true_labels, truth.wrong.tolist()],
     )
 
@@ -234,10 +234,13 @@ def _sampling(sampled: Sampled, confidence: float) -> dict[str, Any]:
             ("marginals", f"{record['insertions']:,}"),
             ("stopped by", record["stop"]),
             ("decided", f"{verdicts.percent(record['settled'])} of the images"),
-            ("largest standard error", verdicts.number(record["largest_stderr"])),
+            ("largest standard error", verdicts.number(record["max_stderr"])),
             ("R-hat", "not known" if r_hat is None else f"{r_hat:.3f}"),
-            ("time", f"{record['seconds']:,.0f} s; {record['sweep_seconds']:,.0f} s of computing"),
-            ("workers lost and replaced", f"{record['deaths']:,}"),
+            (
+                "time",
+                f"{record['seconds']:,.0f} s; {record['compute_seconds']:,.0f} s of computing",
+            ),
+            ("workers lost and replaced", f"{record['workers_lost']:,}"),
         ],
         "notes": notes,
     }

@@ -40,8 +40,8 @@ class Sampled:
             f"sampling  {state}: {record['utility']}, {record['sampler']}, until {record['stop']}",
             f"          {record['rounds']:,} rounds in {record['seconds']:,.0f} s ({pace:.1f}/s), "
             f"{100 * record['settled']:.1f} % settled, largest stderr "
-            f"{record['largest_stderr']:.2g}, {record['workers']} workers, "
-            f"{record['deaths']} died",
+            f"{record['max_stderr']:.2g}, {record['workers']} workers, "
+            f"{record['workers_lost']} died",
         ]
 
 

@@ -1,6 +1,6 @@
 """Checkpoints of a sampling: the aggregator's state as one Parquet file, a row a training point.
 
-A file appears whole and is named after the sets it holds; the newest that can be read counts.
+A file appears whole and is named after the waves it holds; the newest that can be read counts.
 """
 
 import json
@@ -15,13 +15,13 @@ from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 
 _KEPT = 2
-_NUMBERS = ("imputed", "sweeps", "insertions", "next_index")
+_NUMBERS = ("imputed", "orders", "insertions", "next_index")
 
 
 def write_checkpoint(
-    folder: Location, state: Mapping[str, Any], made_from: str, notes: Mapping[str, Any]
+    folder: Location, state: Mapping[str, Any], fingerprint: str, notes: Mapping[str, Any]
 ) -> None:
-    """Write the aggregator's state as one file named after its sets; keep the last two."""
+    """Write the aggregator's state as one file named after its waves; keep the last two."""
     num_chains, num_semivalues, _ = np.shape(state["mean"])
     columns: dict[str, Any] = {"evaluated": state["evaluated"]}
     for s in range(num_semivalues):
@@ -37,16 +37,16 @@ def write_checkpoint(
         "trace": state["trace"],
         **{name: state[name] for name in _NUMBERS},
     }
-    file = folder / f"set-{state['next_index']:08d}.parquet"
+    file = folder / f"wave-{state['next_index']:08d}.parquet"
     parquet.write_table(
-        file, pa.table(columns), made_from, state=json.dumps(numbers), notes=json.dumps(notes)
+        file, pa.table(columns), fingerprint, state=json.dumps(numbers), notes=json.dumps(notes)
     )
     for older in _checkpoints(folder)[:-_KEPT]:
         (folder / older).delete()
 
 
 def read_checkpoint(
-    folder: Location, made_from: str
+    folder: Location, fingerprint: str
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """The newest state that can be read, with its notes; None where there is none.
 
@@ -59,17 +59,17 @@ def read_checkpoint(
         except ValueError as error:
             progress.say(f"warning: {error}; the one before it serves")
             continue
-        if parquet.made_from(folder / name) != made_from:
+        if parquet.fingerprint_of(folder / name) != fingerprint:
             raise ValueError(
                 f"{folder / name}: sampled with other settings or features; use another --run, or "
                 "delete that folder"
             )
-        return _state(table), json.loads(parquet.note(table, "notes"))
+        return _state(table), json.loads(parquet.read_note(table, "notes"))
     return None, {}
 
 
 def _state(table: pa.Table) -> dict[str, Any]:
-    numbers = json.loads(parquet.note(table, "state"))
+    numbers = json.loads(parquet.read_note(table, "state"))
     num_semivalues, num_chains = numbers.pop("num_semivalues"), len(numbers["count"])
     column = {name: table[name].to_numpy() for name in table.column_names}
 

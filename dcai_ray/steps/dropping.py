@@ -19,9 +19,11 @@ from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.values import kept_table
 
 
-def is_valued(run: RunDirectory, made_from: str) -> bool:
+def is_valued(run: RunDirectory, fingerprint: str) -> bool:
     """Whether values and what is kept are there."""
-    return parquet.is_made(run.values, made_from) and parquet.is_made(run.kept, made_from)
+    return parquet.is_up_to_date(run.values, fingerprint) and parquet.is_up_to_date(
+        run.kept, fingerprint
+    )
 
 
 def choose(
@@ -92,7 +94,7 @@ def write_values(
     columns: dict[str, Any],
     kept: NDArray[np.bool_],
     choice: dict[str, Any],
-    made_from: str,
+    fingerprint: str,
     *,
     complete: bool = True,
 ) -> None:
@@ -108,18 +110,18 @@ def write_values(
     if "value_self" in columns:
         table = table.append_column("value_self", pa.array(columns["value_self"]))
     notes = {"choice": json.dumps(choice), "settings": json.dumps(plain(settings))}
-    parquet.write_table(run.values, table, made_from, **notes)
-    if complete and not parquet.is_made(run.kept, made_from):
-        parquet.write_table(run.kept, kept_table(table), made_from)
+    parquet.write_table(run.values, table, fingerprint, **notes)
+    if complete and not parquet.is_up_to_date(run.kept, fingerprint):
+        parquet.write_table(run.kept, kept_table(table), fingerprint)
 
 
 def note_values(
     run: RunDirectory,
-    made_from: str,
+    fingerprint: str,
     start: float,
     kept: NDArray[np.bool_],
     choice: dict[str, Any],
 ) -> None:
     """Write into run.json what the values came to."""
     seconds = time.monotonic() - start
-    run.note_step("values", made_from, seconds, kept=int(kept.sum()), choice=choice)
+    run.record_step("values", fingerprint, seconds, kept=int(kept.sum()), choice=choice)

@@ -11,8 +11,8 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.dropping import choose, is_valued, note_values, write_values
 from dcai_ray.steps.feature_set import FeatureSet, check_clean, read_points
-from dcai_ray.storage.parquet import fingerprint
-from dcai_ray.valuation.knn_shapley import Sums, knn_game, merge, standard_error
+from dcai_ray.storage.parquet import new_fingerprint
+from dcai_ray.valuation.knn_shapley import Sums, knn_game, merge_sums, standard_error
 
 _SELF_WEIGHT = 0.4  # of a training point against a clean one, where both serve as validation
 
@@ -27,8 +27,8 @@ def compute_values(run: RunDirectory, config: Config) -> None:
     points = read_points(run)
     if settings.validation != "self":
         check_clean(run, points)
-    made_from = fingerprint("values", plain(settings), points.fingerprint)
-    if is_valued(run, made_from):
+    fingerprint = new_fingerprint("values", plain(settings), points.fingerprint)
+    if is_valued(run, fingerprint):
         return
     start = time.monotonic()
     columns = _closed_form(points, config)
@@ -42,8 +42,8 @@ def compute_values(run: RunDirectory, config: Config) -> None:
         "evaluated": np.zeros(n, dtype=np.int64),
         "decision": np.where(kept, "keep", "drop").tolist(),
     }
-    write_values(run, points, config, {**exact, **columns}, kept, choice, made_from)
-    note_values(run, made_from, start, kept, choice)
+    write_values(run, points, config, {**exact, **columns}, kept, choice, fingerprint)
+    note_values(run, fingerprint, start, kept, choice)
 
 
 def self_opinion(points: FeatureSet, config: Config) -> NDArray[np.float64]:
@@ -91,16 +91,16 @@ def _sums(points: FeatureSet, config: Config, *, by_clean: bool) -> Sums:
         semivalue=settings.semivalue,
         beta=settings.beta,
     )
-    return merge(
+    return merge_sums(
         run_tasks(
             name,
             tasks.value_block,
-            game.blocks,
+            game.val_blocks,
             config.resources,
             unit="validation images",
-            sizes=[block.stop - block.start for block in game.blocks],
+            sizes=[block.stop - block.start for block in game.val_blocks],
             shared=game,
             run=points.run,
-            names=[f"{name} {block.start}-{block.stop - 1}" for block in game.blocks],
+            names=[f"{name} {block.start}-{block.stop - 1}" for block in game.val_blocks],
         )
     )

@@ -13,7 +13,7 @@ from dcai_ray.steps import tasks
 from dcai_ray.steps.reading import ImageSet, contents
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import shard_name, write_manifest
-from dcai_ray.storage.parquet import fingerprint
+from dcai_ray.storage.parquet import new_fingerprint
 
 
 def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> None:
@@ -23,7 +23,7 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
         job
         for jobs in splits.values()
         for job in jobs
-        if not parquet.is_made(job.target, job.made_from)
+        if not parquet.is_up_to_date(job.target, job.fingerprint)
     ]
     start = time.monotonic()
     for _ in run_tasks(
@@ -40,12 +40,12 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
     ):
         pass  # a task writes its shard itself
     for split, jobs in splits.items():
-        complete = fingerprint([job.made_from for job in jobs])
+        complete = new_fingerprint([job.fingerprint for job in jobs])
         write_manifest(run.features / split, complete, [job.target.name for job in jobs])
     if missing:
-        made_from = fingerprint([job.made_from for jobs in splits.values() for job in jobs])
+        fingerprint = new_fingerprint([job.fingerprint for jobs in splits.values() for job in jobs])
         seconds = time.monotonic() - start
-        run.note_step("features", made_from, seconds, shards_computed=len(missing))
+        run.record_step("features", fingerprint, seconds, shards_computed=len(missing))
 
 
 def _place(job: tasks.ExtractJob) -> str:
@@ -63,7 +63,7 @@ def _shards(
     rows = images.split(split)
     size_px = image_size(settings.backbone, settings.size_px)
     weights = weights_sha256(settings.backbone, settings.weights)
-    how = fingerprint("features", settings.backbone, weights, size_px, settings.batch_size)
+    how = new_fingerprint("features", settings.backbone, weights, size_px, settings.batch_size)
     notes: Mapping[str, str] = {
         "backbone": settings.backbone,
         "weights_sha256": weights,
@@ -77,7 +77,7 @@ def _shards(
             tasks.ExtractJob(
                 data=images.data,
                 target=run.features / split / shard_name(len(jobs)),
-                made_from=fingerprint(how, images.classes, contents(part)),
+                fingerprint=new_fingerprint(how, images.classes, contents(part)),
                 ids=[row["id"] for row in part],
                 labels=[row["label"] for row in part],
                 paths=[row["path"] for row in part],

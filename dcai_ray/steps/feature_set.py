@@ -13,11 +13,11 @@ from dcai_ray.storage.features import (
     read_split,
 )
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.parquet import fingerprint
+from dcai_ray.storage.parquet import new_fingerprint
 
 
 @dataclass(frozen=True, slots=True)
-class Points:
+class Split:
     """Features with class numbers."""
 
     x: NDArray[np.float32]  # (k, d)
@@ -31,8 +31,8 @@ class FeatureSet:
     ids: tuple[str, ...]
     labels: tuple[str, ...]
     classes: tuple[str, ...]
-    train: Points
-    clean: Points
+    train: Split
+    clean: Split
     """Of shapley_val; no points where there is none."""
     fingerprint: str
     run: Location
@@ -49,16 +49,16 @@ def read_points(run: RunDirectory) -> FeatureSet:
     classes = tuple(sorted(set(train.labels)))
     if len(classes) < 2:
         raise ValueError(f"{run.features / 'train'}: only one class ({classes[0]}); two are needed")
-    points = Points(train.x, class_numbers(train.labels, classes, run.features / "train"))
+    points = Split(train.x, class_numbers(train.labels, classes, run.features / "train"))
     folder = run.features / "shapley_val"
-    clean = Points(train.x[:0], points.y[:0])
-    made_from = [train.fingerprint]
+    clean = Split(train.x[:0], points.y[:0])
+    fingerprint = [train.fingerprint]
     if has_features(folder):
         found = read_split(folder)
         check_same_features(train, found, ("train", "shapley_val"))
-        clean = Points(found.x, class_numbers(found.labels, classes, folder))
-        made_from.append(found.fingerprint)
-    made = fingerprint(made_from)
+        clean = Split(found.x, class_numbers(found.labels, classes, folder))
+        fingerprint.append(found.fingerprint)
+    made = new_fingerprint(fingerprint)
     return FeatureSet(train.ids, train.labels, classes, points, clean, made, run.location)
 
 

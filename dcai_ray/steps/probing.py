@@ -15,7 +15,7 @@ from dcai_ray.steps import tasks
 from dcai_ray.steps.feature_set import read_points
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.features import check_same_features, class_numbers, read_split
-from dcai_ray.storage.parquet import fingerprint
+from dcai_ray.storage.parquet import new_fingerprint
 
 
 def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None:
@@ -32,9 +32,9 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
     values.check_ids(run.values, values["id"].to_pylist(), points.ids)
     wrong = None if truth is None else truth.wrong
     known = [] if wrong is None else np.flatnonzero(wrong).tolist()
-    sources = [points.fingerprint, val.fingerprint, parquet.made_from(run.values), known]
-    made_from = fingerprint("probes", plain(settings), sources)
-    if parquet.is_made(run.probes, made_from):
+    sources = [points.fingerprint, val.fingerprint, parquet.fingerprint_of(run.values), known]
+    fingerprint = new_fingerprint("probes", plain(settings), sources)
+    if parquet.is_up_to_date(run.probes, fingerprint):
         return
     start = time.monotonic()
     seeds = range(settings.probe_seeds)
@@ -79,5 +79,5 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
         for arm in arms
         for seed in seeds
     ]
-    parquet.write_table(run.probes, pa.Table.from_pylist(rows, schemas.PROBES), made_from)
-    run.note_step("probes", made_from, time.monotonic() - start)
+    parquet.write_table(run.probes, pa.Table.from_pylist(rows, schemas.PROBES), fingerprint)
+    run.record_step("probes", fingerprint, time.monotonic() - start)

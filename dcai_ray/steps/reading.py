@@ -19,7 +19,7 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.parquet import fingerprint
+from dcai_ray.storage.parquet import new_fingerprint
 
 _IMAGES_A_TASK = 64
 _LINES_SHOWN = 10
@@ -41,7 +41,7 @@ class ImageSet:
 
 def contents(rows: Sequence[dict[str, Any]]) -> str:
     """A fingerprint of images: ids, labels and what is in the files."""
-    return fingerprint([[row["id"], row["label"], row["sha256"]] for row in rows])
+    return new_fingerprint([[row["id"], row["label"], row["sha256"]] for row in rows])
 
 
 def read_images(run: RunDirectory, data: Location, listing: Listing, config: Config) -> ImageSet:
@@ -67,10 +67,10 @@ def read_images(run: RunDirectory, data: Location, listing: Listing, config: Con
     _warn(across, "in train and validation splits")
     _warn(inside, "inside train")
     rows = [_row(image, found) for image, found in good]
-    made_from = _listing_fingerprint(listing)
-    run.note_step(
+    fingerprint = _listing_fingerprint(listing)
+    run.record_step(
         "images",
-        made_from,
+        fingerprint,
         time.monotonic() - start,
         images={split: sum(row["split"] == split for row in rows) for split in SPLITS},
         unreadable=len(bad),
@@ -78,7 +78,7 @@ def read_images(run: RunDirectory, data: Location, listing: Listing, config: Con
         duplicates_across_splits=across,
         duplicates_in_train=inside,
     )
-    parquet.write_table(run.images, pa.Table.from_pylist(rows, schemas.IMAGES), made_from)
+    parquet.write_table(run.images, pa.Table.from_pylist(rows, schemas.IMAGES), fingerprint)
     return ImageSet(data, tuple(rows), listing.classes)
 
 
@@ -162,11 +162,11 @@ def _warn(groups: Sequence[str], where: str) -> None:
 
 
 def _listing_fingerprint(listing: Listing) -> str:
-    return fingerprint([[image.split, image.id, image.bytes] for image in listing.images])
+    return new_fingerprint([[image.split, image.id, image.bytes] for image in listing.images])
 
 
 def _check_same_images(run: RunDirectory, listing: Listing) -> None:
-    if parquet.made_from(run.images) == _listing_fingerprint(listing):
+    if parquet.fingerprint_of(run.images) == _listing_fingerprint(listing):
         return
     rows = parquet.read_table(run.images).to_pylist()
     if run.skipped.exists():

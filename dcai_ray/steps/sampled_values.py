@@ -16,7 +16,7 @@ from dcai_ray.steps.feature_set import FeatureSet, check_clean, read_points
 from dcai_ray.steps.sampling_session import Session, estimate, sampled_from
 from dcai_ray.steps.sampling_setup import new_utility, semivalues_of
 from dcai_ray.storage import parquet
-from dcai_ray.storage.parquet import fingerprint
+from dcai_ray.storage.parquet import new_fingerprint
 from dcai_ray.storage.values import estimate_table
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.intervals import e_bh, e_values, false_discovery_bound
@@ -38,17 +38,17 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
     session = Session(run, config, source, threshold=threshold_of(points, config))
 
     def so_far(aggregator: Aggregator) -> None:
-        made_from = fingerprint("so far", source, aggregator.next_index)
+        fingerprint = new_fingerprint("so far", source, aggregator.next_index)
         columns = estimate_columns(aggregator, 0)
         kept = np.array(columns["decision"]) != "drop"
         choice = {"rule": "zero", "threshold": aggregator.threshold}
-        write_values(run, points, config, columns, kept, choice, made_from, complete=False)
+        write_values(run, points, config, columns, kept, choice, fingerprint, complete=False)
 
     if not session.finished:
         session.sample(_utility(points, config), so_far)
     aggregator = session.aggregator
-    made_from = fingerprint("values", plain(config.value), source, aggregator.next_index)
-    if is_valued(run, made_from):
+    fingerprint = new_fingerprint("values", plain(config.value), source, aggregator.next_index)
+    if is_valued(run, fingerprint):
         return
     columns = estimate_columns(aggregator, 0)
     kept, choice = _choose(columns, aggregator, points, config)
@@ -56,9 +56,9 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
         columns["value_self"] = self_opinion(points, config)
     for number, name in enumerate(semivalues_of(config)[1:], start=1):
         others = {"id": points.ids, "label": points.labels, **estimate_columns(aggregator, number)}
-        parquet.write_table(run.other_values(name), estimate_table(others), made_from)
-    write_values(run, points, config, columns, kept, choice, made_from)
-    note_values(run, made_from, start, kept, choice)
+        parquet.write_table(run.other_values(name), estimate_table(others), fingerprint)
+    write_values(run, points, config, columns, kept, choice, fingerprint)
+    note_values(run, fingerprint, start, kept, choice)
 
 
 def check_values(run: RunDirectory, config: Config) -> None:
@@ -74,11 +74,11 @@ def check_values(run: RunDirectory, config: Config) -> None:
     session = Session(run, config, source, into="check")
     if not session.finished:
         session.sample(_utility(points, config), lambda aggregator: None)
-    made_from = fingerprint("check", source, session.aggregator.next_index)
-    if not parquet.is_made(run.check, made_from):
+    fingerprint = new_fingerprint("check", source, session.aggregator.next_index)
+    if not parquet.is_up_to_date(run.check, fingerprint):
         columns = {"id": points.ids, "label": points.labels}
         columns |= estimate_columns(session.aggregator, 0)
-        parquet.write_table(run.check, estimate_table(columns), made_from)
+        parquet.write_table(run.check, estimate_table(columns), fingerprint)
 
 
 def estimate_sampling(run: RunDirectory, config: Config) -> list[str]:

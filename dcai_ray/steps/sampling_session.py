@@ -21,7 +21,7 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.checkpoints import read_checkpoint, write_checkpoint
 from dcai_ray.steps.sampling_setup import aggregator_of, plan_of, size_bytes
 from dcai_ray.storage import parquet, schemas
-from dcai_ray.storage.parquet import fingerprint
+from dcai_ray.storage.parquet import new_fingerprint
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.blocks import run_block
 from dcai_ray.valuation.plan import Plan
@@ -42,7 +42,7 @@ def sampled_from(config: Config, source: str) -> str:
         del sample[name]
     for name in ("rule", "drop_share", "per_class", "second_opinion_up_to"):
         del value[name]
-    return fingerprint("sampled", value, sample, source)
+    return new_fingerprint("sampled", value, sample, source)
 
 
 class Session:
@@ -51,7 +51,7 @@ class Session:
     Args:
         run: the folder `<into>/` in it holds the checkpoint and the trace.
         config: its sections value, sample and resources.
-        made_from: fingerprint of all that decides the blocks.
+        fingerprint: fingerprint of all that decides the blocks.
         threshold: the value that parts harm from good.
         into: folder below the run's.
     Raises:
@@ -62,21 +62,21 @@ class Session:
         self,
         run: RunDirectory,
         config: Config,
-        made_from: str,
+        fingerprint: str,
         *,
         threshold: float = 0.0,
         into: str = "values",
     ) -> None:
-        self._run, self._config, self._made_from = run, config, made_from
+        self._run, self._config, self._made_from = run, config, fingerprint
         self._threshold = threshold
         self._into = into
         self._folder = run.location / into
-        state, notes = read_checkpoint(self._folder / "checkpoint", made_from)
+        state, notes = read_checkpoint(self._folder / "checkpoint", fingerprint)
         self._plan = Plan.restore(notes["plan"]) if notes else None
         self._aggregator = None if self._plan is None else self._new_aggregator(state)
         self._before_s = float(notes.get("seconds", 0.0))
-        self._deaths_before, self._deaths = int(notes.get("deaths", 0)), 0
-        self._seconds_at = {int(sets): s for sets, s in notes.get("seconds_at", {}).items()}
+        self._lost_before, self._lost = int(notes.get("workers_lost", 0)), 0
+        self._seconds_at = {int(wave): s for wave, s in notes.get("seconds_at", {}).items()}
         self._start = self._saved = time.monotonic()
 
     @property
@@ -119,11 +119,11 @@ class Session:
 
                 def after(pool: Pool) -> bool:
                     nonlocal seen
-                    self._deaths = pool.deaths
-                    if aggregator.next_index > seen:  # a late block can complete several sets
+                    self._lost = pool.lost
+                    if aggregator.next_index > seen:  # a late block can complete several waves
                         now = round(self._seconds, 2)
-                        for sets in range(seen + 1, aggregator.next_index + 1):
-                            self._seconds_at[sets] = now
+                        for wave in range(seen + 1, aggregator.next_index + 1):
+                            self._seconds_at[wave] = now
                         seen = aggregator.next_index
                         if time.monotonic() - self._saved > self._config.resources.checkpoint_s:
                             self._save(so_far, workers=pool.num_up)
@@ -153,13 +153,13 @@ class Session:
     def _line(self, pool: Pool) -> str:
         aggregator = self.aggregator
         if not aggregator.next_index:
-            return f"first blocks on {pool.num_up} workers (+{pool.num_joining} starting)"
+            return f"first blocks on {pool.num_up} workers (+{pool.num_starting} starting)"
         last, left = aggregator.trace[-1], self._seconds_left()
         return (
             f"{last.rounds:,} rounds, {100 * last.settled:.1f} % settled, largest stderr "
-            f"{last.largest_stderr:.2g}, {pool.num_up} workers"
-            + (f" (+{pool.num_joining} starting)" if pool.num_joining else "")
-            + (f", {pool.deaths} died" if pool.deaths else "")
+            f"{last.max_stderr:.2g}, {pool.num_up} workers"
+            + (f" (+{pool.num_starting} starting)" if pool.num_starting else "")
+            + (f", {pool.lost} died" if pool.lost else "")
             + (f", about {left:.0f} s left" if left is not None else "")
         )
 
@@ -174,16 +174,16 @@ class Session:
         aggregator, plan = self.aggregator, self._plan
         assert plan is not None
         last, left = aggregator.trace[-1], self._seconds_left()
-        shown = {row.sets for row in aggregator.trace}
+        shown = {row.waves for row in aggregator.trace}
         self._seconds_at = {k: v for k, v in self._seconds_at.items() if k in shown}
         kept = {
             "seconds": round(self._seconds, 2),
-            "deaths": self._deaths_before + self._deaths,
+            "workers_lost": self._lost_before + self._lost,
         }
         so_far(aggregator)
-        made_from = fingerprint(self._made_from, aggregator.next_index)
-        parquet.write_table(self._folder / "trace.parquet", self._trace(), made_from)
-        self._run.note(
+        fingerprint = new_fingerprint(self._made_from, aggregator.next_index)
+        parquet.write_table(self._folder / "trace.parquet", self._trace(), fingerprint)
+        self._run.record_section(
             "sampling" if self._into == "values" else f"sampling_{self._into}",
             utility=self._config.value.utility,
             sampler=plan.name,
@@ -192,18 +192,18 @@ class Session:
             done=aggregator.done or self._is_time_up(),
             rounds=aggregator.rounds,
             chains=len(aggregator.chains),
-            sweeps=aggregator.sweeps,
+            orders=aggregator.orders,
             insertions=aggregator.insertions,
             imputed=aggregator.imputed,
-            sweep_seconds=round(aggregator.seconds, 2),
+            compute_seconds=round(aggregator.seconds, 2),
             **kept,
             seconds_left=None if left is None else round(left, 1),
             settled=last.settled,
-            largest_stderr=last.largest_stderr,
+            max_stderr=last.max_stderr,
             r_hat=last.r_hat if last.r_hat == last.r_hat else None,
             workers=workers,
             rounds_per_block=plan.rounds_per_block,
-            least_rounds=plan.least_rounds,
+            min_rounds=plan.min_rounds,
         )
         notes = {**kept, "seconds_at": self._seconds_at, "plan": asdict(plan)}
         state = aggregator.state()
@@ -211,7 +211,7 @@ class Session:
 
     def _trace(self) -> pa.Table:
         rows = [
-            {**asdict(row), "seconds": self._seconds_at.get(row.sets)}
+            {**asdict(row), "seconds": self._seconds_at.get(row.waves)}
             for row in self.aggregator.trace
         ]
         columns = {name: [row[name] for row in rows] for name in schemas.TRACE.names}
@@ -241,7 +241,7 @@ def estimate(utility: Utility, config: Config) -> list[str]:
     if left is None:
         lines[2] += "how many rounds that takes cannot be told"
     else:
-        rounds = max(aggregator.rounds + left, plan.least_rounds)
+        rounds = max(aggregator.rounds + left, plan.min_rounds)
         seconds = per_round * rounds / workers
         lines[2] += f"about {rounds:,.0f} rounds, {seconds:,.0f} s on {workers} cores"
     return lines

@@ -87,7 +87,7 @@ def aggregator_of(
 
 
 def semivalues_of(config: Config) -> tuple[str, ...]:
-    """What is estimated from the same sweeps; the first decides."""
+    """What is estimated from the same orders; the first decides."""
     return tuple(dict.fromkeys((config.value.semivalue, *config.sample.semivalues)))
 
 
@@ -106,7 +106,7 @@ def new_utility(train: Points, clean: Points, value: ValueConfig, sample: Sample
     """
     points: tuple[Any, ...] = (*train, *clean)
     options: dict[str, Any] = dict(value.utility_options)
-    knn: dict[str, Any] = {"k": value.k, "metric": value.metric, "num_parts": sample.parts}
+    knn: dict[str, Any] = {"k": value.k, "metric": value.metric, "num_components": sample.parts}
     makers: dict[str, Callable[..., Utility]] = {
         "knn": partial(Knn, *points, **knn),
         "knn-accuracy": partial(KnnAccuracy, *points, **knn),
@@ -140,7 +140,7 @@ def stop_rule(sample: SampleConfig) -> StopRule:
         "settled": stopping.Settled(share=sample.settled_share, indifference=sample.indifference),
         "stderr": stopping.StandardError(tolerance=sample.stderr),
         "rank": stopping.RankStability(correlation=sample.rank),
-        "rounds": stopping.Rounds(rounds=sample.rounds),
+        "rounds": stopping.MaxRounds(rounds=sample.rounds),
     }
     chosen = [rules[name] for name in sample.stop if name != "seconds"]
     if not chosen:

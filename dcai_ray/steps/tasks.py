@@ -21,7 +21,7 @@ from dcai_ray.storage import parquet
 from dcai_ray.storage.features import feature_table
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.read_ahead import read_ahead
-from dcai_ray.valuation.knn_shapley import Game, Sums, block_sums
+from dcai_ray.valuation.knn_shapley import KnnGame, Sums, val_block_sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class ExtractJob:
 
     data: Location
     target: Location
-    made_from: str
+    fingerprint: str
     ids: Sequence[str]
     labels: Sequence[str]
     paths: Sequence[str]
@@ -85,7 +85,7 @@ def extract_shard(job: ExtractJob) -> int:
         device=device,
     )
     table = feature_table(job.ids, job.labels, x, job.notes)
-    parquet.write_table(job.target, table, job.made_from)
+    parquet.write_table(job.target, table, job.fingerprint)
     return len(x)
 
 
@@ -95,7 +95,7 @@ class FinetuneJob:
 
     data: Location
     target: Location
-    made_from: str
+    fingerprint: str
     arm: str
     backbone: str
     seed: int
@@ -113,7 +113,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
 
     An unfinished training goes on from its last whole epoch.
     """
-    done = trained(job.target, job.made_from)
+    done = trained(job.target, job.fingerprint)
     if done is not None:
         tick(job.recipe.epochs)
         return done
@@ -132,7 +132,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
     size_px = image_size(job.backbone, job.recipe.size_px)
     network = classifier(job.backbone, len(job.classes), job.recipe.weights, size_px, seed=job.seed)
     training = new_training(network, job.backbone, job.recipe, device)
-    checkpoint = Location(job.target.uri.replace(".safetensors", f"-{job.made_from}.checkpoint"))
+    checkpoint = Location(job.target.uri.replace(".safetensors", f"-{job.fingerprint}.checkpoint"))
     if checkpoint.exists():
         training.restore(checkpoint.read_bytes(), device)
 
@@ -160,7 +160,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
     rows = history_rows(training.history)
     state = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
     notes = {
-        "fingerprint": job.made_from,
+        "fingerprint": job.fingerprint,
         "history": json.dumps(rows),
         "backbone": job.backbone,
         "classes": json.dumps(list(job.classes)),
@@ -171,19 +171,19 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
     return rows
 
 
-def trained(model: Location, made_from: str) -> list[dict[str, Any]] | None:
+def trained(model: Location, fingerprint: str) -> list[dict[str, Any]] | None:
     """The history in a model's file; None where there is none with this fingerprint."""
     if not model.exists():
         return None
     start = model.read_bytes(limit=8)
     length = int.from_bytes(start, "little")
     notes = json.loads(model.read_bytes(limit=8 + length)[8:]).get("__metadata__", {})
-    return json.loads(notes["history"]) if notes.get("fingerprint") == made_from else None
+    return json.loads(notes["history"]) if notes.get("fingerprint") == fingerprint else None
 
 
-def value_block(block: slice, game: Game) -> Sums:
+def value_block(block: slice, game: KnnGame) -> Sums:
     """Values summed over one block of validation points."""
-    return block_sums(game, block)
+    return val_block_sums(game, block)
 
 
 @dataclass(frozen=True, slots=True)

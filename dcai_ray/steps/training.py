@@ -17,7 +17,7 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.reading import ImageSet, contents
 from dcai_ray.storage import parquet, schemas
-from dcai_ray.storage.parquet import fingerprint
+from dcai_ray.storage.parquet import new_fingerprint
 
 Rows = Sequence[dict[str, Any]]  # of tables.IMAGES
 
@@ -65,8 +65,8 @@ def _train(
 ) -> None:
     """Train what is missing; write the step's metrics when all is there."""
     jobs = _jobs(run, images, config, step, arms)
-    made_from = fingerprint("metrics", sorted(job.made_from for job in jobs))
-    if parquet.is_made(run.metrics(step), made_from):
+    fingerprint = new_fingerprint("metrics", sorted(job.fingerprint for job in jobs))
+    if parquet.is_up_to_date(run.metrics(step), fingerprint):
         return
     start = time.monotonic()
     histories = run_tasks(
@@ -88,8 +88,8 @@ def _train(
         for job, history in zip(jobs, histories, strict=True)
         for row in history
     ]
-    parquet.write_table(run.metrics(step), pa.Table.from_pylist(rows, schemas.METRICS), made_from)
-    run.note_step(step, made_from, time.monotonic() - start, trainings=len(jobs))
+    parquet.write_table(run.metrics(step), pa.Table.from_pylist(rows, schemas.METRICS), fingerprint)
+    run.record_step(step, fingerprint, time.monotonic() - start, trainings=len(jobs))
 
 
 def _jobs(
@@ -111,14 +111,14 @@ def _jobs(
     for backbone in recipe.backbones:
         image_size(backbone, recipe.size_px, training=True)
         weights = weights_sha256(backbone, recipe.weights)
-        how = fingerprint("network", shared, backbone, weights, images.classes, contents(val))
+        how = new_fingerprint("network", shared, backbone, weights, images.classes, contents(val))
         for arm, seeds in arms.items():
             for seed, rows in seeds.items():
                 jobs.append(
                     tasks.FinetuneJob(
                         data=images.data,
                         target=run.model(step, arm, backbone, seed),
-                        made_from=fingerprint(how, seed, contents(rows)),
+                        fingerprint=new_fingerprint(how, seed, contents(rows)),
                         arm=arm,
                         backbone=backbone,
                         seed=seed,

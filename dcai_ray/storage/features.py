@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.parquet import note, read_table
+from dcai_ray.storage.parquet import read_note, read_table
 
 _MANIFEST = "_manifest.json"
 
@@ -90,7 +90,7 @@ def read_split(folder: Location) -> Features:
         ids=ids,
         labels=tuple(i for _, table in tables for i in table["label"].to_pylist()),
         x=np.concatenate(x).reshape(-1, width),
-        backbone=note(first, "backbone"),
+        backbone=read_note(first, "backbone"),
         fingerprint=source,
     )
 
@@ -137,8 +137,8 @@ def _check_shard(path: Location, table: pa.Table, first: pa.Table) -> None:
     if kind != first.schema.field("feature").type:
         want = first.schema.field("feature").type.list_size
         raise ValueError(f"{path}: features of width {kind.list_size}, the others {want}")
-    if note(table, "backbone") != note(first, "backbone"):
-        got, want = note(table, "backbone"), note(first, "backbone")
+    if read_note(table, "backbone") != read_note(first, "backbone"):
+        got, want = read_note(table, "backbone"), read_note(first, "backbone")
         raise ValueError(f"{path}: features of {got}, the others of {want}; extract again")
     if any(table[name].null_count for name in ("id", "label", "feature")):
         raise ValueError(f"{path}: empty cells; every image needs id, label and feature")

@@ -13,7 +13,7 @@ _FINGERPRINT = b"dcai_ray.fingerprint"
 _DAMAGE = (ValueError, OSError, pa.ArrowException)  # what pyarrow raises over a damaged file
 
 
-def fingerprint(*parts: Any) -> str:
+def new_fingerprint(*parts: Any) -> str:
     """A hash of JSON-able parts: 16 hexadecimal digits."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -44,7 +44,7 @@ def read_table(location: Location) -> pa.Table:
         raise ValueError(f"{location}: not a readable Parquet file ({reason}); delete it") from None
 
 
-def made_from(location: Location) -> str:
+def fingerprint_of(location: Location) -> str:
     """The fingerprint of a Parquet file; "" where it is absent, damaged or without one."""
     if not location.exists():
         return ""
@@ -56,11 +56,11 @@ def made_from(location: Location) -> str:
         return ""
 
 
-def is_made(location: Location, wanted: str) -> bool:
+def is_up_to_date(location: Location, wanted: str) -> bool:
     """Whether the file is there and carries this fingerprint."""
-    return made_from(location) == wanted
+    return fingerprint_of(location) == wanted
 
 
-def note(table: pa.Table, key: str) -> str:
+def read_note(table: pa.Table, key: str) -> str:
     """One entry of a table's metadata, "" where it is missing."""
     return (table.schema.metadata or {}).get(f"dcai_ray.{key}".encode(), b"").decode()

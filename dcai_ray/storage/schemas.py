@@ -58,10 +58,10 @@ VALUES = pa.schema(
 TRACE = pa.schema(  # of sampling, one row a check
     [
         ("rounds", pa.int64()),  # summed over chains
-        ("sets", pa.int64()),  # complete sets of blocks
+        ("waves", pa.int64()),  # complete waves of blocks
         ("seconds", pa.float64()),  # of sampling, summed over resumed runs
         ("settled", pa.float64()),  # share of the images that are decided
-        ("largest_stderr", pa.float64()),
+        ("max_stderr", pa.float64()),
         ("rank_correlation", pa.float64()),  # of two halves of the chains
         ("r_hat", pa.float64()),  # Gelman-Rubin, largest; decides nothing
     ]

@@ -1,7 +1,7 @@
 """The aggregator: merges blocks in the order of their ids, says what is known and when to stop.
 
-Blocks come from workers late, twice and in any order. A *set* is the blocks of one index, one of
-every chain; sets are merged whole, in the order of their index and within a set in that of the
+Blocks come from workers late, twice and in any order. A *wave* is the blocks of one index, one of
+every chain; waves are merged whole, in the order of their index and within a wave in that of the
 chains, and each is followed by a check. Blocks that come early wait, others are dropped. So all
 that is reported is a function of the blocks, not of their ways.
 
@@ -22,7 +22,7 @@ from dcai_ray.valuation.intervals import asymptotic_half_width, bernstein_half_w
 from dcai_ray.valuation.moments import Moments, gelman_rubin, merge, rank_correlation
 from dcai_ray.valuation.stopping import (
     DEFAULT_INDIFFERENCE,
-    LEAST_ROUNDS,
+    MIN_ROUNDS,
     Progress,
     Settled,
     StopRule,
@@ -34,12 +34,12 @@ Interval = Literal["asymptotic", "bernstein"]
 
 
 class Aggregator:
-    """What is known after the complete sets of blocks so far; state only, no clock, no files.
+    """What is known after the complete waves of blocks so far; state only, no clock, no files.
 
     Args:
         num_players: n.
-        num_chains: chains, a set is one block of each.
-        num_semivalues: S, estimated from the same sweeps; the first one decides.
+        num_chains: chains, a wave is one block of each.
+        num_semivalues: S, estimated from the same orders; the first one decides.
         alpha: chance that an interval ever misses its value.
         simultaneous: whether that is the chance that any of the n intervals does.
         interval: "asymptotic", of rounds, or "bernstein", of the means of blocks, which holds at
@@ -48,9 +48,9 @@ class Aggregator:
             round may say of a value; one number, or one a semivalue.
         indifference: half width below which a point is settled; None: what `stop` asks, or 0.1 / n.
         threshold: the value that parts harm from good; an interval that excludes it is settled.
-        least_rounds: rounds before which asymptotic intervals are infinite, as their spread is not
+        min_rounds: rounds before which asymptotic intervals are infinite, as their spread is not
             to be believed.
-        stop: the rule judged after each set.
+        stop: the rule judged after each wave.
     Raises:
         ValueError: for numbers out of range, an unknown interval, "bernstein" without a range, or
             an indifference that contradicts the one in `stop`.
@@ -68,7 +68,7 @@ class Aggregator:
         observation_range: float | Sequence[float] = np.inf,
         indifference: float | None = None,
         threshold: float = 0.0,
-        least_rounds: int = LEAST_ROUNDS,
+        min_rounds: int = MIN_ROUNDS,
         stop: StopRule = Settled(),  # noqa: B008 (frozen)
     ) -> None:
         sizes = {"num_players": num_players, "num_chains": num_chains}
@@ -78,11 +78,11 @@ class Aggregator:
         self._method = interval
         self._range = _ranges(observation_range, num_semivalues, interval)
         self.stop, self.threshold = stop, threshold
-        self._least_rounds = least_rounds
+        self._min_rounds = min_rounds
         self.indifference = _indifference(indifference, stop, num_players)
 
         self.next_index = 0
-        """Complete sets merged; the index of the blocks that are merged next."""
+        """Complete waves merged; the index of the blocks that are merged next."""
         self.done = False
         """Whether the rule was met; whatever comes later is dropped."""
         self.chains = [Moments.empty(self._shape)] * num_chains
@@ -90,7 +90,7 @@ class Aggregator:
         self.total = Moments.empty(self._shape)
         """(S, n) moments of all rounds, merged in the order of the chains."""
         self.evaluated = np.zeros(num_players, dtype=np.int64)
-        self.imputed = self.sweeps = self.insertions = 0
+        self.imputed = self.orders = self.insertions = 0
         self.seconds = 0.0
         self._variation = np.zeros(self._shape)  # squared misses of block means by earlier ones
         self._block_means = np.zeros(self._shape)  # their sum
@@ -99,12 +99,12 @@ class Aggregator:
         self._last: Progress | None = None
 
     def add(self, block: Block) -> list[Progress]:
-        """Take a block; merge and check what sets it completes.
+        """Take a block; merge and check what waves it completes.
 
         Args:
             block: of any chain, at any time; dropped if it was here before or the end is reached.
         Returns:
-            One row a check, in order; empty while no set is complete.
+            One row a check, in order; empty while no wave is complete.
         Raises:
             ValueError: for a chain that is not one, shapes that do not fit, no rounds, or numbers
                 that are not finite.
@@ -115,7 +115,7 @@ class Aggregator:
         self._waiting.setdefault(block.index, {}).setdefault(block.chain, block)
         checks: list[Progress] = []
         while not self.done and len(self._waiting.get(self.next_index, ())) == len(self.chains):
-            self._merge_set()
+            self._merge_wave()
             checks.append(self._check())
         if self.done:
             self._waiting.clear()
@@ -123,7 +123,7 @@ class Aggregator:
 
     @property
     def buffered(self) -> int:
-        """Blocks that wait for their set."""
+        """Blocks that wait for their wave."""
         return sum(len(blocks) for blocks in self._waiting.values())
 
     @property
@@ -134,7 +134,7 @@ class Aggregator:
     @property
     def trace(self) -> list[Progress]:
         """The checks, thinned: one whenever rounds have grown by 5 %, and the last."""
-        if self._last is None or (self._kept and self._kept[-1].sets == self._last.sets):
+        if self._last is None or (self._kept and self._kept[-1].waves == self._last.waves):
             return list(self._kept)
         return [*self._kept, self._last]
 
@@ -151,7 +151,7 @@ class Aggregator:
     @property
     def half_width(self) -> NDArray[np.float64]:
         """(S, n) half widths of the intervals."""
-        if self._method == "asymptotic" and self.rounds < self._least_rounds:
+        if self._method == "asymptotic" and self.rounds < self._min_rounds:
             return np.full(self._shape, np.inf)
         return self._spread
 
@@ -210,7 +210,7 @@ class Aggregator:
             "m2": np.stack([chain.m2 for chain in self.chains]),  # (C, S, n)
             "evaluated": self.evaluated.copy(),
             "imputed": self.imputed,
-            "sweeps": self.sweeps,
+            "orders": self.orders,
             "insertions": self.insertions,
             "seconds": self.seconds,
             "variation": self._variation.copy(),
@@ -223,7 +223,7 @@ class Aggregator:
     def restore(cls, state: Mapping[str, Any], **settings: Any) -> "Aggregator":
         """Go on from a `state` as if never interrupted.
 
-        The last set is judged again, so another rule may be given: a tighter one goes on where the
+        The last wave is judged again, so another rule may be given: a tighter one goes on where the
         earlier one stopped.
 
         Args:
@@ -238,7 +238,7 @@ class Aggregator:
         ]
         self.total = reduce(merge, self.chains)
         self.evaluated = np.array(state["evaluated"], dtype=np.int64)
-        self.imputed, self.sweeps = int(state["imputed"]), int(state["sweeps"])
+        self.imputed, self.orders = int(state["imputed"]), int(state["orders"])
         self.insertions, self.seconds = int(state["insertions"]), float(state["seconds"])
         self._variation = np.array(state["variation"], dtype=np.float64)
         self._block_means = np.array(state["block_mean_sum"], dtype=np.float64)
@@ -260,14 +260,14 @@ class Aggregator:
             return self.total.mean
         return self._block_means / self._num_blocks
 
-    def _merge_set(self) -> None:
+    def _merge_wave(self) -> None:
         blocks = self._waiting.pop(self.next_index)
         for chain in range(len(self.chains)):
             block = blocks[chain]
             self.chains[chain] = merge(self.chains[chain], block.moments)
             self.evaluated = self.evaluated + block.evaluated
             self.imputed += block.imputed
-            self.sweeps += block.sweeps
+            self.orders += block.orders
             self.insertions += block.insertions
             self.seconds += block.seconds
             # The guess at a block is the mean of those before it, at the first one zero.
@@ -292,9 +292,9 @@ class Aggregator:
         settled = (low > self.threshold) | (high < self.threshold) | narrow
         return Progress(
             rounds=self.rounds,
-            sets=self.next_index,
+            waves=self.next_index,
             settled=float(settled.mean()),
-            largest_stderr=float(self.stderr[0].max()),
+            max_stderr=float(self.stderr[0].max()),
             rank_correlation=_agreement(self.chains),
             r_hat=float(self.r_hat.max()),
             num_players=self._shape[1],

@@ -1,7 +1,7 @@
 """A block: consecutive rounds of one chain, computed by a worker, sent to the aggregator.
 
 A block is a function of plan, utility and its own number: whoever computes it, whenever, gets the
-same bits. One observation is one whole round, all parts together: the mean over parts of
+same bits. One observation is one whole round, all components together: the mean over components of
 
     x_i = sum over the orders of the round of  weight x n p(position of i) x marginal of i
 """
@@ -26,7 +26,7 @@ class Block:
     """What the rounds of one block say, with all their counts; (chain, index) is its id.
 
     One observation is one whole round: an unbiased estimate of every value, of S semivalues from
-    the same sweeps. The first is the main one, by which decisions are made and sampling stops.
+    the same orders. The first is the main one, by which decisions are made and sampling stops.
     """
 
     chain: int
@@ -34,7 +34,7 @@ class Block:
     moments: Moments  # (S, n) over the block's rounds
     evaluated: NDArray[np.int64]  # (n,) marginals that were computed
     imputed: int  # marginals that truncation put in their place
-    sweeps: int
+    orders: int
     insertions: int  # players that joined a coalition, over all sweeps
     seconds: float  # of computing, on whatever machine: for displays, decides nothing
 
@@ -71,14 +71,14 @@ def run_block(plan: Plan, utility: Utility, chain: int, index: int) -> Block:
     Raises:
         Exception: what the utility raises; a failing model is an error, never a score.
     """
-    rounds, parts, factors = plan.sampler, utility.parts, _factors(plan)
+    rounds, components, factors = plan.sampler, utility.components, _factors(plan)
     n, count = plan.num_players, plan.rounds_per_block
     observed = np.zeros((count, len(factors), n))
     evaluated, imputed = np.zeros(n, dtype=np.int64), 0
     for row in range(count):
-        for number, part in enumerate(parts):
+        for number, component in enumerate(components):
             orders = rounds.draw(randomness(plan.seed, chain, number, index * count + row))
-            marginals = part.sweep(orders)
+            marginals = component.marginals(orders)
             missing = np.isnan(marginals)
             if missing.any():
                 imputed += int(missing.sum())
@@ -88,15 +88,15 @@ def run_block(plan: Plan, utility: Utility, chain: int, index: int) -> Block:
                 evaluated += np.bincount(orders.players, minlength=n)
             for each, factor in enumerate(factors):
                 observed[row, each] += np.bincount(orders.players, marginals * factor, n)
-    observed /= len(parts)
+    observed /= len(components)
     return Block(
         chain=chain,
         index=index,
         moments=moments_of(observed),
         evaluated=evaluated,
         imputed=imputed,
-        sweeps=count * len(parts) * (len(rounds.offsets) - 1),
-        insertions=count * len(parts) * len(rounds.positions),
+        orders=count * len(components) * (len(rounds.offsets) - 1),
+        insertions=count * len(components) * len(rounds.positions),
         seconds=0.0,
     )
 

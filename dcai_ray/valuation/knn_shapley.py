@@ -17,8 +17,8 @@ validation set is the mean over its points, and so is the value.
 Without a clean validation set the training set serves as its own (`y_val=None`): each training
 point is a validation point for all the others, left out of its own ranking.
 
-Sums over validation points are taken a `BLOCK` of them at a time and merged in order, so the bits
-of a result are the same however the blocks are spread over processes.
+Sums are taken over `VAL_BLOCK` validation points at a time and merged in order, so a result is
+bitwise the same however the blocks are spread over processes.
 
 Source: Jia et al. 2019, PVLDB 12(11), Theorem 1 (Shapley, n >= K); the table, and n < K, by the
 same argument.
@@ -34,7 +34,7 @@ from scipy.stats import betabinom, binom
 
 from dcai_ray.valuation.neighbours import Metric, aligned, neighbour_order, tiles
 
-BLOCK = 64
+VAL_BLOCK = 64
 """Validation points whose values are summed before they are merged with the rest."""
 
 
@@ -47,7 +47,7 @@ class Sums:
 
 
 @dataclass(frozen=True, slots=True)
-class Game:
+class KnnGame:
     """Everything a block of validation points is valued with."""
 
     train: NDArray[np.float64]  # (n, d), aligned
@@ -59,10 +59,10 @@ class Game:
     leave_one_out: bool
 
     @property
-    def blocks(self) -> list[slice]:
+    def val_blocks(self) -> list[slice]:
         """The validation points in blocks, in the order in which their sums are merged."""
         count = len(self.val)
-        return [slice(i, min(i + BLOCK, count)) for i in range(0, count, BLOCK)]
+        return [slice(i, min(i + VAL_BLOCK, count)) for i in range(0, count, VAL_BLOCK)]
 
 
 def knn_shapley(
@@ -92,7 +92,7 @@ def knn_shapley(
         ValueError: for k < 1, sizes that do not fit, or features that are not finite.
     """
     game = knn_game(x_train, y_train, x_val, y_val, k=k, metric=metric)
-    sums = merge(block_sums(game, block, tile_bytes) for block in game.blocks)
+    sums = merge_sums(val_block_sums(game, block, tile_bytes) for block in game.val_blocks)
     return sums.total / len(game.val)
 
 
@@ -106,7 +106,7 @@ def knn_game(
     metric: Metric,
     semivalue: str = "shapley",
     beta: tuple[float, float] = (4.0, 1.0),
-) -> Game:
+) -> KnnGame:
     """Check and align the points; arguments as in `knn_shapley` and `vote_chances`.
 
     Raises:
@@ -122,7 +122,7 @@ def knn_game(
         raise ValueError(f"x_train must hold at least 2 points to value itself, got {len(x_train)}")
     train, val, offset = aligned(x_train, None if leave_one_out else x_val, metric)
     players = len(x_train) - leave_one_out
-    return Game(
+    return KnnGame(
         train=train,
         val=val,
         offset=offset,
@@ -133,12 +133,12 @@ def knn_game(
     )
 
 
-def block_sums(game: Game, block: slice, tile_bytes: int = 256 * 2**20) -> Sums:
+def val_block_sums(game: KnnGame, block: slice, tile_bytes: int = 256 * 2**20) -> Sums:
     """Values summed over one block of validation points, in their order.
 
     Args:
         game: the points, aligned.
-        block: validation points; one of `game.blocks`.
+        block: validation points; one of `game.val_blocks`.
         tile_bytes: working memory in bytes; decides how many points are ranked at a time.
     """
     sums = Sums(np.zeros(len(game.train)), np.zeros(len(game.train)))
@@ -151,7 +151,7 @@ def block_sums(game: Game, block: slice, tile_bytes: int = 256 * 2**20) -> Sums:
     return sums
 
 
-def merge(blocks: Iterable[Sums]) -> Sums:
+def merge_sums(blocks: Iterable[Sums]) -> Sums:
     """The sums of all blocks; the order of `blocks` decides the last bits."""
     merged: Sums | None = None
     for sums in blocks:

@@ -13,7 +13,7 @@ Metric = Literal["euclidean", "cosine"]
 # Rounding error does not count as a range, so the range is at least 2^-10 of the largest distance.
 _DISTANCE_BITS = 30
 _DIGIT_BITS, _DIGITS = 11, 3  # of the radix sort; together more than _DISTANCE_BITS
-_LEAST_RANGE = 2.0**-10
+_MIN_RANGE = 2.0**-10
 _BYTES_AN_ENTRY = 12  # of a tile: distance and rank
 
 
@@ -60,7 +60,7 @@ def neighbour_order(
     num_rows, num_players = distance.shape
     lowest, highest = distance.min(axis=1), distance.max(axis=1)
     size = np.maximum(np.abs(lowest), np.abs(highest))
-    span = np.maximum(highest - lowest, _LEAST_RANGE * size)
+    span = np.maximum(highest - lowest, _MIN_RANGE * size)
     scale = 2.0**_DISTANCE_BITS / np.where(span > 0, span, 1.0)
     order = np.empty((num_rows, num_players - (left_out is not None)), dtype=np.int32)
     skipped = np.full(num_rows, -1) if left_out is None else left_out

@@ -5,25 +5,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.valuation.samplers import Rounds, multilevel, randomness
+from dcai_ray.valuation.samplers import Sampler, multilevel, randomness
 from dcai_ray.valuation.utilities import Utility
 
 BASES = (2, 4)
 """Factors between the levels that are tried."""
 
-_LEAST_ROUNDS = 32
-_LEAST_VISITS = 50  # of the positions that matter
+_MIN_ROUNDS = 32
+_MIN_VISITS = 50  # of the positions that matter
 _NOTABLE = 0.25  # share of the variance that matters: without it, intervals are 13 % too short
 _WIDTHS = 3.0  # standard errors in half an interval, for predictions
 _PILOT_ROUNDS = 2  # the least from which a player's mean can be told from noise
-_PILOT_PARTS = 4
+_PILOT_COMPONENTS = 4
 PILOT_CHAIN = 2**32 - 1
 """The chain number of the pilot's randomness; no chain of a run has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pilot:
-    """Marginals by position, in the mean over players and over parts, from a few rounds.
+    """Marginals by position, in the mean over players and over components, from a few rounds.
 
     Positions are binned 0, 1, 2-3, 4-7, ...
     """
@@ -31,9 +31,9 @@ class Pilot:
     square: NDArray[np.float64]  # (bins,) mean square of a marginal
     signal: NDArray[np.float64]  # (bins, bins) mean product of two independent ones of a player
     costs: NDArray[np.float64]  # (n,) `position_costs` of the utility
-    num_parts: int
+    num_components: int
 
-    def variance(self, rounds: Rounds) -> float:
+    def variance(self, rounds: Sampler) -> float:
         """Of one round's estimate, in the mean over players.
 
         Levels are independent; on each it is E[w^2 x^2] - E[w x]^2 over the position, which is
@@ -47,13 +47,13 @@ class Pilot:
             first = np.bincount(bins[places], rounds.weights[places], num_bins) / n
             second = np.bincount(bins[places], rounds.weights[places] ** 2, num_bins) / n
             variance += float(second @ self.square - first @ self.signal @ first)
-        return max(variance, 0.0) / self.num_parts
+        return max(variance, 0.0) / self.num_components
 
-    def cost(self, rounds: Rounds) -> float:
+    def cost(self, rounds: Sampler) -> float:
         """Of one round, in about microseconds."""
         return float(self.costs[rounds.positions].sum())
 
-    def least_rounds(self, rounds: Rounds) -> int:
+    def min_rounds(self, rounds: Sampler) -> int:
         """Rounds before which a spread must not be believed.
 
         Much of a value may come from the few positions near the start, where a player seldom is.
@@ -64,10 +64,10 @@ class Pilot:
         bins, num_bins = _bins(rounds.positions), len(self.square)
         share = np.cumsum(np.bincount(bins, rounds.weights**2, num_bins) * self.square)
         if not share[-1] > 0:
-            return _LEAST_ROUNDS
+            return _MIN_ROUNDS
         start = int(np.argmax(share >= _NOTABLE * share[-1]))
-        visits = self.num_parts * np.count_nonzero(bins <= start) / rounds.num_players
-        return max(_LEAST_ROUNDS, int(np.ceil(_LEAST_VISITS / visits)))
+        visits = self.num_components * np.count_nonzero(bins <= start) / rounds.num_players
+        return max(_MIN_ROUNDS, int(np.ceil(_MIN_VISITS / visits)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +81,16 @@ class Choice:
 
 
 def run_pilot(utility: Utility, seed: int) -> Pilot:
-    """Sweep a few rounds of the deepest levels on some of the parts."""
-    n, parts = utility.num_players, utility.parts
-    rounds = multilevel(n, base=2, levels=_most_levels(n, 2))
-    tried = parts[:: max(1, len(parts) // _PILOT_PARTS)][:_PILOT_PARTS]
-    found = [_by_position(part, index, rounds, seed) for index, part in enumerate(tried)]
+    """Sweep a few rounds of the deepest levels on some of the components."""
+    n, components = utility.num_players, utility.components
+    rounds = multilevel(n, base=2, levels=_max_levels(n, 2))
+    tried = components[:: max(1, len(components) // _PILOT_COMPONENTS)][:_PILOT_COMPONENTS]
+    found = [_by_position(component, index, rounds, seed) for index, component in enumerate(tried)]
     return Pilot(
         square=np.mean([square for square, _ in found], axis=0),
         signal=np.mean([signal for _, signal in found], axis=0),
         costs=position_costs(utility),
-        num_parts=len(parts),
+        num_components=len(components),
     )
 
 
@@ -106,14 +106,14 @@ def choose_multilevel(pilot: Pilot, half_width: float) -> Choice:
     """
     n = len(pilot.costs)
 
-    def work(rounds: Rounds) -> float:
+    def work(rounds: Sampler) -> float:
         needed = pilot.variance(rounds) * (_WIDTHS / half_width) ** 2
-        return pilot.cost(rounds) * max(needed, pilot.least_rounds(rounds))
+        return pilot.cost(rounds) * max(needed, pilot.min_rounds(rounds))
 
     tried = [
         (work(multilevel(n, base=base, levels=levels)), base, levels)
         for base in BASES
-        for levels in range(_most_levels(n, base) + 1)
+        for levels in range(_max_levels(n, base) + 1)
     ]
     best, base, levels = min(tried)
     return Choice(base, levels, gain=tried[0][0] / best)
@@ -125,7 +125,7 @@ def position_costs(utility: Utility) -> NDArray[np.float64]:
     return np.ones(utility.num_players) if costs is None else np.asarray(costs, dtype=np.float64)
 
 
-def _most_levels(num_players: int, base: int) -> int:
+def _max_levels(num_players: int, base: int) -> int:
     """Levels that leave orders of at least two players."""
     levels = 0
     while base ** (levels + 1) * 2 <= num_players:
@@ -139,15 +139,16 @@ def _bins(positions: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def _by_position(
-    part: Utility, index: int, rounds: Rounds, seed: int
+    component: Utility, index: int, rounds: Sampler, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(bins,) mean squares of a part's marginals; (bins, bins) mean products of two of a player."""
+    """Of one component, (bins,) mean squares of the marginals and (bins, bins) mean products of two
+    marginals of one player."""
     n, bins = rounds.num_players, _bins(rounds.positions)
     num_bins = int(_bins(np.array([n - 1], dtype=np.int32))[0]) + 1
     count, total, squares = (np.zeros((num_bins, n)) for _ in range(3))
     for number in range(_PILOT_ROUNDS):
         orders = rounds.draw(randomness(seed, PILOT_CHAIN, index, number))
-        marginals = np.nan_to_num(part.sweep(orders))
+        marginals = np.nan_to_num(component.marginals(orders))
         np.add.at(count, (bins, orders.players), 1)
         np.add.at(total, (bins, orders.players), marginals)
         np.add.at(squares, (bins, orders.players), marginals**2)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from dcai_ray.valuation.pilot import choose_multilevel, position_costs, run_pilot
-from dcai_ray.valuation.samplers import Rounds, SamplerName, new_sampler
+from dcai_ray.valuation.samplers import Sampler, SamplerName, new_sampler
 from dcai_ray.valuation.semivalues import size_weights
 from dcai_ray.valuation.stopping import DEFAULT_INDIFFERENCE
 from dcai_ray.valuation.utilities import Utility
 
 _BLOCK_US = 3e5  # work of a block: much longer than its way to the aggregator
-_MOST_ROUNDS = 64
+_MAX_ROUNDS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +37,7 @@ class Plan:
     beta: tuple[float, float]
     seed: int
     rounds_per_block: int
-    least_rounds: int
+    min_rounds: int
     """Rounds, over all chains, before which intervals must not be believed."""
     observation_ranges: tuple[float, ...]
     """Per semivalue the width of an interval that holds whatever a round may say of a value;
@@ -52,7 +52,7 @@ class Plan:
         return cls(**values)
 
     @property
-    def sampler(self) -> Rounds:
+    def sampler(self) -> Sampler:
         """What draws the orders of a round."""
         return new_sampler(self.sampler_name, self.num_players, self.base, self.levels)
 
@@ -117,23 +117,25 @@ def new_plan(
         beta=beta,
         seed=seed,
         rounds_per_block=rounds_per_block or _block_rounds(cost),
-        least_rounds=pilot.least_rounds(rounds),
+        min_rounds=pilot.min_rounds(rounds),
         observation_ranges=_observation_ranges(utility, rounds, semivalues, beta),
     )
 
 
 def _block_rounds(cost: float) -> int:
     """Rounds that make a block of about a third of a second, each of so many microseconds."""
-    return int(np.clip(_BLOCK_US / cost, 1, _MOST_ROUNDS))
+    return int(np.clip(_BLOCK_US / cost, 1, _MAX_ROUNDS))
 
 
 def _observation_ranges(
-    utility: Utility, rounds: Rounds, semivalues: Sequence[str], beta: tuple[float, float]
+    utility: Utility, rounds: Sampler, semivalues: Sequence[str], beta: tuple[float, float]
 ) -> tuple[float, ...]:
     """A player has one marginal per level (two in an antithetic round), each bounded by the
     utility's `marginal_range`."""
     n = rounds.num_players
-    bounds = [float(getattr(part, "marginal_range", np.inf)) for part in utility.parts]
+    bounds = [
+        float(getattr(component, "marginal_range", np.inf)) for component in utility.components
+    ]
     found = []
     for name in semivalues:
         weights = rounds.weights * (n * size_weights(name, n, beta))[rounds.positions]

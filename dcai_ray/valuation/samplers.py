@@ -33,7 +33,7 @@ SamplerName = Literal["multilevel", "permutation", "antithetic"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rounds:
+class Sampler:
     """All of a round but the players that are drawn."""
 
     name: str
@@ -57,7 +57,7 @@ class Rounds:
         return Orders(np.concatenate(drawn), self.offsets, self.weights)
 
 
-def permutation(num_players: int, *, antithetic: bool = False) -> Rounds:
+def permutation(num_players: int, *, antithetic: bool = False) -> Sampler:
     """One full order a round, or one and its reverse.
 
     Raises:
@@ -68,7 +68,7 @@ def permutation(num_players: int, *, antithetic: bool = False) -> Rounds:
     return _rounds(name, num_players, lengths, num_permutations=1, antithetic=antithetic)
 
 
-def multilevel(num_players: int, *, base: int, levels: int) -> Rounds:
+def multilevel(num_players: int, *, base: int, levels: int) -> Sampler:
     """One permutation for each level 0..levels, cut into base^level orders.
 
     Raises:
@@ -92,7 +92,7 @@ def multilevel(num_players: int, *, base: int, levels: int) -> Rounds:
 @lru_cache(maxsize=8)
 def new_sampler(
     name: SamplerName, num_players: int, base: int | None = None, levels: int | None = None
-) -> Rounds:
+) -> Sampler:
     """The rounds of a sampler by its name; made once per process, as nothing changes them.
 
     Raises:
@@ -107,21 +107,21 @@ def new_sampler(
     return permutation(num_players, antithetic=name == "antithetic")
 
 
-def randomness(seed: int, chain: int, part: int, number: int) -> np.random.SeedSequence:
-    """What decides round `number` of a part in a chain; a function of these four alone."""
-    return np.random.SeedSequence(seed, spawn_key=(chain, part, number))
+def randomness(seed: int, chain: int, component: int, number: int) -> np.random.SeedSequence:
+    """What decides round `number` of a component in a chain; a function of these four alone."""
+    return np.random.SeedSequence(seed, spawn_key=(chain, component, number))
 
 
 def _rounds(
     name: str, num_players: int, lengths: Sequence[int], *, num_permutations: int, antithetic: bool
-) -> Rounds:
+) -> Sampler:
     if num_players < 1:
         raise ValueError(f"num_players must be at least 1, got {num_players}")
     longer = np.zeros(num_players)  # orders longer than t
     for length, count in zip(*np.unique(lengths, return_counts=True), strict=True):
         longer[:length] += count
     positions = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
-    return Rounds(
+    return Sampler(
         name=name,
         num_players=num_players,
         num_permutations=num_permutations,

@@ -48,7 +48,7 @@ def new_aggregator(
         "observation_range": plan.observation_ranges,
         "indifference": indifference,
         "threshold": threshold,
-        "least_rounds": plan.least_rounds,
+        "min_rounds": plan.min_rounds,
         "stop": stop or Settled(),
     }
     if state is not None:
@@ -56,16 +56,16 @@ def new_aggregator(
     return Aggregator(plan.num_players, num_chains, len(plan.semivalues), **settings)
 
 
-def block_ids(aggregator: Aggregator, sets_ahead: Callable[[], int]) -> Iterator[BlockId | None]:
+def block_ids(aggregator: Aggregator, waves_ahead: Callable[[], int]) -> Iterator[BlockId | None]:
     """Ids in the order in which they are merged, without end; None while that is too far ahead.
 
     Args:
-        aggregator: merges them; ids begin with its next set.
-        sets_ahead: how many sets may be begun before the next one is complete, at least 1.
+        aggregator: merges them; ids begin with its next wave.
+        waves_ahead: how many waves may be begun before the next one is complete, at least 1.
     """
     index = aggregator.next_index
     while True:
-        while index >= aggregator.next_index + sets_ahead():
+        while index >= aggregator.next_index + waves_ahead():
             yield None
         for chain in range(len(aggregator.chains)):
             yield chain, index
@@ -79,7 +79,7 @@ def sample(plan: Plan, utility: Utility, aggregator: Aggregator) -> Iterator[Pro
         Exception: what the utility raises.
     """
     for block_id in block_ids(aggregator, lambda: 1):
-        assert block_id is not None, "sets are completed one by one"
+        assert block_id is not None, "waves are completed one by one"
         yield from aggregator.add(run_block(plan, utility, *block_id))
         if aggregator.done:
             return

@@ -3,11 +3,11 @@
     Settled()                                     95 % of the points are decided, or too near zero
     StandardError(tolerance=1e-4)                 no value is less certain than this
     RankStability(correlation=0.99)               two halves of the chains rank the points alike
-    Rounds(rounds=2000)                           so many rounds, summed over chains
-    AnyOf(rules=(Settled(), Rounds(rounds=5000)))
+    MaxRounds(rounds=2000)                        so many rounds, summed over chains
+    AnyOf(rules=(Settled(), MaxRounds(rounds=5000)))
     AllOf(rules=(...,))
 
-A rule sees rounds and moments only, never a clock, and is judged on complete sets of blocks: where
+A rule sees rounds and moments only, never a clock, and is judged on complete waves of blocks: where
 it stops is the same on every machine. Anything with `met` and `describe` is a rule.
 """
 
@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 DEFAULT_INDIFFERENCE = 0.1
 """Over n: half width of an interval that no longer matters; a mean value is about 1 / n."""
 
-LEAST_ROUNDS = 32
+MIN_ROUNDS = 32
 """Moments of fewer rounds deceive: two that happen to agree have a spread of zero."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """What a check knows, after a complete set of blocks; of the main semivalue."""
+    """What a check knows, after a complete wave of blocks; of the main semivalue."""
 
     rounds: int  # merged, summed over chains
-    sets: int  # complete sets of blocks merged
+    waves: int  # complete waves of blocks merged
     settled: float  # share of points whose interval excludes zero or is below the indifference
-    largest_stderr: float  # over points; inf while unknown
+    max_stderr: float  # over points; inf while unknown
     rank_correlation: float  # Spearman's, of even and odd chains; NaN for a single chain
     r_hat: float  # Gelman-Rubin, the largest over points; NaN while unknown; decides nothing
     num_players: int  # n
@@ -58,7 +58,7 @@ class Settled:
     """Share of the points, in (0, 1]."""
     indifference: float | None = None
     """Half width below which a point counts as settled near zero; None: 0.1 / n."""
-    least_rounds: int = LEAST_ROUNDS
+    min_rounds: int = MIN_ROUNDS
     """Never before so many rounds, summed over chains."""
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class Settled:
 
     def met(self, progress: Progress) -> bool:
         """Whether the share is reached; judged at the aggregator's indifference."""
-        return progress.rounds >= self.least_rounds and progress.settled >= self.share
+        return progress.rounds >= self.min_rounds and progress.settled >= self.share
 
     def describe(self) -> str:
         """The rule in words."""
@@ -83,7 +83,7 @@ class StandardError:
 
     tolerance: float
     """Largest standard error of a value, in units of the utility."""
-    least_rounds: int = LEAST_ROUNDS
+    min_rounds: int = MIN_ROUNDS
     """Never before so many rounds, summed over chains."""
 
     def __post_init__(self) -> None:
@@ -92,8 +92,8 @@ class StandardError:
 
     def met(self, progress: Progress) -> bool:
         """Whether no standard error is above the tolerance."""
-        enough = progress.rounds >= self.least_rounds
-        return enough and progress.largest_stderr <= self.tolerance
+        enough = progress.rounds >= self.min_rounds
+        return enough and progress.max_stderr <= self.tolerance
 
     def describe(self) -> str:
         """The rule in words."""
@@ -106,7 +106,7 @@ class RankStability:
 
     correlation: float = 0.99
     """Spearman's, between the means of even and of odd chains, in (0, 1)."""
-    least_rounds: int = LEAST_ROUNDS
+    min_rounds: int = MIN_ROUNDS
     """Never before so many rounds, summed over chains."""
 
     def __post_init__(self) -> None:
@@ -115,7 +115,7 @@ class RankStability:
 
     def met(self, progress: Progress) -> bool:
         """Whether the correlation is reached; not while it is unknown."""
-        enough = progress.rounds >= self.least_rounds
+        enough = progress.rounds >= self.min_rounds
         return enough and progress.rank_correlation >= self.correlation
 
     def describe(self) -> str:
@@ -124,11 +124,11 @@ class RankStability:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rounds:
+class MaxRounds:
     """A fixed amount of work."""
 
     rounds: int
-    """Rounds, summed over chains; whole sets are taken, so it may become some more."""
+    """Rounds, summed over chains; whole waves are taken, so it may become some more."""
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -216,14 +216,14 @@ def estimate_rounds(
         if isinstance(rule, AnyOf):
             return min(known, default=None)
         return max(known) if len(known) == len(parts) else None
-    if isinstance(rule, Rounds):
+    if isinstance(rule, MaxRounds):
         return float(rule.rounds - progress.rounds)
     if not isinstance(rule, Settled | StandardError | RankStability):
         return None
     growth = _growth(progress, rule, shortfall)
     if growth is None or not np.isfinite(growth):
         return None
-    return float(max(progress.rounds * growth, rule.least_rounds) - progress.rounds)
+    return float(max(progress.rounds * growth, rule.min_rounds) - progress.rounds)
 
 
 def _growth(
@@ -233,7 +233,7 @@ def _growth(
 ) -> float | None:
     """By what factor the rounds have to grow, at least 1; None where unknown."""
     if isinstance(rule, StandardError):
-        return max(1.0, (progress.largest_stderr / rule.tolerance) ** 2)
+        return max(1.0, (progress.max_stderr / rule.tolerance) ** 2)
     if isinstance(rule, Settled):
         if shortfall is None:
             return None

@@ -52,7 +52,7 @@ def blocks(ids, *, num_actors=2, start=None, **options):
     start = start or remote(Squares).remote
     with stream_blocks(start, iter(ids), num_actors=lambda: num_actors, **options) as pool:
         got = [block_id for block_id, _ in pool]
-        return got, pool.deaths
+        return got, pool.lost
 
 
 class Sleepy:
@@ -107,7 +107,7 @@ def test_processes_killed_again_and_again_lose_nothing(ray_cluster):
             if len(got) % 150 == 149 and pid not in killed:
                 killed.add(pid)
                 os.kill(pid, signal.SIGKILL)
-        assert pool.deaths >= len(killed) >= 3
+        assert pool.lost >= len(killed) >= 3
     assert sorted(got) == list(range(800))
 
 
@@ -169,4 +169,4 @@ class Mortal:
 
 def test_too_many_deaths_are_an_error(ray_cluster):
     with pytest.raises(ray.exceptions.RayActorError):
-        blocks(range(5), start=remote(Mortal).remote, max_deaths=3)
+        blocks(range(5), start=remote(Mortal).remote, max_lost=3)

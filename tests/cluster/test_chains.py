@@ -20,7 +20,7 @@ from dcai_ray.config import ResourcesConfig
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.plan import new_plan
 from dcai_ray.valuation.sampling import sample
-from dcai_ray.valuation.stopping import Rounds
+from dcai_ray.valuation.stopping import MaxRounds
 from dcai_ray.valuation.utilities.knn import Knn
 from tests.conftest import REPOSITORY
 from tests.support import chains_on_nodes, games
@@ -106,7 +106,7 @@ def test_a_lost_node_changes_no_bit(undisturbed, tmp_path):
     found = json.loads((tmp_path / "found").read_text())
     assert found["digest"] == undisturbed
     assert found["most"] == 3
-    assert found["deaths"] >= 2
+    assert found["workers_lost"] >= 2
 
 
 def test_a_sampling_may_be_left_after_any_set(ray_cluster, sampling):
@@ -123,7 +123,7 @@ def aggregator_of(pool):
 class Failing(games.Game):
     """A model that fails once an order is longer than a hundred."""
 
-    def sweep(self, orders):
+    def marginals(self, orders):
         if np.diff(orders.offsets).max() > self.limit:
             raise RuntimeError("SVC failed on a coalition of 101 points (3, 7, ...): no margin")
         return np.zeros(len(orders.players))
@@ -134,7 +134,7 @@ def test_a_failing_model_ends_the_sampling_with_its_coalition(ray_cluster):
     game.limit = 1000
     plan = new_plan(game)
     game.limit = 100
-    aggregator = Aggregator(200, 4, stop=Rounds(rounds=100))
+    aggregator = Aggregator(200, 4, stop=MaxRounds(rounds=100))
     with pytest.raises(ValueError, match=r"^the utility failed: ") as failed:
         stream_chains(plan, game, aggregator, ResourcesConfig(num_workers=2), lambda pool: False)
     message = str(failed.value)
@@ -154,9 +154,9 @@ def test_the_public_function_gives_the_same_bits_with_ray_and_without(ray_cluste
     rng = np.random.default_rng(1)
     points = (rng.standard_normal((60, 3)), rng.integers(0, 2, 60)) * 2
     utility = Knn(*points, k=3)
-    here = dcai_ray.shapley_values(utility, stop=Rounds(rounds=200), seed=3)
+    here = dcai_ray.shapley_values(utility, stop=MaxRounds(rounds=200), seed=3)
     there = dcai_ray.shapley_values(
-        utility, stop=Rounds(rounds=200), seed=3, ray=True, num_workers=2
+        utility, stop=MaxRounds(rounds=200), seed=3, ray=True, num_workers=2
     )
     for column in ("value", "stderr", "low", "high", "evaluated", "decision"):
         assert_array_equal(getattr(here, column), getattr(there, column))

@@ -174,7 +174,7 @@ def test_a_job_stopped_and_machines_lost_change_no_bit(machines, laptop):
 
     record = json.loads(machines.python("print(json.dumps(json.load(s3.open_input_file("
                                         "'bucket/run/run.json'))))"))  # fmt: skip
-    assert record["sampling"]["deaths"] >= 1
+    assert record["sampling"]["workers_lost"] >= 1
     assert record["sampling"]["rounds"] >= ROUNDS
     for name in RESULTS:
         digest = machines.python(

@@ -54,8 +54,8 @@ def test_the_endpoint_shows_what_the_record_says(scraped):
     start = "ray_dcai_ray_sampling_"
     assert of(scraped, f"{start}rounds", **labels) == record["rounds"] >= ROUNDS
     assert of(scraped, f"{start}settled_ratio", **labels) == record["settled"]
-    assert of(scraped, f"{start}largest_stderr", **labels) == record["largest_stderr"]
-    assert of(scraped, f"{start}worker_deaths", **labels) == record["deaths"] == 1
+    assert of(scraped, f"{start}max_stderr", **labels) == record["max_stderr"]
+    assert of(scraped, f"{start}workers_lost", **labels) == record["workers_lost"] == 1
     assert of(scraped, f"{start}workers_up", **labels) == 0  # all have gone home
     # mean, m2 (float64) and evaluated (int64) of 24 points, a block of 4 rounds each
     merged = of(scraped, f"{start}merged_bytes_total", **labels)

@@ -25,7 +25,7 @@ def data(image_folder):
 def run(tmp_path, data):
     """A run that has valued the images and drops two."""
     run = RunDirectory(Location(str(tmp_path / "run")))
-    run.claim({"data": str(data)})
+    run.bind_settings({"data": str(data)})
     files = list_splits(Location(str(data))).images
     rows = [
         {"split": i.split, "id": i.id, "label": i.label, "path": i.path, "bytes": i.bytes}

@@ -52,7 +52,7 @@ def page_of(run: RunDirectory) -> Page:
 
 def note(run: RunDirectory, **steps: dict[str, Any]) -> None:
     for name, found in steps.items():
-        run.note_step(name, f"made-{name}", 1.5, **found)
+        run.record_step(name, f"made-{name}", 1.5, **found)
 
 
 @pytest.fixture
@@ -369,15 +369,15 @@ def write_sampling(run: RunDirectory, *, imputed: int = 0) -> None:
     choice = json.dumps({"rule": "certain", "threshold": 0.0, "false_discovery": 0.05})
     parquet.write_table(run.values, values, "made-sampled", choice=choice)
     rows = [
-        {"rounds": 64 * i, "sets": i, "seconds": 1.5 * i, "settled": 0.3 * i,
-         "largest_stderr": 0.01 / i, "rank_correlation": 0.9, "r_hat": 1.01}
+        {"rounds": 64 * i, "waves": i, "seconds": 1.5 * i, "settled": 0.3 * i,
+         "max_stderr": 0.01 / i, "rank_correlation": 0.9, "r_hat": 1.01}
         for i in (1, 2, 3)
     ]  # fmt: skip
     parquet.write_table(run.trace, pa.Table.from_pylist(rows, schemas.TRACE), "made-trace")
-    run.note(
+    run.record_section(
         "sampling", utility=SCRIPT, sampler="permutation", stop="192 rounds", done=True, rounds=192,
-        chains=8, insertions=1000, imputed=imputed, sweep_seconds=3.0, seconds=4.5, settled=0.9,
-        largest_stderr=0.0033, r_hat=1.01, deaths=2, workers=2,
+        chains=8, insertions=1000, imputed=imputed, compute_seconds=3.0, seconds=4.5, settled=0.9,
+        max_stderr=0.0033, r_hat=1.01, workers_lost=2, workers=2,
     )  # fmt: skip
 
 

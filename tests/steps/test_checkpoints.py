@@ -8,11 +8,11 @@ from dcai_ray.storage.location import Location
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.blocks import run_block
 from dcai_ray.valuation.plan import new_plan
-from dcai_ray.valuation.stopping import Rounds
+from dcai_ray.valuation.stopping import MaxRounds
 from tests.support import games
 
 GAME = games.airport([1, 2, 5, 5, 9])
-NUM_CHAINS, NEVER = 3, Rounds(rounds=10**9)
+NUM_CHAINS, NEVER = 3, MaxRounds(rounds=10**9)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_going_on_from_a_checkpoint_gives_the_bits_of_an_undisturbed_run(folder,
 def test_two_are_kept_and_the_newest_is_read(folder, plan):
     for sets in (1, 2, 5):
         write_checkpoint(folder, fed(plan, sets).state(), "made", {})
-    assert [name for name, _ in folder.walk()] == ["set-00000002.parquet", "set-00000005.parquet"]
+    assert [name for name, _ in folder.walk()] == ["wave-00000002.parquet", "wave-00000005.parquet"]
     state, _ = read_checkpoint(folder, "made")
     assert state["next_index"] == 5
 
@@ -65,15 +65,15 @@ def test_two_are_kept_and_the_newest_is_read(folder, plan):
 def test_a_damaged_one_is_passed_over_and_that_is_said(folder, plan, capsys):
     for sets in (2, 5):
         write_checkpoint(folder, fed(plan, sets).state(), "made", {})
-    (folder / "set-00000005.parquet").write_bytes(b"PAR1 cut off")
+    (folder / "wave-00000005.parquet").write_bytes(b"PAR1 cut off")
     state, _ = read_checkpoint(folder, "made")
     assert state["next_index"] == 2
-    assert "set-00000005.parquet" in capsys.readouterr().err
+    assert "wave-00000005.parquet" in capsys.readouterr().err
 
 
 def test_one_of_other_settings_is_refused_by_name(folder, plan):
     write_checkpoint(folder, fed(plan, 2).state(), "made", {})
-    with pytest.raises(ValueError, match=r"set-00000002\.parquet: sampled with other settings"):
+    with pytest.raises(ValueError, match=r"wave-00000002\.parquet: sampled with other settings"):
         read_checkpoint(folder, "of other features")
 
 

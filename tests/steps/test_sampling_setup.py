@@ -18,7 +18,7 @@ from dcai_ray.steps.sampling_setup import (
     stop_rule,
 )
 from dcai_ray.valuation.plan import Plan
-from dcai_ray.valuation.stopping import AllOf, AnyOf, Progress, Rounds, Settled
+from dcai_ray.valuation.stopping import AllOf, AnyOf, MaxRounds, Progress, Settled
 from dcai_ray.valuation.utilities.knn import Knn
 from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
 from dcai_ray.valuation.utilities.least_squares import LeastSquares
@@ -146,9 +146,9 @@ def test_the_memory_of_a_utility_is_that_of_its_tables():
 
 def test_rules_are_joined_as_asked():
     one = stop_rule(SampleConfig(stop=("rounds",), rounds=7))
-    assert one == Rounds(rounds=7)
+    assert one == MaxRounds(rounds=7)
     two = {"stop": ("settled", "rounds"), "indifference": 0.1}
-    rules = [Settled(indifference=0.1), Rounds(rounds=2000)]
+    rules = [Settled(indifference=0.1), MaxRounds(rounds=2000)]
     assert stop_rule(SampleConfig(**two)) == AnyOf(rules=rules)
     assert stop_rule(SampleConfig(**two, stop_when="all")) == AllOf(rules=rules)
 
@@ -156,7 +156,7 @@ def test_rules_are_joined_as_asked():
 def test_the_clock_alone_never_stops_the_aggregator():
     rule = stop_rule(SampleConfig(stop=("seconds",)))
     late = Progress(
-        rounds=10**9, sets=10**6, settled=1.0, largest_stderr=0.0, rank_correlation=1.0, r_hat=1.0,
+        rounds=10**9, waves=10**6, settled=1.0, max_stderr=0.0, rank_correlation=1.0, r_hat=1.0,
         num_players=5,
     )  # fmt: skip
     assert not rule.met(late)

@@ -63,28 +63,28 @@ def test_a_table_comes_back_with_its_notes(folder):
     parquet.write_table(folder / "t", values_table(), "f", backbone="Käse", classes='["a"]')
     table = parquet.read_table(folder / "t")
     assert table.equals(values_table())
-    assert parquet.note(table, "backbone") == "Käse"
-    assert parquet.note(table, "classes") == '["a"]'
-    assert parquet.note(table, "nothing") == ""
+    assert parquet.read_note(table, "backbone") == "Käse"
+    assert parquet.read_note(table, "classes") == '["a"]'
+    assert parquet.read_note(table, "nothing") == ""
 
 
 def test_a_file_is_made_if_it_carries_the_wanted_fingerprint_only(folder):
     file = folder / "t"
-    assert not parquet.is_made(file, "f")
+    assert not parquet.is_up_to_date(file, "f")
     parquet.write_table(file, values_table(), "f")
-    assert parquet.is_made(file, "f")
-    assert not parquet.is_made(file, "another")
+    assert parquet.is_up_to_date(file, "f")
+    assert not parquet.is_up_to_date(file, "another")
     content = file.read_bytes()
     for damaged in (b"", b"not parquet", content[:-20], content[:-8] + bytes(8)):
         file.write_bytes(damaged)
-        assert parquet.made_from(file) == ""
+        assert parquet.fingerprint_of(file) == ""
 
 
 def test_the_fingerprint_hangs_on_values_and_order_but_not_on_the_order_of_keys():
-    base = parquet.fingerprint({"k": 10, "metric": "cosine"}, [1, 2])
-    assert base == parquet.fingerprint({"metric": "cosine", "k": 10}, [1, 2])
+    base = parquet.new_fingerprint({"k": 10, "metric": "cosine"}, [1, 2])
+    assert base == parquet.new_fingerprint({"metric": "cosine", "k": 10}, [1, 2])
     others = ({"k": 11, "metric": "cosine"}, [1, 2]), ({"k": 10, "metric": "cosine"}, [2, 1])
-    assert len({base, *(parquet.fingerprint(*other) for other in others)}) == 3
+    assert len({base, *(parquet.new_fingerprint(*other) for other in others)}) == 3
     assert len(base) == 16
     assert int(base, 16) >= 0
 
@@ -112,7 +112,7 @@ def test_any_damage_to_a_file_is_one_line_that_names_it(folder):
             damaged[place] ^= int(rng.integers(1, 256))
         cut = rng.integers(len(content)) if trial % 2 else len(content)
         file.write_bytes(bytes(damaged[:cut]))
-        parquet.made_from(file)  # raises nothing
+        parquet.fingerprint_of(file)  # raises nothing
         try:
             parquet.read_table(file)
         except ValueError as error:

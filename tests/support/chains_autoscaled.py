@@ -36,7 +36,7 @@ def sampled(worker_resource):
     start, timeline = time.monotonic(), []
 
     def after(pool):
-        now = [workers(), pool.num_up, pool.num_joining]
+        now = [workers(), pool.num_up, pool.num_starting]
         if not timeline or timeline[-1][1:] != now:
             timeline.append([round(time.monotonic() - start, 1), *now])
         if pool.num_up < NUM_WORKERS:

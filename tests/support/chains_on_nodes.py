@@ -16,7 +16,7 @@ from dcai_ray.cluster.chains import stream_chains
 from dcai_ray.config import ResourcesConfig
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.plan import new_plan
-from dcai_ray.valuation.stopping import Rounds
+from dcai_ray.valuation.stopping import MaxRounds
 from dcai_ray.valuation.utilities.knn import Knn
 
 NUM_CHAINS, ROUNDS = 4, 3000
@@ -32,7 +32,7 @@ def clusters():
 
 
 def new_aggregator():
-    return Aggregator(400, NUM_CHAINS, stop=Rounds(rounds=ROUNDS))
+    return Aggregator(400, NUM_CHAINS, stop=MaxRounds(rounds=ROUNDS))
 
 
 def digest(aggregator):
@@ -57,7 +57,7 @@ if __name__ == "__main__":
         return False
 
     deaths = stream_chains(*clusters(), aggregator, ResourcesConfig(num_workers=3), after)
-    found = {"digest": digest(aggregator), "deaths": deaths, "most": most}
+    found = {"digest": digest(aggregator), "workers_lost": deaths, "most": most}
     Path(sys.argv[1]).write_text(json.dumps(found))  # Ray has a word on stdout too
     ray.shutdown()
     cluster.shutdown()

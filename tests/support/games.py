@@ -1,4 +1,4 @@
-"""Games with known values, as utilities; `sweep` is differences of `score`, one order at a time."""
+"""Games with known values, as utilities; marginals are differences of `score`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ class Game:
     calls: list[int] = field(default_factory=list)
 
     @property
-    def parts(self):
+    def components(self):
         return (self,)
 
     def score(self, coalition):
         return self.v(frozenset(np.asarray(coalition).tolist()))
 
-    def sweep(self, orders):
+    def marginals(self, orders):
         self.calls.append(len(orders.players))
         marginals = np.empty(len(orders.players))
         for start, end in zip(orders.offsets, orders.offsets[1:], strict=False):

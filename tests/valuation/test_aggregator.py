@@ -18,9 +18,9 @@ from dcai_ray.valuation.moments import Moments, moments_of
 from dcai_ray.valuation.stopping import (
     AllOf,
     AnyOf,
+    MaxRounds,
     Progress,
     RankStability,
-    Rounds,
     Settled,
     StandardError,
     estimate_rounds,
@@ -28,7 +28,7 @@ from dcai_ray.valuation.stopping import (
 )
 
 PLAYERS, CHAINS, SEMIVALUES, SETS, ROUNDS = 5, 3, 2, 6, 4
-NEVER = Rounds(rounds=10**9)
+NEVER = MaxRounds(rounds=10**9)
 TRUTH = np.linspace(-0.5, 0.5, PLAYERS)
 
 
@@ -45,7 +45,7 @@ def block(chain, index):
         moments=moments_of(observations(chain, index)),
         evaluated=np.full(PLAYERS, 10 * chain + index),
         imputed=chain,
-        sweeps=ROUNDS,
+        orders=ROUNDS,
         insertions=7 * index,
         seconds=0.1 * (chain + 1) * (index + 1),
     )
@@ -90,9 +90,9 @@ def bits(each):
 def progress(**known):
     defaults = {
         "rounds": 1000,
-        "sets": 10,
+        "waves": 10,
         "settled": 0.5,
-        "largest_stderr": 1.0,
+        "max_stderr": 1.0,
         "rank_correlation": 0.5,
         "r_hat": 1.1,
         "num_players": PLAYERS,
@@ -112,7 +112,7 @@ def test_estimates_are_numpys_over_all_rounds():
 def test_counts_are_summed_over_blocks():
     got = fed(BLOCKS)
     assert_array_equal(got.evaluated, sum(b.evaluated for b in BLOCKS))
-    for name in ("imputed", "sweeps", "insertions"):
+    for name in ("imputed", "orders", "insertions"):
         assert getattr(got, name) == sum(getattr(b, name) for b in BLOCKS)
     assert_allclose(got.seconds, sum(b.seconds for b in BLOCKS))
 
@@ -120,7 +120,7 @@ def test_counts_are_summed_over_blocks():
 @settings(deadline=None, max_examples=60)
 @given(st.permutations(BLOCKS), st.lists(st.sampled_from(BLOCKS), max_size=20), st.randoms())
 @pytest.mark.parametrize("interval", ["asymptotic", "bernstein"])
-@pytest.mark.parametrize("stop", [NEVER, Rounds(rounds=3 * CHAINS * ROUNDS)])
+@pytest.mark.parametrize("stop", [NEVER, MaxRounds(rounds=3 * CHAINS * ROUNDS)])
 def test_order_lateness_and_repeats_of_blocks_change_no_bit(interval, stop, order, repeats, random):
     keywords = {"interval": interval, "observation_range": 10.0, "stop": stop}
     arrivals = list(order)
@@ -142,7 +142,7 @@ def test_a_check_is_made_for_each_set_that_a_late_block_completes():
     assert [got.add(b) for b in others] == [[]] * len(others)
     assert (got.next_index, got.rounds, got.buffered) == (0, 0, len(others))
     checks = got.add(late)
-    assert [check.sets for check in checks] == list(range(1, SETS + 1))
+    assert [check.waves for check in checks] == list(range(1, SETS + 1))
     assert (got.next_index, got.buffered) == (SETS, 0)
 
 
@@ -152,8 +152,8 @@ def test_a_check_says_what_it_knows():
     rounds = np.array([observations(chain, 0) for chain in range(CHAINS)])[:, :, 0]  # (C, L, n)
     flat = rounds.reshape(-1, PLAYERS)
     stderr = flat.std(axis=0, ddof=1) / math.sqrt(len(flat))
-    assert (check.rounds, check.sets, check.num_players) == (CHAINS * ROUNDS, 1, PLAYERS)
-    assert_allclose(check.largest_stderr, stderr.max(), rtol=1e-12)
+    assert (check.rounds, check.waves, check.num_players) == (CHAINS * ROUNDS, 1, PLAYERS)
+    assert_allclose(check.max_stderr, stderr.max(), rtol=1e-12)
     even, odd = rounds[[0, 2]].mean(axis=(0, 1)), rounds[1].mean(axis=0)
     assert_allclose(check.rank_correlation, spearmanr(even, odd).statistic, rtol=1e-12)
     # t r + 1 for r = 1 / 50, as in the formula of the interval.
@@ -168,16 +168,16 @@ def test_a_check_says_what_it_knows():
     assert_allclose(check.r_hat, r_hat.max(), rtol=1e-12)
 
 
-def test_the_rule_is_judged_on_complete_sets_and_what_is_later_is_dropped():
+def test_the_rule_is_judged_on_complete_waves_and_what_is_later_is_dropped():
     # 17 of the 18 blocks of rounds are there, yet only the sets before the gap count.
-    stop = Rounds(rounds=2 * CHAINS * ROUNDS)
+    stop = MaxRounds(rounds=2 * CHAINS * ROUNDS)
     got = aggregator(stop=stop)
     first, *others = BLOCKS
     for each in others:
         got.add(each)
     assert not got.done
     checks = got.add(first)
-    assert [check.sets for check in checks] == [1, 2]
+    assert [check.waves for check in checks] == [1, 2]
     assert (got.done, got.next_index, got.buffered) == (True, 2, 0)
     before = bits(got)
     assert [got.add(b) for b in BLOCKS] == [[]] * len(BLOCKS)
@@ -209,7 +209,7 @@ def test_a_state_is_not_changed_by_going_on():
 
 
 def test_a_tighter_rule_goes_on_where_a_looser_one_stopped():
-    loose, tight = Rounds(rounds=CHAINS * ROUNDS), Rounds(rounds=4 * CHAINS * ROUNDS)
+    loose, tight = MaxRounds(rounds=CHAINS * ROUNDS), MaxRounds(rounds=4 * CHAINS * ROUNDS)
     stopped = fed(BLOCKS, stop=loose)
     assert (stopped.done, stopped.next_index) == (True, 1)
     assert Aggregator.restore(stopped.state(), stop=loose).done
@@ -291,7 +291,7 @@ def test_nothing_is_decided_before_there_are_rounds():
 def test_the_default_indifference_is_a_tenth_of_the_mean_value():
     assert aggregator().indifference == 0.1 / PLAYERS
     assert aggregator(stop=Settled(indifference=0.3)).indifference == 0.3
-    nested = AnyOf(rules=(Rounds(rounds=5), AllOf(rules=(Settled(indifference=0.3), NEVER))))
+    nested = AnyOf(rules=(MaxRounds(rounds=5), AllOf(rules=(Settled(indifference=0.3), NEVER))))
     assert aggregator(stop=nested).indifference == 0.3
     assert aggregator(indifference=0.2).indifference == 0.2
 
@@ -336,15 +336,15 @@ def test_settled_needs_its_share_and_its_rounds():
     assert rule.met(progress(settled=0.9))
     assert not rule.met(progress(settled=0.89))
     assert not rule.met(progress(settled=1.0, rounds=31))
-    assert Settled(least_rounds=8).met(progress(settled=1.0, rounds=8))
+    assert Settled(min_rounds=8).met(progress(settled=1.0, rounds=8))
 
 
 def test_standard_error_needs_the_largest_within_tolerance():
     rule = StandardError(tolerance=0.2)
-    assert rule.met(progress(largest_stderr=0.2))
-    assert not rule.met(progress(largest_stderr=0.21))
-    assert not rule.met(progress(largest_stderr=math.inf))
-    assert not rule.met(progress(largest_stderr=0.0, rounds=31))
+    assert rule.met(progress(max_stderr=0.2))
+    assert not rule.met(progress(max_stderr=0.21))
+    assert not rule.met(progress(max_stderr=math.inf))
+    assert not rule.met(progress(max_stderr=0.0, rounds=31))
 
 
 def test_rank_stability_needs_a_known_correlation():
@@ -356,7 +356,7 @@ def test_rank_stability_needs_a_known_correlation():
 
 
 def test_rules_combine():
-    yes, no = Rounds(rounds=1000), Rounds(rounds=1001)
+    yes, no = MaxRounds(rounds=1000), MaxRounds(rounds=1001)
     assert yes.met(progress())
     assert not no.met(progress())
     assert AnyOf(rules=(no, yes)).met(progress())
@@ -366,7 +366,7 @@ def test_rules_combine():
 
 
 def test_rules_describe_themselves_with_their_numbers():
-    either = AnyOf(rules=(Settled(share=0.9, indifference=2e-4), Rounds(rounds=2000)))
+    either = AnyOf(rules=(Settled(share=0.9, indifference=2e-4), MaxRounds(rounds=2000)))
     both = AllOf(rules=(either, StandardError(tolerance=1e-3), RankStability(correlation=0.97)))
     assert both.describe() == (
         "(90 % of the points settled (indifference 0.0002) or 2000 rounds)"
@@ -376,13 +376,11 @@ def test_rules_describe_themselves_with_their_numbers():
 
 
 def test_rounds_left_by_hand():
-    now = progress(rounds=1000, largest_stderr=0.2, rank_correlation=0.8)
-    assert estimate_rounds(now, Rounds(rounds=1500)) == 500
-    assert estimate_rounds(now, Rounds(rounds=900)) == 0
+    now = progress(rounds=1000, max_stderr=0.2, rank_correlation=0.8)
+    assert estimate_rounds(now, MaxRounds(rounds=1500)) == 500
+    assert estimate_rounds(now, MaxRounds(rounds=900)) == 0
     assert estimate_rounds(now, StandardError(tolerance=0.1)) == pytest.approx(3000)
-    assert (
-        estimate_rounds(replace(now, largest_stderr=math.inf), StandardError(tolerance=1)) is None
-    )
+    assert estimate_rounds(replace(now, max_stderr=math.inf), StandardError(tolerance=1)) is None
     # Spearman-Brown: .8 / .2 = 4 has to become .9 / .1 = 9.
     assert estimate_rounds(now, RankStability(correlation=0.9)) == pytest.approx(1250)
     assert estimate_rounds(replace(now, rank_correlation=math.nan), RankStability()) is None
@@ -395,7 +393,7 @@ def test_rounds_left_by_hand():
 
 
 def test_rounds_left_of_combined_rules():
-    soon, late, unknown = Rounds(rounds=1500), Rounds(rounds=9000), RankStability()
+    soon, late, unknown = MaxRounds(rounds=1500), MaxRounds(rounds=9000), RankStability()
     now = progress(rounds=1000, rank_correlation=math.nan)
     assert estimate_rounds(now, AnyOf(rules=(late, soon, unknown))) == 500
     assert estimate_rounds(now, AllOf(rules=(late, soon))) == 8000
@@ -449,7 +447,7 @@ def test_blocks_that_do_not_fit_are_refused_by_name(change, message):
         (lambda: Settled(indifference=-1.0), "indifference must be at least 0, got -1.0"),
         (lambda: StandardError(tolerance=0.0), "tolerance must be above 0, got 0.0"),
         (lambda: RankStability(correlation=1.0), r"correlation must be in \(0, 1\), got 1.0"),
-        (lambda: Rounds(rounds=0), "rounds must be at least 1, got 0"),
+        (lambda: MaxRounds(rounds=0), "rounds must be at least 1, got 0"),
         (lambda: AnyOf(rules=()), "rules must hold at least one rule, got none"),
         (lambda: AllOf(rules=()), "rules must hold at least one rule, got none"),
     ],

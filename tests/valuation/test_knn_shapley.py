@@ -10,7 +10,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import beta as beta_function
 
-from dcai_ray.valuation.knn_shapley import block_sums, knn_game, knn_shapley, merge, standard_error
+from dcai_ray.valuation.knn_shapley import (
+    knn_game,
+    knn_shapley,
+    merge_sums,
+    standard_error,
+    val_block_sums,
+)
 from dcai_ray.valuation.neighbours import neighbour_order
 
 SUM_OF_FEW = 1e-13  # a few hundred terms below 1
@@ -122,7 +128,7 @@ def test_other_semivalues_equal_enumeration(name, beta, sizes, k):
     points = small_game(11, 7)
     expected = semivalue(utilities(*points, k, "cosine"), sizes)
     game = knn_game(*points, k=k, metric="cosine", semivalue=name, beta=beta)
-    sums = merge(block_sums(game, block) for block in game.blocks)
+    sums = merge_sums(val_block_sums(game, block) for block in game.val_blocks)
     assert_allclose(sums.total / 3, expected, atol=1e-12)  # the table comes from SciPy's cdf
 
 
@@ -138,12 +144,14 @@ def test_values_sum_to_the_utility_of_the_whole_set(k):
 def test_any_spread_of_the_blocks_gives_the_same_bits_if_merged_in_order():
     points = cloud(4, n=300, m=400)
     game = knn_game(*points, k=5, metric="cosine")
-    assert len(game.blocks) > 3
-    expected = merge(block_sums(game, block) for block in game.blocks)
+    assert len(game.val_blocks) > 3
+    expected = merge_sums(val_block_sums(game, block) for block in game.val_blocks)
     for workers in (2, 3):
-        by_worker = [[block_sums(game, b) for b in game.blocks[w::workers]] for w in range(workers)]
-        in_order = [by_worker[i % workers][i // workers] for i in range(len(game.blocks))]
-        found = merge(in_order)
+        by_worker = [
+            [val_block_sums(game, b) for b in game.val_blocks[w::workers]] for w in range(workers)
+        ]
+        in_order = [by_worker[i % workers][i // workers] for i in range(len(game.val_blocks))]
+        found = merge_sums(in_order)
         assert_array_equal(found.total, expected.total)
         assert_array_equal(found.squares, expected.squares)
     assert_array_equal(knn_shapley(*points, k=5, tile_bytes=1), knn_shapley(*points, k=5))
@@ -199,7 +207,7 @@ def test_stderr_is_that_of_a_mean_over_validation_points():
         knn_shapley(x, y, x_val[[j]], y_val[[j]], k=5, metric="euclidean") for j in range(130)
     ]
     game = knn_game(x, y, x_val, y_val, k=5, metric="euclidean")
-    sums = merge(block_sums(game, block) for block in game.blocks)
+    sums = merge_sums(val_block_sums(game, block) for block in game.val_blocks)
     expected = np.std(one_by_one, axis=0, ddof=1) / np.sqrt(130)
     # A difference of sums of squares: half of the digits may go where the spread is small.
     assert_allclose(standard_error(sums, 130), expected, rtol=1e-8)

@@ -111,11 +111,13 @@ def test_score_is_the_definition(kind, game, k):
 def test_sweep_is_the_difference_of_scores_at_every_prefix(kind, game, k):
     rng = np.random.default_rng(k)
     n = len(game[0])
-    whole = utility(kind, game, k=k, num_parts=4)
-    for part in [whole, *whole.parts]:
+    whole = utility(kind, game, k=k, num_components=4)
+    for component in [whole, *whole.components]:
         chosen = [rng.permutation(n), rng.permutation(n), rng.permutation(n)[: n // 2]]
-        expected = [differences(part, order) for order in chosen]
-        assert_allclose(part.sweep(orders_of(*chosen)), np.concatenate(expected), atol=ROUNDING)
+        expected = [differences(component, order) for order in chosen]
+        assert_allclose(
+            component.marginals(orders_of(*chosen)), np.concatenate(expected), atol=ROUNDING
+        )
 
 
 def test_orders_of_a_multilevel_round_are_swept_as_each_alone(kind):
@@ -124,11 +126,11 @@ def test_orders_of_a_multilevel_round_are_swept_as_each_alone(kind):
     rng = np.random.default_rng(0)
     short = [np.array_split(rng.permutation(n), 4**level) for level in range(4)]  # most below K
     chosen = [order for level in short for order in level]
-    alone = [found.sweep(orders_of(order)) for order in chosen]
-    assert_array_equal(found.sweep(orders_of(*chosen)), np.concatenate(alone))
+    alone = [found.marginals(orders_of(order)) for order in chosen]
+    assert_array_equal(found.marginals(orders_of(*chosen)), np.concatenate(alone))
     empty_ones = [np.array([], dtype=int), chosen[0], np.array([], dtype=int)]
-    assert_array_equal(found.sweep(orders_of(*empty_ones)), alone[0])
-    assert len(found.sweep(orders_of())) == 0
+    assert_array_equal(found.marginals(orders_of(*empty_ones)), alone[0])
+    assert len(found.marginals(orders_of())) == 0
 
 
 @pytest.mark.filterwarnings("ignore:The number of unique classes")
@@ -150,15 +152,15 @@ def test_accuracy_is_that_of_scikit_learn_on_the_ranks(game, k):
 def test_accuracy_is_that_of_scikit_learn_on_the_features_of_the_study(shared_data):
     def read(name):
         with (shared_data / "paper" / f"feature_dump_{name}.pkl").open("rb") as file:
-            part = pickle.load(file)
-        return part["feature_all"], np.asarray(part["target_all"])
+            component = pickle.load(file)
+        return component["feature_all"], np.asarray(component["target_all"])
 
     game = (*read("train"), *read("shapley_val"))
     found = utility("vote", game)
     peer = KNeighborsClassifier(10, algorithm="brute").fit(*game[:2])
     everyone = np.arange(1500)
     assert found.score(everyone) == peer.score(*game[2:])
-    marginals = found.sweep(orders_of(everyone))
+    marginals = found.marginals(orders_of(everyone))
     gained = found.score(everyone) - found.score(everyone[:0])
     assert_allclose(marginals.sum(), gained, atol=1e-12)  # 1,500 terms below 1
 
@@ -178,26 +180,26 @@ def test_shapley_value_of_the_soft_game_is_the_closed_form(n, k, metric):
     assert_allclose(values, knn_shapley(*game, k=k, metric=metric), atol=1e-13)  # 2^7 terms
 
 
-@pytest.mark.parametrize("num_parts", [1, 3, 16, 17, 99])
-def test_the_mean_of_the_parts_is_the_whole(kind, num_parts):
-    found = utility(kind, grid(9, n=30, m=17), k=5, num_parts=num_parts)
-    parts = found.parts
-    assert len(parts) == min(num_parts, 17)
+@pytest.mark.parametrize("num_components", [1, 3, 16, 17, 99])
+def test_the_mean_of_the_parts_is_the_whole(kind, num_components):
+    found = utility(kind, grid(9, n=30, m=17), k=5, num_components=num_components)
+    components = found.components
+    assert len(components) == min(num_components, 17)
     rng = np.random.default_rng(0)
     for size in (0, 3, 5, 30):
         coalition = rng.permutation(30)[:size]
-        mean = np.mean([part.score(coalition) for part in parts])
+        mean = np.mean([component.score(coalition) for component in components])
         assert_allclose(mean, found.score(coalition), atol=ROUNDING)
     orders = orders_of(rng.permutation(30), rng.permutation(30)[:8])
-    mean = np.mean([part.sweep(orders) for part in parts], axis=0)
-    assert_allclose(mean, found.sweep(orders), atol=ROUNDING)
+    mean = np.mean([component.marginals(orders) for component in components], axis=0)
+    assert_allclose(mean, found.marginals(orders), atol=ROUNDING)
 
 
 def test_a_part_does_not_split_further(kind):
-    part = utility(kind, grid(9, n=30, m=17), num_parts=3).parts[0]
-    (same,) = part.parts
+    component = utility(kind, grid(9, n=30, m=17), num_components=3).components[0]
+    (same,) = component.components
     orders = orders_of(np.arange(30))
-    assert_array_equal(same.sweep(orders), part.sweep(orders))
+    assert_array_equal(same.marginals(orders), component.marginals(orders))
 
 
 def buffers_of(thing):
@@ -212,35 +214,37 @@ def test_parts_are_views_and_as_many_as_the_bound_on_their_bytes_asks_for(
     kind, monkeypatch, walked_by_rank
 ):
     monkeypatch.setattr(knn, "SKYBAND_FROM", 1 if walked_by_rank else 1000)
-    found = utility(kind, grid(10, n=300, m=17), k=5, max_part_bytes=5000, num_parts=2)
+    found = utility(kind, grid(10, n=300, m=17), k=5, max_component_bytes=5000, num_components=2)
     row_bytes = 300 * 2 * (2 if walked_by_rank else 1)  # 16 bits hold 300 players
-    parts = found.parts
-    rows = [part._table.ranks.shape[0] for part in parts]
+    components = found.components
+    rows = [component._table.ranks.shape[0] for component in components]
     assert sum(rows) == 17
     assert max(rows) * row_bytes <= 5000
     assert max(rows) - min(rows) <= 1
     tables = ("ranks", "by_rank", "y_train", "y_val") if walked_by_rank else ("ranks", "y_val")
-    for part, name in itertools.product(parts, tables):
-        assert np.shares_memory(getattr(part._table, name), getattr(found._table, name))
-    rest, buffers = buffers_of(parts[0])
+    for component, name in itertools.product(components, tables):
+        assert np.shares_memory(getattr(component._table, name), getattr(found._table, name))
+    rest, buffers = buffers_of(components[0])
     labels_bytes = 8 * (300 + rows[0])
     assert sum(len(buffer) for buffer in buffers) == rows[0] * row_bytes + labels_bytes
     assert len(rest) < 2000
 
 
 def test_a_row_larger_than_the_bound_is_a_part_of_its_own():
-    assert len(Knn(*grid(10, n=300, m=17), max_part_bytes=1, num_parts=2).parts) == 17
+    assert (
+        len(Knn(*grid(10, n=300, m=17), max_component_bytes=1, num_components=2).components) == 17
+    )
 
 
 @pytest.mark.parametrize("walked_by_rank", [True, False])
 def test_works_from_read_only_buffers(kind, monkeypatch, walked_by_rank):
     monkeypatch.setattr(knn, "SKYBAND_FROM", 1 if walked_by_rank else 1000)
-    found = utility(kind, grid(11, n=300, m=8), k=5).parts[3]
+    found = utility(kind, grid(11, n=300, m=8), k=5).components[3]
     rest, buffers = buffers_of(found)
     back = pickle.loads(rest, buffers=[bytes(buffer) for buffer in buffers])
     assert not back._table.ranks.flags.writeable
     orders = orders_of(np.random.default_rng(0).permutation(300), np.arange(20))
-    assert_array_equal(back.sweep(orders), found.sweep(orders))
+    assert_array_equal(back.marginals(orders), found.marginals(orders))
     assert back.score(np.arange(20)) == found.score(np.arange(20))
 
 
@@ -260,10 +264,10 @@ def test_skyband_has_the_bits_of_insertion(kind, monkeypatch, k):
     chosen = [rng.permutation(n)[:length] for length in lengths]
     chosen += [by_distance, by_distance[::-1]]  # nobody, and everybody, gets a vote in the end
     orders = orders_of(*chosen)
-    by_skyband = found.sweep(orders)
+    by_skyband = found.marginals(orders)
     assert_array_equal(walks, [[0, 1, 2, 3, 6, 7]])  # neither the quarter nor the five
     monkeypatch.setattr(knn, "SKYBAND_FROM", n + 1)
-    assert_array_equal(by_skyband, found.sweep(orders))
+    assert_array_equal(by_skyband, found.marginals(orders))
     assert len(walks) == 1
 
 
@@ -284,9 +288,11 @@ def test_ranks_are_kept_in_the_smallest_type(n, bits):
 @pytest.mark.parametrize("k", NEIGHBOURS)
 def test_no_marginal_leaves_its_range(kind, game, k):
     rng = np.random.default_rng(k)
-    for part in utility(kind, game, k=k, num_parts=3).parts:
+    for component in utility(kind, game, k=k, num_components=3).components:
         orders = orders_of(*(rng.permutation(len(game[0])) for _ in range(5)))
-        assert np.abs(part.sweep(orders)).max() <= part.marginal_range * (1 + ROUNDING)
+        assert np.abs(component.marginals(orders)).max() <= component.marginal_range * (
+            1 + ROUNDING
+        )
 
 
 def test_the_range_is_reached():
@@ -294,7 +300,7 @@ def test_the_range_is_reached():
     orders = orders_of(np.array([0, 1]))  # the nearer one is right and turns the vote
     for kind in ("soft", "vote"):
         found = utility(kind, game, k=1)
-        assert found.sweep(orders)[1] == found.marginal_range == 1
+        assert found.marginals(orders)[1] == found.marginal_range == 1
 
 
 def test_costs_fall_with_position_and_are_shared_among_parts(kind):
@@ -304,14 +310,16 @@ def test_costs_fall_with_position_and_are_shared_among_parts(kind):
     assert (costs > 0).all()
     assert (np.diff(costs) <= 0).all()
     assert (costs[:5] == costs[0]).all()  # each of the first K is admitted
-    assert_allclose(np.sum([part.position_costs for part in found.parts], axis=0), costs)
+    assert_allclose(
+        np.sum([component.position_costs for component in found.components], axis=0), costs
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"k": 0}, "k must be at least 1, got 0"),
-        ({"num_parts": 0}, "num_parts must be at least 1, got 0"),
+        ({"num_components": 0}, "num_components must be at least 1, got 0"),
         ({"metric": "manhattan"}, "metric must be euclidean or cosine, got 'manhattan'"),
         ({"x_train": np.full((7, 2), np.nan)}, "x_train must be finite, got 14 NaN"),
         ({"x_val": np.ones((3, 5))}, "as many features, got 2 and 5"),

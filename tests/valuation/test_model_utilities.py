@@ -149,7 +149,7 @@ def test_marginals_of_a_full_order_sum_to_what_all_players_add(kind):
     utility = utilities(*GAMES["three classes"])[kind]
     gain = utility.score(np.arange(utility.num_players)) - utility.score(np.empty(0, dtype=int))
     for seed in range(3):
-        marginals = utility.sweep(order_of(shuffled(utility.num_players, seed)))
+        marginals = utility.marginals(order_of(shuffled(utility.num_players, seed)))
         assert_allclose(marginals.sum(), gain, atol=RECURSION)
 
 
@@ -158,10 +158,10 @@ def test_orders_of_any_length_are_swept_each_from_the_empty_coalition(kind):
     utility = utilities(*GAMES["three classes"])[kind]
     parts = [shuffled(40, 1)[:7], shuffled(40, 2)[:0], shuffled(40, 3), shuffled(40, 4)[:1]]
     offsets = np.cumsum([0, *map(len, parts)])
-    together = utility.sweep(
+    together = utility.marginals(
         Orders(np.concatenate(parts).astype(np.int32), offsets, np.ones(offsets[-1]))
     )
-    apart = [utility.sweep(order_of(part)) for part in parts]
+    apart = [utility.marginals(order_of(part)) for part in parts]
     assert_array_equal(together, np.concatenate(apart))
 
 
@@ -175,7 +175,7 @@ def test_the_score_is_a_set_function_to_the_bit(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_pickles_and_read_only_arrays_give_the_same_bits(kind):
     game = [np.array(array) for array in GAMES["three classes"]]
-    expected = utilities(*game)[kind].sweep(order_of(shuffled(40)))
+    expected = utilities(*game)[kind].marginals(order_of(shuffled(40)))
     for array in game:
         array.setflags(write=False)
     order = order_of(shuffled(40))
@@ -185,7 +185,7 @@ def test_pickles_and_read_only_arrays_give_the_same_bits(kind):
     for value in vars(utility).values():  # as Ray's object store hands arrays out
         if isinstance(value, np.ndarray):
             value.setflags(write=False)
-    assert_array_equal(utility.sweep(order), expected)
+    assert_array_equal(utility.marginals(order), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -268,7 +268,7 @@ def test_least_squares_equals_ridge_refits_on_every_prefix(name, score):
         value = ridge_values(x, y, x_val, y_val, ridge, score)
         order = shuffled(len(x))
         expected = prefix_scores(value, order, utility.score(order[:0]))
-        assert_allclose(utility.sweep(order_of(order)), np.diff(expected), atol=RECURSION)
+        assert_allclose(utility.marginals(order_of(order)), np.diff(expected), atol=RECURSION)
         own = prefix_scores(utility.score, order, utility.score(order[:0]))
         assert_allclose(own, expected, atol=RECURSION)
 
@@ -290,14 +290,14 @@ def test_the_projected_least_squares_is_that_of_the_principal_components():
     value = ridge_values(pca.transform(x), y, pca.transform(x_val), y_val, 10.0, "margin")
     order = shuffled(60)
     expected = prefix_scores(value, order, -1.0)
-    assert_allclose(utility.sweep(order_of(order)), np.diff(expected), atol=RECURSION)
+    assert_allclose(utility.marginals(order_of(order)), np.diff(expected), atol=RECURSION)
 
 
 def test_least_squares_does_not_drift_over_1500_players():
     x, y, x_val, y_val = cloud(7, 1500, 60, 32, 3)
     utility = LeastSquares(x * 5, y, x_val * 5, y_val, score="margin", ridge=1.0)
     order = shuffled(1500)
-    values = -1.0 + np.cumsum(utility.sweep(order_of(order)))
+    values = -1.0 + np.cumsum(utility.marginals(order_of(order)))
     for size in (1, 33, 700, 1500):
         assert_allclose(values[size - 1], utility.score(order[:size]), atol=RECURSION)
 
@@ -308,7 +308,7 @@ def test_the_least_ridge_that_is_accepted_still_gives_a_hundredth_of_a_tie():
     ridge = 1.001e-6 * (rows**2).sum(axis=1).max()
     utility = LeastSquares(x, y, x_val, y_val, score="margin", num_features=None, ridge=ridge)
     order = shuffled(300)
-    values = -1.0 + np.cumsum(utility.sweep(order_of(order)))
+    values = -1.0 + np.cumsum(utility.marginals(order_of(order)))
     expected = prefix_scores(utility.score, order, -1.0)[1:]
     # Below 16 points the predictions themselves are large, so the error counts relative to them.
     assert_allclose(values, expected, rtol=1e-8, atol=1e-8)
@@ -339,7 +339,7 @@ def test_logistic_equals_converged_refits_on_every_prefix(name):
     for score, expected in [("neg-log-loss", likelihood), ("accuracy", accuracy)]:
         utility = Logistic(*game, num_features=None, score=score)
         empty = utility.score(order[:0])
-        marginals = utility.sweep(order_of(order))
+        marginals = utility.marginals(order_of(order))
         assert_allclose(marginals, np.diff([empty, *expected]), atol=FITS_END)
         own = prefix_scores(utility.score, order, empty)
         assert_allclose(own[1:], expected, atol=FITS_END)
@@ -356,7 +356,7 @@ def test_logistic_of_the_study_deviates_from_refits_as_its_docstring_says(shared
     features = [pca.transform(x.astype(np.float64)) for x in (train[0], val[0])]
     probabilities, y_val = logistic_probabilities(features[0], train[1], features[1], val[1], c=1.0)
     order = np.random.default_rng(0).permutation(1500)[:300]
-    marginals = Logistic(*train, *val, score="neg-log-loss").sweep(order_of(order))
+    marginals = Logistic(*train, *val, score="neg-log-loss").marginals(order_of(order))
     values = -np.log(2) + np.cumsum(marginals)  # as many validation points of either class
     for size in (1, 2, 3, 5, 10, 40, 150, 300):
         expected = -log_loss(y_val, probabilities(order[:size]))
@@ -371,7 +371,7 @@ def test_logistic_converges_whatever_the_penalty_and_scale(c, scale):
         x, y, x_val, y_val = cloud(9, 40, 10, 4, num_classes)
         utility = Logistic(x * scale, y, x_val * scale, y_val, c=c, score="neg-log-loss")
         order = shuffled(40)
-        values = utility.score(order[:0]) + np.cumsum(utility.sweep(order_of(order)))
+        values = utility.score(order[:0]) + np.cumsum(utility.marginals(order_of(order)))
         expected = prefix_scores(utility.score, order, 0.0)[1:]
         # |grad| <= 1e-10 leaves the weights uncertain by c, and log p by |x| times that, but for
         # coalitions so separable that log p is clipped: the extremes are c |x|^2 = 1e8.
@@ -382,7 +382,7 @@ def test_a_fit_that_does_not_converge_is_an_error_that_says_what_to_do(monkeypat
     utility = Logistic(*cloud(9, 40, 10, 4, 2), c=100.0)
     monkeypatch.setattr(logistic, "_fit", lambda *points: 3.0)  # the norm that is left
     with pytest.raises(RuntimeError, match=r"= 3 is left; take a smaller c than 100"):
-        utility.sweep(order_of(shuffled(40)))
+        utility.marginals(order_of(shuffled(40)))
 
 
 def test_classes_a_coalition_lacks_have_no_probability():
@@ -466,7 +466,7 @@ def test_refits_equal_scikit_learns_own_score_on_every_prefix(name):
     expected = prefix_scores(
         value, order, np.unique(y_val, return_counts=True)[1].max() / len(y_val)
     )
-    assert_allclose(utility.sweep(order_of(order)), np.diff(expected), atol=SUM_OF_FEW)
+    assert_allclose(utility.marginals(order_of(order)), np.diff(expected), atol=SUM_OF_FEW)
     assert utility.score(order) == expected[-1]
     assert not hasattr(model, "tree_")
 
@@ -487,37 +487,37 @@ def test_the_model_is_fitted_in_order_of_index_and_not_on_a_single_class():
     y = np.array([0, 0, 0, 1, 1])
     LinearOnly.seen.clear()
     utility = Refit(LinearOnly(), np.arange(5.0)[:, np.newaxis], y, np.zeros((2, 1)), y[2:4])
-    assert_allclose(utility.sweep(order_of([2, 0, 4, 1])), [0, 0, 0, 0])
+    assert_allclose(utility.marginals(order_of([2, 0, 4, 1])), [0, 0, 0, 0])
     assert [list(x) for x in LinearOnly.seen] == [[0, 2, 4], [0, 1, 2, 4]]
 
 
 def test_every_jth_prefix_is_fitted_and_its_players_share_the_difference():
     right = (0, 0, 3, 5, 9, 4, 8, 6)
     utility = scripted(right, every=3, empty=0.2)
-    marginals = utility.sweep(order_of(range(7)))
+    marginals = utility.marginals(order_of(range(7)))
     expected = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, -0.2]  # 0.2 -> 0.5 -> 0.8 -> 0.6
     assert_allclose(marginals, expected, atol=SUM_OF_FEW)
 
 
 def test_every_beyond_the_order_is_one_fit():
-    marginals = scripted((0, 0, 3, 5, 9), every=10, empty=0.1).sweep(order_of(range(4)))
+    marginals = scripted((0, 0, 3, 5, 9), every=10, empty=0.1).marginals(order_of(range(4)))
     assert_allclose(marginals, np.full(4, 0.2), atol=SUM_OF_FEW)
 
 
 def test_after_more_than_five_fits_near_the_whole_the_rest_is_not_computed():
     #        size 0  1  2  3  4  5  6  7  8  9 10 11 12 13 14
     right = (0, 0, 8, 8, 8, 8, 8, 3, 8, 7, 8, 9, 8, 8, 8)
-    marginals = scripted(right, truncation=0.13).sweep(order_of(range(14)))
+    marginals = scripted(right, truncation=0.13).marginals(order_of(range(14)))
     # Five fits at 8, then 3: the count begins anew; sizes 8 to 13 are six within 0.8 +- 0.104.
     assert_array_equal(np.isnan(marginals), np.arange(14) >= 13)
-    whole = scripted(right).sweep(order_of(range(14)))
+    whole = scripted(right).marginals(order_of(range(14)))
     assert_array_equal(marginals[:13], whole[:13])
     # A narrower share has only sizes 2 to 6, and none in a row after: never six.
-    assert not np.isnan(scripted(right, truncation=0.05).sweep(order_of(range(14)))).any()
+    assert not np.isnan(scripted(right, truncation=0.05).marginals(order_of(range(14)))).any()
 
 
 def test_truncation_counts_fits_not_players():
-    marginals = scripted((0,) + (8,) * 30, truncation=0.01, every=4).sweep(order_of(range(30)))
+    marginals = scripted((0,) + (8,) * 30, truncation=0.01, every=4).marginals(order_of(range(30)))
     assert_array_equal(np.isnan(marginals), np.arange(30) >= 24)
 
 
@@ -532,7 +532,7 @@ def test_truncation_measures_the_distance_by_the_size_of_a_negative_score():
     runs = [near[i - 5 : i + 1].all() for i in range(5, 60)]
     first = 5 + runs.index(True)
     assert first < 59
-    assert_array_equal(np.isnan(utility.sweep(order_of(order))), np.arange(60) > first)
+    assert_array_equal(np.isnan(utility.marginals(order_of(order))), np.arange(60) > first)
 
 
 def test_a_failing_model_is_an_error_that_names_its_coalition():
@@ -541,7 +541,7 @@ def test_a_failing_model_is_an_error_that_names_its_coalition():
     utility = Refit(Failing(at=6), x, y, x_val, y_val)
     message = r"Failing failed on a coalition of 6 points \(0, 1, 2, 3, 4, \.\.\.\): no fit today"
     with pytest.raises(RuntimeError, match=message) as caught:
-        utility.sweep(order_of(range(8)))
+        utility.marginals(order_of(range(8)))
     assert isinstance(caught.value.__cause__, ArithmeticError)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     with pytest.raises(RuntimeError, match=r"of 2 points \(1, 6\): no fit today"):
@@ -559,8 +559,8 @@ def test_a_warning_of_the_model_is_given_once():
     utility = Refit(LogisticRegression(max_iter=1), x, y, x_val, y_val)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        utility.sweep(order_of(range(25)))
-        utility.sweep(order_of(range(25)))
+        utility.marginals(order_of(range(25)))
+        utility.marginals(order_of(range(25)))
     assert len([w for w in caught if issubclass(w.category, ConvergenceWarning)]) == 1
 
 
@@ -597,6 +597,6 @@ def test_logistic_gets_over_a_newcomer_far_on_the_wrong_side(scale, d, seed):
     x_val, y_val = scale * rng.standard_normal((3, d)), rng.integers(0, 2, 3)
     utility = Logistic(x, y, x_val, y_val, num_features=None, score="neg-log-loss")
     order = np.arange(12, dtype=np.int32)
-    found = utility.sweep(Orders(order, np.array([0, 12]), np.ones(12)))
+    found = utility.marginals(Orders(order, np.array([0, 12]), np.ones(12)))
     scores = [utility.score(order[:size].astype(np.intp)) for size in range(13)]
     assert_allclose(found, np.diff(scores), atol=1e-8)  # what is left at the end of both fits

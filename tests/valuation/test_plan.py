@@ -6,11 +6,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.blocks import run_block
-from dcai_ray.valuation.knn_shapley import block_sums, knn_game, knn_shapley, merge
+from dcai_ray.valuation.knn_shapley import knn_game, knn_shapley, merge_sums, val_block_sums
 from dcai_ray.valuation.plan import new_plan
 from dcai_ray.valuation.sampling import block_ids, new_aggregator, sample
 from dcai_ray.valuation.semivalues import by_enumeration, size_weights
-from dcai_ray.valuation.stopping import Rounds, Settled
+from dcai_ray.valuation.stopping import MaxRounds, Settled
 from dcai_ray.valuation.utilities.knn import Knn
 from tests.support import games
 
@@ -40,9 +40,9 @@ def run(utility, *, stop, seed=0, num_chains=4, interval="asymptotic", **setting
 def test_every_semivalue_of_a_small_game_is_met_within_four_standard_errors(sampler, name):
     rng = np.random.default_rng(1)
     table: dict[frozenset[int], float] = {}
-    game = games.Game(7, lambda s: table.setdefault(s, rng.random()))
+    game = games.KnnGame(7, lambda s: table.setdefault(s, rng.random()))
     expected = by_enumeration(game, size_weights(name, 7))
-    found = run(game, stop=Rounds(rounds=1500), sampler=sampler, semivalues=(name,))
+    found = run(game, stop=MaxRounds(rounds=1500), sampler=sampler, semivalues=(name,))
     assert (abs(found.value[0] - expected) <= 4 * found.stderr[0] + 1e-12).all()
     assert found.stderr[0].max() > 0 or name == "leave-one-out"
 
@@ -51,8 +51,8 @@ def test_every_semivalue_of_a_small_game_is_met_within_four_standard_errors(samp
 def test_several_semivalues_come_from_the_same_sweeps(sampler):
     names = ("shapley", "banzhaf", "beta")
     game = games.airport([1, 4, 4, 2, 6, 3])
-    found = run(game, stop=Rounds(rounds=1500), sampler=sampler, semivalues=names)
-    once = run(game, stop=Rounds(rounds=1500), sampler=sampler, semivalues=("shapley",))
+    found = run(game, stop=MaxRounds(rounds=1500), sampler=sampler, semivalues=names)
+    once = run(game, stop=MaxRounds(rounds=1500), sampler=sampler, semivalues=("shapley",))
     assert found.insertions == once.insertions
     assert_array_equal(found.value[0], once.value[0])
     for row, name in enumerate(names):
@@ -62,16 +62,16 @@ def test_several_semivalues_come_from_the_same_sweeps(sampler):
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_the_smallest_games_are_valued(n):
-    found = run(games.additive(np.arange(1.0, n + 1)), stop=Rounds(rounds=200))
+    found = run(games.additive(np.arange(1.0, n + 1)), stop=MaxRounds(rounds=200))
     assert_allclose(found.value[0].sum(), n * (n + 1) / 2, rtol=0.1)  # 200 rounds of n positions
 
 
 def test_sampled_banzhaf_of_neighbours_agrees_with_the_closed_form():
     data = noisy_clusters(n=60, m=20)
     game = knn_game(*data, k=5, metric="euclidean", semivalue="banzhaf")
-    exact = merge(block_sums(game, block) for block in game.blocks).total / 20
+    exact = merge_sums(val_block_sums(game, block) for block in game.val_blocks).total / 20
     found = run(
-        Knn(*data, k=5, metric="euclidean"), stop=Rounds(rounds=4000), semivalues=("banzhaf",)
+        Knn(*data, k=5, metric="euclidean"), stop=MaxRounds(rounds=4000), semivalues=("banzhaf",)
     )
     errors = (found.value[0] - exact) / np.where(found.stderr[0] > 0, found.stderr[0], 1)
     assert abs(errors).max() < 4.5  # of sixty
@@ -87,7 +87,7 @@ def test_errors_have_the_stated_spread_and_intervals_hold_whenever_one_looks(sam
     missed, wrong, errors = [], [], []
     for seed in range(seeds):
         plan = new_plan(utility, sampler=sampler, seed=seed, rounds_per_block=4)
-        aggregator = Aggregator(300, 8, least_rounds=plan.least_rounds, stop=Settled())
+        aggregator = Aggregator(300, 8, min_rounds=plan.min_rounds, stop=Settled())
         ever, signs = np.zeros(300, dtype=bool), np.zeros(300, dtype=bool)
         for _ in sample(plan, utility, aggregator):
             low, high = aggregator.interval()
@@ -107,7 +107,7 @@ def test_bernstein_intervals_hold_from_the_first_block():
     data = noisy_clusters(n=80, m=20)
     exact = knn_shapley(*data, k=5, metric="euclidean")
     found = run(
-        Knn(*data, k=5, metric="euclidean"), stop=Rounds(rounds=64), interval="bernstein",
+        Knn(*data, k=5, metric="euclidean"), stop=MaxRounds(rounds=64), interval="bernstein",
         rounds_per_block=1,
     )  # fmt: skip
     low, high = found.interval()
@@ -143,7 +143,7 @@ def test_blocks_are_a_function_of_plan_and_number_alone():
 
 
 def test_ids_come_set_by_set_and_pause_when_too_far_ahead():
-    aggregator = Aggregator(3, 2, stop=Rounds(rounds=10_000))
+    aggregator = Aggregator(3, 2, stop=MaxRounds(rounds=10_000))
     ids = block_ids(aggregator, lambda: 2)
     assert [next(ids) for _ in range(6)] == [(0, 0), (1, 0), (0, 1), (1, 1), None, None]
     game = games.majority(3)
@@ -153,11 +153,11 @@ def test_ids_come_set_by_set_and_pause_when_too_far_ahead():
     assert [next(ids) for _ in range(3)] == [(0, 2), (1, 2), None]
 
 
-class Truncating(games.Game):
+class Truncating(games.KnnGame):
     """Gives up after two players of an order."""
 
-    def sweep(self, orders):
-        marginals = super().sweep(orders)
+    def marginals(self, orders):
+        marginals = super().marginals(orders)
         lengths = np.diff(orders.offsets)
         place = np.arange(len(marginals)) - np.repeat(orders.offsets[:-1], lengths)
         return np.where(place < 2, marginals, np.nan)
@@ -180,7 +180,7 @@ def test_an_error_of_the_utility_comes_out_as_it_is():
         raise ZeroDivisionError("no model")
 
     with pytest.raises(ZeroDivisionError, match="no model"):
-        new_plan(games.Game(5, fail))
+        new_plan(games.KnnGame(5, fail))
 
 
 @pytest.mark.parametrize(

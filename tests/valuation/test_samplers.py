@@ -25,7 +25,7 @@ def estimate(rounds, game, weights, number, seed=0):
     """One round's estimate of every value."""
     orders = rounds.draw(randomness(seed, 0, 0, number))
     factor = rounds.weights * (rounds.num_players * weights)[rounds.positions]
-    return np.bincount(orders.players, game.sweep(orders) * factor, rounds.num_players)
+    return np.bincount(orders.players, game.marginals(orders) * factor, rounds.num_players)
 
 
 @pytest.mark.parametrize("rounds", LAYOUTS, ids=lambda r: r.name)
@@ -65,7 +65,7 @@ def test_the_mean_over_all_draws_is_the_value_by_enumeration(base, levels, name)
     draws = [np.array(p, dtype=np.int32) for p in permutations(range(n))]
     for draw in draws:
         players = np.concatenate([draw] * rounds.num_permutations)
-        marginals = game.sweep(Orders(players, rounds.offsets, rounds.weights))
+        marginals = game.marginals(Orders(players, rounds.offsets, rounds.weights))
         mean += np.bincount(players, marginals * factor, n) / len(draws)
     assert_allclose(mean, expected, atol=1e-12)  # sums of 120 draws
 
@@ -124,13 +124,13 @@ class Noisy:
         self._falling = falling
 
     @property
-    def parts(self):
+    def components(self):
         return (self,)
 
     def score(self, coalition):
         raise AssertionError("the pilot sweeps")
 
-    def sweep(self, orders):
+    def marginals(self, orders):
         lengths = np.diff(orders.offsets)
         place = np.arange(len(orders.players)) - np.repeat(orders.offsets[:-1], lengths)
         signs = np.random.default_rng(orders.players).choice([-1.0, 1.0], len(place))
@@ -172,10 +172,10 @@ def test_the_choice_is_a_function_of_the_seed():
 def test_a_spread_is_believed_once_players_have_been_where_values_are_made():
     pilot = run_pilot(Noisy(), seed=0)  # .61 of the variance comes from position 0
     # One position of 256 a round: fifty visits take 50 x 256 rounds.
-    assert pilot.least_rounds(permutation(256)) == 50 * 256
-    assert pilot.least_rounds(multilevel(256, base=2, levels=6)) == -(-50 * 256 // 127)
+    assert pilot.min_rounds(permutation(256)) == 50 * 256
+    assert pilot.min_rounds(multilevel(256, base=2, levels=6)) == -(-50 * 256 // 127)
     flat = run_pilot(Noisy(falling=False), seed=0)
-    assert flat.least_rounds(permutation(256)) < 300
+    assert flat.min_rounds(permutation(256)) < 300
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

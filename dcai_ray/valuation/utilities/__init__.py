@@ -1,7 +1,7 @@
 """Utilities: what a classifier trained on a coalition of training points is worth.
 
 One file for each kind. A utility v(S) says two things about coalitions: `score`, the definition,
-and `sweep`, the marginals of whole orders in one call, which equal differences of scores:
+and `marginals`, the marginals of whole orders in one call, which equal differences of scores:
 
     sweep(orders)[t] = v(p_0, ..., p_j) - v(p_0, ..., p_{j-1})    for the player p_j of an order
 
@@ -40,11 +40,11 @@ class Utility(Protocol):
         ...
 
     @property
-    def parts(self) -> Sequence["Utility"]:
+    def components(self) -> Sequence["Utility"]:
         """The utilities whose mean this one is; itself alone if it does not split.
 
-        Each part draws orders of its own, which cuts the variance where a sweep of a part costs
-        its share of the whole.
+        Each component draws orders of its own, which cuts the variance where the marginals of a
+        component cost its share of the whole.
         """
         ...
 
@@ -52,7 +52,7 @@ class Utility(Protocol):
         """v(S) of distinct training indices in any order; of none, v(empty)."""
         ...
 
-    def sweep(self, orders: Orders) -> NDArray[np.float64]:
+    def marginals(self, orders: Orders) -> NDArray[np.float64]:
         """(t,) unweighted marginals, in the order of `orders.players`.
 
         NaN stands for a marginal that was not computed because its order was truncated.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
-class Points:
+class LabelledPoints:
     """Training and validation points."""
 
     x_train: NDArray[np.floating]  # (n, d)
@@ -26,7 +26,7 @@ def labelled_points(
     y_train: NDArray[np.integer],
     x_val: NDArray[np.floating],
     y_val: NDArray[np.integer],
-) -> Points:
+) -> LabelledPoints:
     """The points as given, their classes numbered.
 
     Args:
@@ -58,10 +58,10 @@ def labelled_points(
     labels, numbers = np.unique(np.concatenate([y_train, y_val]), return_inverse=True)
     numbers = numbers.astype(np.int64)
     n = len(x_train)
-    return Points(x_train, numbers[:n], x_val, numbers[n:], labels)
+    return LabelledPoints(x_train, numbers[:n], x_val, numbers[n:], labels)
 
 
-def projected(points: Points, num_features: int | None) -> Points:
+def projected(points: LabelledPoints, num_features: int | None) -> LabelledPoints:
     """The points in float64, centred on the training points and on their first principal axes.
 
     The axes come from all training points and no label: they are the same for every coalition. A
@@ -85,7 +85,7 @@ def projected(points: Points, num_features: int | None) -> Points:
         largest = np.abs(axes).argmax(axis=1)
         axes = axes * np.sign(axes[np.arange(len(axes)), largest])[:, np.newaxis]
         train, val = train @ axes.T, val @ axes.T
-    return Points(train, points.y_train, val, points.y_val, points.labels)
+    return LabelledPoints(train, points.y_train, val, points.y_val, points.labels)
 
 
 def with_intercept(x: NDArray[np.floating]) -> NDArray[np.float64]:

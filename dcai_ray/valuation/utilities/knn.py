@@ -57,12 +57,12 @@ class Knn:
         y_val: (m,) their labels; one that no training point has never matches.
         k: the number of neighbours K; may exceed n.
         metric: distance between centred features.
-        num_parts: parts the validation points are split into, at least; at most m.
-        max_part_bytes: bound on the tables of one part, which makes for more parts; a part has one
-            validation point at least.
+        num_components: components the validation points are split into, at least; at most m.
+        max_component_bytes: bound on the tables of one component, which makes for more of them; a
+            component has at least one validation point.
     Raises:
-        ValueError: for k < 1, num_parts < 1, sizes that do not fit, features that are not finite
-            or labels that are not integers.
+        ValueError: for k < 1, num_components < 1, sizes that do not fit, features that are not
+            finite or labels that are not integers.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class Knn:
         *,
         k: int = 10,
         metric: Metric = "cosine",
-        num_parts: int = 4,
-        max_part_bytes: int = 256 * 2**20,
+        num_components: int = 4,
+        max_component_bytes: int = 256 * 2**20,
     ) -> None:
         self._table = neighbour_table(
-            x_train, y_train, x_val, y_val, k, metric, num_parts, max_part_bytes
+            x_train, y_train, x_val, y_val, k, metric, num_components, max_component_bytes
         )
 
     @property
@@ -87,12 +87,12 @@ class Knn:
         return self._table.num_players
 
     @property
-    def parts(self) -> Sequence["Knn"]:
+    def components(self) -> Sequence["Knn"]:
         """Groups of validation points, dealt out in turn; their tables are views of this one's."""
-        parts = [copy(self) for _ in range(self._table.num_parts)]
-        for part, table in zip(parts, self._table.parts, strict=True):
-            part._table = table
-        return parts
+        components = [copy(self) for _ in range(self._table.num_components)]
+        for component, table in zip(components, self._table.components, strict=True):
+            component._table = table
+        return components
 
     @property
     def marginal_range(self) -> float:
@@ -110,7 +110,7 @@ class Knn:
         right = np.count_nonzero(votes == self._table.y_val[:, np.newaxis])
         return float(self._table.mean(right, self._table.k))
 
-    def sweep(self, orders: Orders) -> NDArray[np.float64]:
+    def marginals(self, orders: Orders) -> NDArray[np.float64]:
         """(t,) marginals, in the order of `orders.players`."""
         changes = self._table.changes(orders, majority=False, quorum=1)
         return self._table.mean(changes, self._table.k)
@@ -123,9 +123,11 @@ class NeighbourTable:
     ranks: NDArray[np.unsignedinteger]  # (m, n)
     by_rank: NDArray[np.unsignedinteger] | None  # (m, n) its inverse; None where never walked
     y_train: NDArray[np.int64]  # (n,) in 0..C-1
-    y_val: NDArray[np.int64]  # (m,) as the rows of ranks: part by part, not as they were given
+    y_val: NDArray[
+        np.int64
+    ]  # (m,) as the rows of ranks: component by component, not as they were given
     k: int
-    num_parts: int
+    num_components: int
     val_share: tuple[int, int]  # numerator and denominator of what one validation point counts
 
     @property
@@ -134,18 +136,18 @@ class NeighbourTable:
         return self.ranks.shape[1]
 
     @property
-    def parts(self) -> list["NeighbourTable"]:
-        """Views of neighbouring rows; means over all rows are the means of those of the parts."""
-        count, num_val = self.num_parts, len(self.y_val)
-        cuts = [num_val * part // count for part in range(count + 1)]
+    def components(self) -> list["NeighbourTable"]:
+        """Views of neighbouring rows; the mean over all rows is the components' mean."""
+        count, num_val = self.num_components, len(self.y_val)
+        cuts = [num_val * component // count for component in range(count + 1)]
         return [
             replace(
                 self,
                 ranks=self.ranks[start:stop],
                 by_rank=None if self.by_rank is None else self.by_rank[start:stop],
                 y_val=self.y_val[start:stop],
-                num_parts=1,
-                # Not 1 / rows: parts may differ by a row, and their plain mean has to be the whole.
+                num_components=1,
+                # Not 1 / rows: components may differ by a row, and their plain mean is the whole.
                 val_share=(self.val_share[0] * count, self.val_share[1]),
             )
             for start, stop in pairwise(cuts)
@@ -207,21 +209,23 @@ def neighbour_table(
     y_val: NDArray[np.integer],
     k: int,
     metric: Metric,
-    num_parts: int,
-    max_part_bytes: int,
+    num_components: int,
+    max_component_bytes: int,
 ) -> NeighbourTable:
     """Rank all points; arguments and what is raised as in `Knn`."""
-    if num_parts < 1:
-        raise ValueError(f"num_parts must be at least 1, got {num_parts}")
+    if num_components < 1:
+        raise ValueError(f"num_components must be at least 1, got {num_components}")
     points = labelled_points(x_train, y_train, x_val, y_val)
     num_val, num_players = len(points.y_val), len(points.y_train)
     kind = np.min_scalar_type(num_players)
     walked = num_players >= SKYBAND_FROM * k
-    most_rows = max(1, max_part_bytes // (num_players * kind.itemsize * (2 if walked else 1)))
-    num_parts = max(min(num_parts, num_val), -(-num_val // most_rows))
+    max_rows = max(1, max_component_bytes // (num_players * kind.itemsize * (2 if walked else 1)))
+    num_components = max(min(num_components, num_val), -(-num_val // max_rows))
     # Dealt out in turn: a training point helps some classes and harms others, and the marginals of
-    # a part that holds them all are the smaller for it. Files come class by class.
-    dealt = np.concatenate([np.arange(part, num_val, num_parts) for part in range(num_parts)])
+    # a component that holds them all are the smaller for it. Files come class by class.
+    dealt = np.concatenate(
+        [np.arange(component, num_val, num_components) for component in range(num_components)]
+    )
     own = points.y_val[dealt]
     game = knn_game(x_train, points.y_train, x_val[dealt], own, k=k, metric=metric)
     places = np.arange(num_players, dtype=kind)[np.newaxis]
@@ -238,7 +242,7 @@ def neighbour_table(
         if array is not None:
             # As it comes back from Ray's object store: one compiled kernel serves both.
             array.flags.writeable = False
-    return NeighbourTable(ranks, by_rank, points.y_train, own, k, num_parts, (1, num_val))
+    return NeighbourTable(ranks, by_rank, points.y_train, own, k, num_components, (1, num_val))
 
 
 # A player within reach is a key: its rank above 32 bits of its label. Keys sort as ranks do.

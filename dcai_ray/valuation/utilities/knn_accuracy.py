@@ -43,15 +43,15 @@ class KnnAccuracy:
         metric: Metric = "cosine",
         few: Literal["vote", "default"] = "vote",
         empty: float | None = None,
-        num_parts: int = 4,
-        max_part_bytes: int = 256 * 2**20,
+        num_components: int = 4,
+        max_component_bytes: int = 256 * 2**20,
     ) -> None:
         if few not in ("vote", "default"):
             raise ValueError(f"few must be vote or default, got {few!r}")
         if empty is not None and not 0 <= empty <= 1:
             raise ValueError(f"empty must be an accuracy between 0 and 1, got {empty}")
         self._table = neighbour_table(
-            x_train, y_train, x_val, y_val, k, metric, num_parts, max_part_bytes
+            x_train, y_train, x_val, y_val, k, metric, num_components, max_component_bytes
         )
         if empty is None:
             empty = np.bincount(self._table.y_val).max() / len(y_val)
@@ -64,12 +64,12 @@ class KnnAccuracy:
         return self._table.num_players
 
     @property
-    def parts(self) -> Sequence["KnnAccuracy"]:
+    def components(self) -> Sequence["KnnAccuracy"]:
         """Groups of validation points, dealt out in turn; their tables are views of this one's."""
-        parts = [copy(self) for _ in range(self._table.num_parts)]
-        for part, table in zip(parts, self._table.parts, strict=True):
-            part._table = table
-        return parts
+        components = [copy(self) for _ in range(self._table.num_components)]
+        for component, table in zip(components, self._table.components, strict=True):
+            component._table = table
+        return components
 
     @property
     def marginal_range(self) -> float:
@@ -94,7 +94,7 @@ class KnnAccuracy:
             np.maximum(most, count, out=most)
         return float(self._table.mean(np.count_nonzero(most_voted == self._table.y_val)))
 
-    def sweep(self, orders: Orders) -> NDArray[np.float64]:
+    def marginals(self, orders: Orders) -> NDArray[np.float64]:
         """(t,) marginals, in the order of `orders.players`."""
         changes = self._table.changes(orders, majority=True, quorum=self._quorum)
         marginals = self._table.mean(changes)
@@ -105,5 +105,5 @@ class KnnAccuracy:
 
     @property
     def _score_of_none(self) -> float:
-        """v(empty); the same for each validation point, so that parts have it as their mean."""
+        """v(empty); the same for each validation point, so components have it as their mean."""
         return float(self._table.mean(len(self._table.y_val))) * self._empty

@@ -91,7 +91,7 @@ class LeastSquares:
         return len(self._rows)
 
     @property
-    def parts(self) -> Sequence["LeastSquares"]:
+    def components(self) -> Sequence["LeastSquares"]:
         """Itself: a sweep of fewer validation points would cost nearly as much."""
         return (self,)
 
@@ -118,7 +118,7 @@ class LeastSquares:
         scores = np.linalg.solve(gram, rows.T @ targets).T @ self._val_columns  # (C, m)
         return float(_value(scores, self._y_val, self._margin))
 
-    def sweep(self, orders: Orders) -> NDArray[np.float64]:
+    def marginals(self, orders: Orders) -> NDArray[np.float64]:
         """(t,) marginals, in the order of `orders.players`; none is left out."""
         values = np.empty(len(orders.players))
         _sweep(

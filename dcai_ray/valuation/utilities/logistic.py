@@ -9,10 +9,10 @@ and for K = 2 the logistic loss of one row, for the second class against the fir
 penalty. Intercepts are free; for K > 2 their sum, which changes no probability, is held at 0.
 Probabilities of classes that S lacks are 0; with one class, K = 1, its own is 1.
 
-The minimum is found by Newton's method with steps halved until F falls, from W = 0 for `score`. In
-a `sweep`, when one point joins, W and the Cholesky factor of the Hessian are those of the coalition
-before; both change little. So steps are taken with the old factor, and the Hessian is made anew
-only where one leaves more than a twentieth of |grad F|. A step then costs O(|S| K p) rather than
+The minimum is found by Newton's method with steps halved until F falls, from W = 0 for `score`.
+When one point joins in `marginals`, W and the Cholesky factor of the Hessian are those of the
+coalition before; both change little. So steps are taken with the old factor, and the Hessian is
+made anew only where one leaves more than a twentieth of |grad F|. A step then costs O(|S| K p) rather than
 O(|S| K^2 p^2). When a class arrives the model is another one, and W starts from 0; so it does
 where the old W leads nowhere.
 
@@ -95,7 +95,7 @@ class Logistic:
         return len(self._rows)
 
     @property
-    def parts(self) -> Sequence["Logistic"]:
+    def components(self) -> Sequence["Logistic"]:
         """Itself: a sweep of fewer validation points would cost as much."""
         return (self,)
 
@@ -124,7 +124,7 @@ class Logistic:
         path = _Path(self, members)
         return path.value(len(members))
 
-    def sweep(self, orders: Orders) -> NDArray[np.float64]:
+    def marginals(self, orders: Orders) -> NDArray[np.float64]:
         """(t,) marginals, in the order of `orders.players`; none is left out.
 
         They equal differences of `score` but for what is left at the end of both fits. Study's set,

@@ -109,7 +109,7 @@ class Refit:
         return len(self._points.x_train)
 
     @property
-    def parts(self) -> Sequence["Refit"]:
+    def components(self) -> Sequence["Refit"]:
         """Itself: fits cost the same however few validation points there are."""
         return (self,)
 
@@ -153,7 +153,7 @@ class Refit:
                 ) from error
         return score_of(self._score, scores, y_val)
 
-    def sweep(self, orders: Orders) -> NDArray[np.float64]:
+    def marginals(self, orders: Orders) -> NDArray[np.float64]:
         """(t,) marginals, in the order of `orders.players`; NaN beyond a truncation.
 
         Each warning of the model is given once by each utility, not once a fit.
