@@ -189,9 +189,9 @@ def test_pickles_and_read_only_arrays_give_the_same_bits(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_its_own_only_part_and_knows_its_costs(kind):
+def test_it_is_its_own_only_component_and_knows_its_costs(kind):
     utility = utilities(*GAMES["two classes"])[kind]
-    assert utility.parts == (utility,)
+    assert utility.components == (utility,)
     assert utility.num_players == 40
     assert utility.position_costs.shape == (40,)
     assert (utility.position_costs > 0).all()

@@ -40,7 +40,7 @@ def run(utility, *, stop, seed=0, num_chains=4, interval="asymptotic", **setting
 def test_every_semivalue_of_a_small_game_is_met_within_four_standard_errors(sampler, name):
     rng = np.random.default_rng(1)
     table: dict[frozenset[int], float] = {}
-    game = games.KnnGame(7, lambda s: table.setdefault(s, rng.random()))
+    game = games.Game(7, lambda s: table.setdefault(s, rng.random()))
     expected = by_enumeration(game, size_weights(name, 7))
     found = run(game, stop=MaxRounds(rounds=1500), sampler=sampler, semivalues=(name,))
     assert (abs(found.value[0] - expected) <= 4 * found.stderr[0] + 1e-12).all()
@@ -153,7 +153,7 @@ def test_ids_come_set_by_set_and_pause_when_too_far_ahead():
     assert [next(ids) for _ in range(3)] == [(0, 2), (1, 2), None]
 
 
-class Truncating(games.KnnGame):
+class Truncating(games.Game):
     """Gives up after two players of an order."""
 
     def marginals(self, orders):
@@ -180,7 +180,7 @@ def test_an_error_of_the_utility_comes_out_as_it_is():
         raise ZeroDivisionError("no model")
 
     with pytest.raises(ZeroDivisionError, match="no model"):
-        new_plan(games.KnnGame(5, fail))
+        new_plan(games.Game(5, fail))
 
 
 @pytest.mark.parametrize(

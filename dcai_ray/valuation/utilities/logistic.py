@@ -12,9 +12,9 @@ Probabilities of classes that S lacks are 0; with one class, K = 1, its own is 1
 The minimum is found by Newton's method with steps halved until F falls, from W = 0 for `score`.
 When one point joins in `marginals`, W and the Cholesky factor of the Hessian are those of the
 coalition before; both change little. So steps are taken with the old factor, and the Hessian is
-made anew only where one leaves more than a twentieth of |grad F|. A step then costs O(|S| K p) rather than
-O(|S| K^2 p^2). When a class arrives the model is another one, and W starts from 0; so it does
-where the old W leads nowhere.
+made anew only where one leaves more than a twentieth of |grad F|. A step then costs O(|S| K p)
+rather than O(|S| K^2 p^2). When a class arrives the model is another one, and W starts from 0; so
+it does where the old W leads nowhere.
 
 Both end at |grad F| <= 1e-10 (more only by rounding errors of the sum), so a sweep's marginals are
 those of converged refits: see `Logistic.sweep` for how nearly.
