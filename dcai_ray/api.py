@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import Features, read_split
@@ -171,7 +172,7 @@ def shapley_values(
         labels: class names.
         report: called with every check, for those who wait.
     Raises:
-        ValueError: for settings out of range; with Ray, also where the utility fails.
+        UserError: for settings out of range; with Ray, also where the utility fails.
         Exception: without Ray, what the utility raises.
     """
     plan = new_plan(utility, sampler=sampler, semivalues=(semivalue,), beta=beta, seed=seed)
@@ -208,11 +209,11 @@ def values_of(
     """What an aggregator knows of its semivalue `number`, as a table.
 
     Raises:
-        ValueError: ids or labels are not one a point.
+        UserError: ids or labels are not one a point.
     """
     n = len(aggregator.evaluated)
     if len(ids) != n or len(labels) != n:
-        raise ValueError(
+        raise UserError(
             f"ids and labels must be one a point, got {len(ids)} and {len(labels)} for {n} points"
         )
     low, high = aggregator.interval(number)
@@ -264,7 +265,7 @@ def read_values(uri: str) -> pa.Table:
         uri: a run's folder, or the Parquet file itself.
     Raises:
         OSError: there are none.
-        ValueError: the file is damaged.
+        UserError: the file is damaged.
     """
     location = Location(uri)
     if location.is_folder():
@@ -276,6 +277,6 @@ def read_features(uri: str) -> Features:
     """The features of one split (`<run>/features/train`): ids, labels and x (k, d) float32.
 
     Raises:
-        ValueError: the set is incomplete or damaged; the message names the file.
+        UserError: the set is incomplete or damaged; the message names the file.
     """
     return read_split(Location(uri))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.object_store import check_no_secret
 
@@ -35,7 +36,7 @@ def _check_min(owner: str, settings: object, least: float, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if value < least:
-            raise ValueError(f"{owner}.{name} must be at least {least:g}, got {value}")
+            raise UserError(f"{owner}.{name} must be at least {least:g}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,17 +95,17 @@ class FinetuneConfig:
         check_no_secret(self.weights)
         _check_min("finetune", self, 1, "epochs", "batch_size", "num_threads")
         if not self.backbones or not self.seeds:
-            raise ValueError("finetune.backbones and finetune.seeds must name at least one each")
+            raise UserError("finetune.backbones and finetune.seeds must name at least one each")
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.backbones)) < len(self.backbones):
-            raise ValueError("finetune.backbones and finetune.seeds must not repeat an entry")
+            raise UserError("finetune.backbones and finetune.seeds must not repeat an entry")
         if min(self.seeds) < 0:
-            raise ValueError(f"finetune.seeds must be at least 0, got {min(self.seeds)}")
+            raise UserError(f"finetune.seeds must be at least 0, got {min(self.seeds)}")
         if self.learning_rate <= 0:
-            raise ValueError(f"finetune.learning_rate must be positive, got {self.learning_rate}")
+            raise UserError(f"finetune.learning_rate must be positive, got {self.learning_rate}")
         if self.size_px is not None and self.size_px < 32:
-            raise ValueError(f"finetune.size_px must be at least 32, got {self.size_px}")
+            raise UserError(f"finetune.size_px must be at least 32, got {self.size_px}")
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise ValueError(f"finetune.crop_scale must lie in (0, 1], got {self.crop_scale}")
+            raise UserError(f"finetune.crop_scale must lie in (0, 1], got {self.crop_scale}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +128,7 @@ class ExtractConfig:
         check_no_secret(self.weights)
         _check_min("extract", self, 1, "batch_size", "shard_size")
         if self.size_px is not None and self.size_px < 32:
-            raise ValueError(f"extract.size_px must be at least 32, got {self.size_px}")
+            raise UserError(f"extract.size_px must be at least 32, got {self.size_px}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,29 +172,27 @@ class ValueConfig:
         _check_min("value", self, 1, "k")
         _check_min("value", self, 0, "second_opinion_up_to")
         if not 0 < self.drop_share < 1:
-            raise ValueError(f"value.drop_share must lie in (0, 1), got {self.drop_share}")
+            raise UserError(f"value.drop_share must lie in (0, 1), got {self.drop_share}")
         if min(self.beta) <= 0:
-            raise ValueError(f"value.beta must be positive, got {self.beta}")
+            raise UserError(f"value.beta must be positive, got {self.beta}")
         if self.rule == "validated" and self.validation == "self":
-            raise ValueError("value.rule validated needs a clean shapley_val; use zero or chance")
+            raise UserError("value.rule validated needs a clean shapley_val; use zero or chance")
         if self.method == "exact":
             if self.utility != "knn":
-                raise ValueError(
+                raise UserError(
                     f"value.utility {self.utility} has no closed form; use value.method sample"
                 )
             if self.utility_options:
-                raise ValueError("value.utility_options are for value.method sample")
+                raise UserError("value.utility_options are for value.method sample")
             if self.rule == "certain":
-                raise ValueError(
-                    "value.rule certain is for value.method sample; use zero or chance"
-                )
+                raise UserError("value.rule certain is for value.method sample; use zero or chance")
         elif self.validation != "clean":
-            raise ValueError(
+            raise UserError(
                 f"value.method sample values by shapley_val alone, got value.validation "
                 f"{self.validation}; use clean"
             )
         if self.rule == "chance" and self.utility != "knn":
-            raise ValueError("value.rule chance is for the utility knn; use zero")
+            raise UserError("value.rule chance is for the utility knn; use zero")
 
     @property
     def chosen_rule(self) -> Rule:
@@ -261,16 +260,16 @@ class SampleConfig:
         if self.rounds_per_block is not None:
             _check_min("sample", self, 1, "rounds_per_block")
         if (self.base is None) != (self.levels is None):
-            raise ValueError("sample.base and sample.levels must be given together, or neither")
+            raise UserError("sample.base and sample.levels must be given together, or neither")
         if not self.stop or len(set(self.stop)) < len(self.stop):
-            raise ValueError("sample.stop must name at least one rule, and none twice")
+            raise UserError("sample.stop must name at least one rule, and none twice")
         for name in ("confidence", "settled_share", "rank"):
             if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"sample.{name} must lie in (0, 1), got {getattr(self, name)}")
+                raise UserError(f"sample.{name} must lie in (0, 1), got {getattr(self, name)}")
         for name in ("stderr", "seconds", "indifference", "truncation"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ValueError(f"sample.{name} must be positive, got {value}")
+                raise UserError(f"sample.{name} must be positive, got {value}")
 
 
 STOPPING = (
@@ -326,7 +325,7 @@ class ResourcesConfig:
         if self.num_workers is not None:
             _check_min("resources", self, 1, "num_workers")
         if self.checkpoint_s <= 0 or self.hedge_s <= 0:
-            raise ValueError("resources.checkpoint_s and resources.hedge_s must be positive")
+            raise UserError("resources.checkpoint_s and resources.hedge_s must be positive")
         if self.num_cpus is not None:
             _check_min("resources", self, 1, "num_cpus")
         for name in ("gpus_per_training", "gpus_per_extraction"):
@@ -352,14 +351,14 @@ def read_config(path: str) -> Config:
     """The settings of a YAML file, defaults for what it leaves out.
 
     Raises:
-        ValueError: the file is not YAML or holds unknown keys or wrong values: all are named.
+        UserError: the file is not YAML or holds unknown keys or wrong values: all are named.
         OSError: the file cannot be read.
     """
     location = Location(path)
     try:
         content = yaml.safe_load(location.read_bytes()) or {}
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     return parse_config(content, path)
 
 
@@ -367,12 +366,12 @@ def parse_config(content: Any, origin: str) -> Config:
     """Settings from plain dicts and lists.
 
     Raises:
-        ValueError: unknown keys or wrong values; the message names each with its path.
+        UserError: unknown keys or wrong values; the message names each with its path.
     """
     try:
         return TypeAdapter(Config).validate_python(content)
     except ValidationError as error:
-        raise ValueError(f"{origin}: {'; '.join(map(_problem, error.errors()))}") from None
+        raise UserError(f"{origin}: {'; '.join(map(_problem, error.errors()))}") from None
 
 
 def plain(settings: Any) -> Any:

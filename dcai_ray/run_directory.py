@@ -18,6 +18,7 @@ import pyarrow as pa
 import yaml
 
 from dcai_ray.config import STOPPING, differences
+from dcai_ray.errors import UserError
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 
@@ -102,12 +103,12 @@ class RunDirectory:
         """The values, complete, with what the rule keeps.
 
         Raises:
-            ValueError: their sampling was interrupted, or the file is damaged.
+            UserError: their sampling was interrupted, or the file is damaged.
             OSError: there are none.
         """
         values = parquet.read_table(self.values)
         if not parquet.is_up_to_date(self.kept, parquet.fingerprint_of(self.values)):
-            raise ValueError(
+            raise UserError(
                 f"{self.values}: values so far, of a sampling that is not finished; the same "
                 "dcai-ray value goes on"
             )
@@ -131,7 +132,7 @@ class RunDirectory:
         except yaml.YAMLError:
             content = None
         if not isinstance(content, dict):
-            raise ValueError(f"{file}: not the settings of a run; use another --run")
+            raise UserError(f"{file}: not the settings of a run; use another --run")
         return content
 
     def bind_settings(self, sections: dict[str, Any]) -> None:
@@ -143,7 +144,7 @@ class RunDirectory:
         Args:
             sections: plain settings by step; those of other steps stay as they are.
         Raises:
-            ValueError: the folder was made with other settings; the differing keys are named.
+            UserError: the folder was made with other settings; the differing keys are named.
         """
         there = self.settings()
         bound = {key: entry for key, entry in there.items() if self._has_used(key)}
@@ -151,7 +152,7 @@ class RunDirectory:
             each for each in differences(bound, sections) if each.split(":")[0] not in _MAY_CHANGE
         ]
         if other:
-            raise ValueError(
+            raise UserError(
                 f"{self.location} was made with other settings ({'; '.join(other)}); "
                 "use another --run, or the same settings"
             )
@@ -169,7 +170,7 @@ class RunDirectory:
         try:
             return json.loads(file.read_bytes()) if file.exists() else {}
         except ValueError:
-            raise ValueError(f"{file}: damaged; delete it, it is written again") from None
+            raise UserError(f"{file}: damaged; delete it, it is written again") from None
 
     def record_step(self, step: str, fingerprint: str, seconds: float, **found: Any) -> None:
         """Write into run.json that a step was done."""

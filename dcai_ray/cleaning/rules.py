@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import log_loss
 
 from dcai_ray.cleaning.probes import new_probe
+from dcai_ray.errors import UserError
 
 SHARES = tuple(i / 20 for i in range(19))
 """What `validated` tries: 0 to 90 % in steps of 5 %."""
@@ -92,12 +93,12 @@ def check_classes_kept(
     """Refuse a choice that leaves a class without images.
 
     Raises:
-        ValueError: the message names the classes.
+        UserError: the message names the classes.
     """
     left = np.bincount(y[kept], minlength=len(classes))
     if (left == 0).any():
         emptied = ", ".join(classes[i] for i in np.flatnonzero(left == 0).tolist())
-        raise ValueError(
+        raise UserError(
             f"rule {rule} would drop every image of class {emptied}; choose the rule share with "
             "per_class, or look at that class first"
         )

@@ -8,6 +8,7 @@ from dcai_ray import progress
 from dcai_ray.cli import flags
 from dcai_ray.cli.flags import parse, settings_of
 from dcai_ray.config import Config, ValueConfig, parse_config, plain
+from dcai_ray.errors import UserError
 from dcai_ray.images.folders import list_folder, list_splits
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
@@ -25,9 +26,7 @@ def demo(arguments: Sequence[str]) -> None:
     root = _lasting("--data", chosen.data)
     if not (root / "truth.csv").exists():
         if root.exists():
-            raise ValueError(
-                f"{root}: exists, but is no finished demo set; delete it or use --data"
-            )
+            raise UserError(f"{root}: exists, but is no finished demo set; delete it or use --data")
         progress.say(f"writing the demo set to {root}")
         write_digits(root)
     settings = parse_config(SETTINGS, "demo")
@@ -49,7 +48,7 @@ def audit(arguments: Sequence[str]) -> None:
     base = Config(value=ValueConfig(validation="self"))
     chosen = parse(flags.Audit, arguments, base, "audit")
     if chosen.value.validation != "self":
-        raise ValueError("audit has no clean set: value.validation must be self; or use run")
+        raise UserError("audit has no clean set: value.validation must be self; or use run")
     data = _lasting("FOLDER", chosen.folder)
     directory = _directory(chosen.run or f"outputs/{data.name}")
     config = settings_of(chosen)
@@ -113,7 +112,7 @@ def retrain(arguments: Sequence[str]) -> None:
     directory, config = _directory(chosen.run), settings_of(chosen)
     data = chosen.data or directory.settings().get("data")
     if not chosen.no_finetune and data is None:
-        raise ValueError(
+        raise UserError(
             f"{directory.location}: no images known to fine-tune on; give --data, or --no-finetune"
         )
     if chosen.no_finetune:
@@ -223,7 +222,7 @@ def _lasting(flag: str, uri: str) -> Location:
     """Where a flag points; refused inside a submitted job's own copy of its working directory."""
     location = Location(uri)
     if _UNPACKED in location.uri:
-        raise ValueError(
+        raise UserError(
             f"{flag} {uri}: lies in the submitted job's own folder, a temporary copy that no other "
             "job sees; give a URI, or an absolute path that every machine sees"
         )
@@ -232,5 +231,5 @@ def _lasting(flag: str, uri: str) -> Location:
 
 def _existing(run: str) -> RunDirectory:
     if not (Location(run) / "config.yaml").exists():
-        raise ValueError(f"{run}: no run there (no config.yaml)")
+        raise UserError(f"{run}: no run there (no config.yaml)")
     return _directory(run)

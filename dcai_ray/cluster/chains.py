@@ -18,6 +18,7 @@ from dcai_ray.cluster import connection
 from dcai_ray.cluster.actor_pool import Pool, stream_blocks
 from dcai_ray.cluster.preflight import check_machines, check_packages, installed
 from dcai_ray.config import ResourcesConfig
+from dcai_ray.errors import ClusterError, UserError
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.blocks import Block, BlockId, run_block
 from dcai_ray.valuation.plan import Plan
@@ -67,9 +68,9 @@ def stream_chains(
     Returns:
         Actors that died and were replaced.
     Raises:
-        ValueError: the utility fails, the message names the block and the cause; or a machine of
+        UserError: the utility fails, the message names the block and the cause; or a machine of
             the cluster cannot do its share.
-        ChildProcessError: actors die again and again.
+        ClusterError: actors die again and again.
     """
     connection.connect(resources)
     check_machines(None)
@@ -97,11 +98,11 @@ def stream_chains(
                 if after(pool) or aggregator.done:
                     break
         except RayTaskError as error:
-            raise ValueError(f"the utility failed: {_first_line(error.cause)}") from None
+            raise UserError(f"the utility failed: {_first_line(error.cause)}") from None
         except RayActorError as error:
             if getattr(error, "actor_init_failed", False):
-                raise ValueError(_last_line(error)) from None
-            raise ChildProcessError(
+                raise UserError(_last_line(error)) from None
+            raise ClusterError(
                 f"workers died {pool.lost} times over "
                 f"({_first_line(error)}); the same command goes on from the last checkpoint"
             ) from None

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from dcai_ray.config import ResourcesConfig
+from dcai_ray.errors import ClusterError, UserError
 from dcai_ray.progress import say
 
 _STORE_BYTES = 2 * 2**30  # of the object store of a local cluster, at most 30 % of the memory
@@ -22,7 +23,7 @@ def connect(resources: ResourcesConfig) -> None:
     A second call does nothing. A cluster started here ends with this process.
 
     Raises:
-        ConnectionError: there is no cluster at RAY_ADDRESS.
+        ClusterError: there is no cluster at RAY_ADDRESS.
     """
     if ray.is_initialized():
         return
@@ -37,7 +38,7 @@ def connect(resources: ResourcesConfig) -> None:
                 ray.init(**options)
             except (OSError, RuntimeError) as error:
                 reason = str(error).strip().splitlines()[0]
-                raise ConnectionError(
+                raise ClusterError(
                     f"no Ray cluster at RAY_ADDRESS={address} ({reason}); start it or unset it"
                 ) from None
         else:
@@ -98,12 +99,12 @@ def num_gpus(asked: float | None, usual: float) -> float:
     """GPUs that a task of a network asks for: as set, or the usual share where there are any.
 
     Raises:
-        ValueError: some are asked for on a machine without, which no other will join.
+        UserError: some are asked for on a machine without, which no other will join.
     """
     there = _total("GPU")
     if asked and not there:
         if not os.environ.get("RAY_ADDRESS"):
-            raise ValueError(
+            raise UserError(
                 f"each task asks for {asked:g} GPUs and this machine has none; leave "
                 "--gpus-per-training and --gpus-per-extraction out, or join a cluster"
             )

@@ -16,6 +16,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dcai_ray.cluster import connection
+from dcai_ray.errors import UserError
 from dcai_ray.run_directory import package_versions
 from dcai_ray.storage.location import Location
 
@@ -41,7 +42,7 @@ def check_machines(folders: Folders | None) -> None:
     Args:
         folders: that the tasks use; None: they get and give everything through Ray.
     Raises:
-        ValueError: a machine has other packages, cannot see a folder or write to the run, or does
+        UserError: a machine has other packages, cannot see a folder or write to the run, or does
             not answer; each is named with its reason.
     """
     _ask_others(ray.get_runtime_context().get_node_id(), folders)
@@ -62,7 +63,7 @@ def _ask_others(here: str, folders: Folders | None) -> None:
     ]
     if problems:
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        raise ValueError(
+        raise UserError(
             f"{len(problems)} of {len(asked)} other machines cannot take part: "
             + "; ".join([*problems[:_SHOWN], *more])
         )
@@ -79,12 +80,12 @@ def check_packages(wanted: Mapping[str, str]) -> None:
     """In a worker: refuse work where the packages are others than the driver's.
 
     Raises:
-        ValueError: with the machine, the packages and both versions.
+        UserError: with the machine, the packages and both versions.
     """
     problem = _other_packages(wanted)
     if problem:
         address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        raise ValueError(f"{address}: {problem}")
+        raise UserError(f"{address}: {problem}")
 
 
 def _look(node: str, packages: Mapping[str, str], folders: Folders | None, settings: bytes) -> Any:

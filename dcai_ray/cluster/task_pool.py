@@ -23,6 +23,7 @@ from dcai_ray import progress
 from dcai_ray.cluster import connection, metrics
 from dcai_ray.cluster.preflight import Folders, check_machines, check_packages, installed
 from dcai_ray.config import ResourcesConfig
+from dcai_ray.errors import ClusterError
 from dcai_ray.storage.location import Location
 
 _POLL_S = 0.5
@@ -87,8 +88,8 @@ def run_tasks(
         ticking: give each task a function to say how many of its units are done.
     Raises:
         Exception: what a task raised; the others are cancelled.
-        ChildProcessError: the process of a task died again and again, or for want of memory.
-        ValueError: a machine of the cluster cannot do its share.
+        ClusterError: the process of a task died again and again, or for want of memory.
+        UserError: a machine of the cluster cannot do its share.
     """
     if not jobs:
         return
@@ -154,13 +155,13 @@ class _Tasks:
             except RayTaskError as error:
                 raise error.cause from None  # the task's own error, without the worker's traceback
             except OutOfMemoryError:
-                raise ChildProcessError(
+                raise ClusterError(
                     "a machine has too little memory for its tasks, and they were ended; use fewer "
                     "at a time (--num-cpus) or end other programs; the same command goes "
                     "on from here"
                 ) from None
             except (WorkerCrashedError, NodeDiedError, ObjectLostError):
-                raise ChildProcessError(
+                raise ClusterError(
                     f"a task's process or machine died {_RETRIES + 1} times over; the logs of Ray "
                     "say why; "
                     "the same command goes on from here"

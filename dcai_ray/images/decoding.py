@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.read_ahead import read_ahead
 
@@ -56,30 +57,30 @@ def decode(content: bytes) -> Image.Image:
     """An 8-bit RGB picture from the bytes of an image file.
 
     Raises:
-        ValueError: the file is empty, of no known format, damaged, or too large to be a picture.
+        UserError: the file is empty, of no known format, damaged, or too large to be a picture.
     """
     if not content:
-        raise ValueError("empty file (0 bytes)")
+        raise UserError("empty file (0 bytes)")
     try:
         with Image.open(io.BytesIO(content), formats=_formats()) as image:
             if image.width * image.height > _MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels: too large to decode")
+                raise UserError(f"{image.width} x {image.height} pixels: too large to decode")
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError:
-        raise ValueError(f"more than {_MAX_PIXELS:,} pixels: too large to decode") from None
+        raise UserError(f"more than {_MAX_PIXELS:,} pixels: too large to decode") from None
     except UnidentifiedImageError:
-        raise ValueError("not an image that Pillow can identify") from None
+        raise UserError("not an image that Pillow can identify") from None
     except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise ValueError(f"damaged: {reason}") from None
+        raise UserError(f"damaged: {reason}") from None
 
 
 def read(file: Location) -> Image.Image:
     """The decoded picture of a file.
 
     Raises:
-        ValueError: it cannot be decoded; the message names the file.
+        UserError: it cannot be decoded; the message names the file.
         OSError: it cannot be read.
     """
     return _decode_file(file, file.read_bytes())
@@ -115,7 +116,7 @@ def _decode_file(file: Location, content: bytes) -> Image.Image:
     try:
         return decode(content)
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+        raise UserError(f"{file}: {error}") from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -3,6 +3,7 @@
 import os
 from typing import Literal
 
+from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
@@ -18,19 +19,19 @@ def export_kept(
         target: a folder that does not exist or is empty.
         how: copy the files, or link to them (local folders only).
     Raises:
-        ValueError: there is nothing to export, or the target is not empty.
+        UserError: there is nothing to export, or the target is not empty.
         OSError: a file cannot be written or linked.
     """
     settings = run.settings()
     if settings and "data" not in settings:
-        raise ValueError(f"{run.location}: valued from imported features; no images to export")
+        raise UserError(f"{run.location}: valued from imported features; no images to export")
     if not (run.kept.exists() and run.images.exists()):
-        raise ValueError(f"{run.location}: nothing to export yet; value the images first")
+        raise UserError(f"{run.location}: nothing to export yet; value the images first")
     data = Location(settings["data"])
     if target.exists() and next(target.walk(), None) is not None:
-        raise ValueError(f"{target}: not empty; export to a new folder")
+        raise UserError(f"{target}: not empty; export to a new folder")
     if how != "copy" and (data.remote or target.remote):
-        raise ValueError(f"--how {how} needs local folders; use copy for {data} to {target}")
+        raise UserError(f"--how {how} needs local folders; use copy for {data} to {target}")
     kept = set(parquet.read_table(run.kept)["id"].to_pylist())
     count = 0
     for row in parquet.read_table(run.images).to_pylist():

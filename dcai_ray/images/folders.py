@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dcai_ray.errors import UserError
 from dcai_ray.images.decoding import extensions
 from dcai_ray.storage.location import Location
 
@@ -55,13 +56,13 @@ def list_splits(data: Location, *, split_seed: int = 0) -> Listing:
     Without a shapley_val, a seeded stratified half of val serves as one.
 
     Raises:
-        ValueError: no such folder, a split is missing, or classes are missing or do not fit.
+        UserError: no such folder, a split is missing, or classes are missing or do not fit.
     """
     _check_folder(data)
     folders = data.folders()
     for split in ("train", "val"):
         if split not in folders:
-            raise ValueError(
+            raise UserError(
                 f"{data}: no folder {split}; expected train, val and (optionally) shapley_val with "
                 "a folder a class in each. For a plain folder of class folders: dcai-ray audit"
             )
@@ -73,7 +74,7 @@ def list_splits(data: Location, *, split_seed: int = 0) -> Listing:
         images = halve_val(images, split_seed)
         halves = Counter(image.split for image in images)
         if not halves["val"]:
-            raise ValueError(f"{data / 'val'}: too few images to halve; two of a class are needed")
+            raise UserError(f"{data / 'val'}: too few images to halve; two of a class are needed")
         notes.append(
             f"no shapley_val: a seeded half of val serves ({halves['shapley_val']} images), "
             f"the other half stays val ({halves['val']})"
@@ -85,7 +86,7 @@ def list_folder(data: Location) -> Listing:
     """The images of a plain folder of class folders, all as `train`; of `<data>/train` if there.
 
     Raises:
-        ValueError: no such folder, or fewer than two classes, or an empty one.
+        UserError: no such folder, or fewer than two classes, or an empty one.
     """
     _check_folder(data)
     notes: list[str] = []
@@ -136,7 +137,7 @@ def duplicates(files: Sequence[ImageFile], sha256: Sequence[str]) -> tuple[list[
 
 def _check_folder(data: Location) -> None:
     if not data.is_folder():
-        raise ValueError(f"{data}: no such folder")
+        raise UserError(f"{data}: no such folder")
 
 
 def _classes_of(data: Location, split: str, notes: list[str]) -> list[ImageFile]:
@@ -145,7 +146,7 @@ def _classes_of(data: Location, split: str, notes: list[str]) -> list[ImageFile]
     images, hidden, other = [], 0, Counter[str]()
     for path, size in root.walk():
         if _CONTROL.search(path):
-            raise ValueError(f"{root}: the name {path!r} has control characters; rename it")
+            raise UserError(f"{root}: the name {path!r} has control characters; rename it")
         parts = path.split("/")
         if any(part.startswith(".") or part == "__MACOSX" for part in parts):
             hidden += 1
@@ -165,7 +166,7 @@ def _classes_of(data: Location, split: str, notes: list[str]) -> list[ImageFile]
     empty = {name for name in root.folders() if not name.startswith((".", "__MACOSX"))}
     empty -= {image.label for image in images}
     if empty:
-        raise ValueError(
+        raise UserError(
             f"{root}: no image in class {', '.join(sorted(empty))}; remove the folder or fill it"
         )
     return images
@@ -175,15 +176,15 @@ def _check_classes(data: Location, listed: dict[str, list[ImageFile]]) -> tuple[
     classes = sorted({image.label for image in listed["train"]})
     where = data / "train" if len(listed) > 1 else data
     if not classes:
-        raise ValueError(f"{where}: no classes; expected a folder a class with images in it")
+        raise UserError(f"{where}: no classes; expected a folder a class with images in it")
     if len(classes) == 1:
-        raise ValueError(f"{where}: only one class ({classes[0]}); at least two are needed")
+        raise UserError(f"{where}: only one class ({classes[0]}); at least two are needed")
     for split, files in listed.items():
         if not files:
-            raise ValueError(f"{data / split}: no images; expected a folder a class")
+            raise UserError(f"{data / split}: no images; expected a folder a class")
         unknown = sorted({image.label for image in files} - set(classes))
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"{data / split}: class {', '.join(unknown)} does not occur in train "
                 f"({', '.join(classes[:10])}); rename or remove it"
             )

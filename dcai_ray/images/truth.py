@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 
 
@@ -33,7 +34,7 @@ def read_truth(data: Location, paths: Sequence[str], labels: Sequence[str]) -> T
         paths: (n,) from the root.
         labels: (n,) as given.
     Raises:
-        ValueError: the file lacks a column, lists an image twice, or gives one another label than
+        UserError: the file lacks a column, lists an image twice, or gives one another label than
             its folder.
     """
     file = data / "truth.csv"
@@ -43,23 +44,21 @@ def read_truth(data: Location, paths: Sequence[str], labels: Sequence[str]) -> T
         table = csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8-sig")))
         rows = list(table)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{file}: not a CSV file in UTF-8 ({error})") from None
+        raise UserError(f"{file}: not a CSV file in UTF-8 ({error})") from None
     missing = {"path", "label", "true_label"} - set(table.fieldnames or ())
     if missing:
-        raise ValueError(f"{file}: column {', '.join(sorted(missing))} is missing")
+        raise UserError(f"{file}: column {', '.join(sorted(missing))} is missing")
     listed = {row["path"]: row for row in rows}
     if len(listed) < len(rows):
         repeated = next(
             path for path, count in Counter(r["path"] for r in rows).items() if count > 1
         )
-        raise ValueError(f"{file}: {repeated} is listed more than once")
+        raise UserError(f"{file}: {repeated} is listed more than once")
     true_labels = []
     for path, label in zip(paths, labels, strict=True):
         row = listed.get(path)
         if row is not None and row["label"] != label:
-            raise ValueError(
-                f"{file}: {path} has label {row['label']} there, {label} in its folder"
-            )
+            raise UserError(f"{file}: {path} has label {row['label']} there, {label} in its folder")
         true_labels.append((row["true_label"] or "") if row else "")
     known = np.array([bool(true) for true in true_labels])
     wrong = known & np.array([t != g for t, g in zip(true_labels, labels, strict=True)])

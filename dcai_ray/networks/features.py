@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from dcai_ray.errors import UserError
 from dcai_ray.images import decoding
 from dcai_ray.networks.transforms import centre_crop, normalized
 from dcai_ray.storage.location import Location
@@ -40,7 +41,7 @@ def extract(
     Returns:
         (k, d) float32.
     Raises:
-        ValueError: a file is unreadable, or a feature is not finite; the message names the file.
+        UserError: a file is unreadable, or a feature is not finite; the message names the file.
     """
     device = device or torch.device("cpu")
     network = network.to(device).to(memory_format=torch.channels_last)
@@ -59,5 +60,5 @@ def extract(
     x = np.concatenate(rows).reshape(len(files), -1)
     bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
     if len(bad):
-        raise ValueError(f"{files[bad[0]]}: the network gives NaN or infinite features")
+        raise UserError(f"{files[bad[0]]}: the network gives NaN or infinite features")
     return x

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dcai_ray.config import FinetuneConfig
+from dcai_ray.errors import UserError
 from dcai_ray.images import decoding
 from dcai_ray.networks.backbones import head_parameters
 from dcai_ray.networks.transforms import centre_crop, normalized, random_crop
@@ -132,7 +133,7 @@ def finetune(
         readers: threads that read ahead of those.
         after_epoch: called with the training after each epoch, to save or to report it.
     Raises:
-        ValueError: an image is unreadable, or the loss is no longer finite.
+        UserError: an image is unreadable, or the loss is no longer finite.
     """
     precision = _Precision(device)
     steps = max(1, len(_batches(np.arange(len(train.files)), recipe.batch_size)))
@@ -152,7 +153,7 @@ def finetune(
                 score.add(loss, scored, targets)
             scores.append(score.result(epoch, "train"))
         if not math.isfinite(scores[0].loss):
-            raise ValueError(
+            raise UserError(
                 f"loss is {scores[0].loss} in epoch {epoch}; lower finetune.learning_rate "
                 f"(now {recipe.learning_rate})"
             )

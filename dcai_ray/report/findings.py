@@ -51,7 +51,7 @@ def read_findings(run: RunDirectory) -> Findings:
     """Read everything that is there.
 
     Raises:
-        ValueError: a table is damaged, or truth.csv does not fit.
+        UserError: a table is damaged, or truth.csv does not fit.
     """
     settings = run.settings()
     values = parquet.read_table(run.values) if run.values.exists() else None

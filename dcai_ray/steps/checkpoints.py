@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from dcai_ray import progress
+from dcai_ray.errors import UserError
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 
@@ -51,7 +52,7 @@ def read_checkpoint(
     """The newest state that can be read, with its notes; None where there is none.
 
     Raises:
-        ValueError: it belongs to other settings or features.
+        UserError: it belongs to other settings or features.
     """
     for name in reversed(_checkpoints(folder)):
         try:
@@ -60,7 +61,7 @@ def read_checkpoint(
             progress.say(f"warning: {error}; the one before it serves")
             continue
         if parquet.fingerprint_of(folder / name) != fingerprint:
-            raise ValueError(
+            raise UserError(
                 f"{folder / name}: sampled with other settings or features; use another --run, or "
                 "delete that folder"
             )

@@ -21,7 +21,7 @@ def compute_values(run: RunDirectory, config: Config) -> None:
     """Value every training image by the closed form; `values/values.parquet` and `kept.parquet`.
 
     Raises:
-        ValueError: features are missing or do not fit, or the rule would empty a class.
+        UserError: features are missing or do not fit, or the rule would empty a class.
     """
     settings = config.value
     points = read_points(run)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.features import (
     check_same_features,
@@ -43,12 +44,12 @@ def read_points(run: RunDirectory) -> FeatureSet:
     """Features of train, and of shapley_val where there are any.
 
     Raises:
-        ValueError: they are missing, damaged, or do not fit together.
+        UserError: they are missing, damaged, or do not fit together.
     """
     train = read_split(run.features / "train")
     classes = tuple(sorted(set(train.labels)))
     if len(classes) < 2:
-        raise ValueError(f"{run.features / 'train'}: only one class ({classes[0]}); two are needed")
+        raise UserError(f"{run.features / 'train'}: only one class ({classes[0]}); two are needed")
     points = Split(train.x, class_numbers(train.labels, classes, run.features / "train"))
     folder = run.features / "shapley_val"
     clean = Split(train.x[:0], points.y[:0])
@@ -65,6 +66,6 @@ def read_points(run: RunDirectory) -> FeatureSet:
 def check_clean(run: RunDirectory, points: FeatureSet) -> None:
     """Refuse to value by a shapley_val that is not there."""
     if not len(points.clean.y):
-        raise ValueError(
+        raise UserError(
             f"{run.features}: no features of shapley_val to value with; use --validation self"
         )

@@ -22,7 +22,7 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
     """Train every probe on every arm, score it on val.
 
     Raises:
-        ValueError: features of val are missing, or features and values do not fit together.
+        UserError: features of val are missing, or features and values do not fit together.
     """
     settings, points = config.retrain, read_points(run)
     val = read_split(run.features / "val")

@@ -13,6 +13,7 @@ import pyarrow as pa
 from dcai_ray import progress
 from dcai_ray.cluster.task_pool import run_tasks
 from dcai_ray.config import Config
+from dcai_ray.errors import UserError
 from dcai_ray.images.decoding import Inspected
 from dcai_ray.images.folders import SPLITS, ImageFile, Listing, duplicates
 from dcai_ray.run_directory import RunDirectory
@@ -48,7 +49,7 @@ def read_images(run: RunDirectory, data: Location, listing: Listing, config: Con
     """Open every image once; warn of duplicates.
 
     Raises:
-        ValueError: images are unreadable (all are named), the run belongs to other images, or
+        UserError: images are unreadable (all are named), the run belongs to other images, or
             leaving out the unreadable would empty a class.
     """
     for note in listing.notes:
@@ -121,7 +122,7 @@ def _pass_over(
     """Refuse unreadable images, or list them in skipped.parquet, as the settings say."""
     if config.images.unreadable == "fail":
         lines = "".join(f"\n  {data / image.path}: {found.reason}" for image, found in bad)
-        raise ValueError(
+        raise UserError(
             f"{len(bad)} unreadable images; repair or remove them, or leave them out with "
             f"--unreadable skip:{lines}"
         )
@@ -129,7 +130,7 @@ def _pass_over(
     emptied = sorted({(image.split, image.label) for image in listing.images} - left)
     if emptied:
         names = ", ".join("/".join(pair) for pair in emptied)
-        raise ValueError(f"no readable image is left in {names}; repair or remove that class")
+        raise UserError(f"no readable image is left in {names}; repair or remove that class")
     rows = [
         {"split": image.split, "id": image.id, "bytes": image.bytes, "reason": found.reason}
         for image, found in bad
@@ -174,7 +175,7 @@ def _check_same_images(run: RunDirectory, listing: Listing) -> None:
     there = {(row["split"], row["id"]): row["bytes"] for row in rows}
     now = {(image.split, image.id): image.bytes for image in listing.images}
     changed = sorted(key for key in there.keys() | now.keys() if there.get(key) != now.get(key))
-    raise ValueError(
+    raise UserError(
         f"{run.location} was made from other images: {len(changed)} differ, the first "
         f"{'/'.join(changed[0])}; use another --run"
     )

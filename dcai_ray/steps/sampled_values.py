@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from dcai_ray.config import Config, plain
+from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.dropping import choose, is_valued, note_values, threshold_of, write_values
 from dcai_ray.steps.exact_values import self_opinion
@@ -27,9 +28,9 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
     """Sample until it is enough, then choose; the values so far are written on the way.
 
     Raises:
-        ValueError: features are missing or do not fit, the utility fails, or the rule would empty a
+        UserError: features are missing or do not fit, the utility fails, or the rule would empty a
             class.
-        ChildProcessError: workers die again and again.
+        ClusterError: workers die again and again.
     """
     points = read_points(run)
     check_clean(run, points)
@@ -85,10 +86,10 @@ def estimate_sampling(run: RunDirectory, config: Config) -> list[str]:
     """What sampling would take: lines for a person; nothing is written.
 
     Raises:
-        ValueError: the method is exact, or features are missing or do not fit.
+        UserError: the method is exact, or features are missing or do not fit.
     """
     if config.value.method != "sample":
-        raise ValueError("--dry-run is for --method sample; the closed form takes seconds")
+        raise UserError("--dry-run is for --method sample; the closed form takes seconds")
     points = read_points(run)
     check_clean(run, points)
     return estimate(_utility(points, config), config)

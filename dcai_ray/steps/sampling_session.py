@@ -55,7 +55,7 @@ class Session:
         threshold: the value that parts harm from good.
         into: folder below the run's.
     Raises:
-        ValueError: the checkpoint belongs to other settings.
+        UserError: the checkpoint belongs to other settings.
     """
 
     def __init__(
@@ -97,8 +97,8 @@ class Session:
             utility: that of the settings.
             so_far: called at each checkpoint, to write what is known of the values.
         Raises:
-            ValueError: the utility fails; what is complete is saved.
-            ChildProcessError: workers die again and again; what is complete is saved.
+            UserError: the utility fails; what is complete is saved.
+            ClusterError: workers die again and again; what is complete is saved.
         """
         if self._plan is None:
             self._plan = plan_of(utility, self._config)

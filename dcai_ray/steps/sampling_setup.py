@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.config import Config, SampleConfig, ValueConfig
+from dcai_ray.errors import UserError
 from dcai_ray.valuation import stopping
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.plan import Plan, new_plan
@@ -35,7 +36,7 @@ def plan_of(utility: Utility, config: Config) -> Plan:
         utility: to be sampled.
         config: its sections value and sample.
     Raises:
-        ValueError: the utility fails; the message names the cause.
+        UserError: the utility fails; the message names the cause.
     """
     sample = config.sample
     try:
@@ -52,7 +53,7 @@ def plan_of(utility: Utility, config: Config) -> Plan:
         )
     except RuntimeError as error:  # what utilities raise, with the coalition, where a model fails
         reason = str(error).splitlines()[0]
-        raise ValueError(f"the utility failed: {reason}") from None
+        raise UserError(f"the utility failed: {reason}") from None
 
 
 def aggregator_of(
@@ -70,7 +71,7 @@ def aggregator_of(
         threshold: the threshold between harmful and useful points.
         state: of an aggregator of the same sampling.
     Raises:
-        ValueError: for Bernstein intervals of a utility whose range is not known.
+        UserError: for Bernstein intervals of a utility whose range is not known.
     """
     sample = config.sample
     return new_aggregator(
@@ -102,7 +103,7 @@ def new_utility(train: Points, clean: Points, value: ValueConfig, sample: Sample
     """The utility by its name, import path or factory.
 
     Raises:
-        ValueError: it is unknown, or refuses its options; the message names it.
+        UserError: it is unknown, or refuses its options; the message names it.
     """
     points: tuple[Any, ...] = (*train, *clean)
     options: dict[str, Any] = dict(value.utility_options)
@@ -122,7 +123,7 @@ def new_utility(train: Points, clean: Points, value: ValueConfig, sample: Sample
         maker = _refit(name, points, sample)
     else:
         known = ", ".join(makers)
-        raise ValueError(
+        raise UserError(
             f"value.utility {name}: not one of {known}; a scikit-learn classifier has an import "
             "path (sklearn.svm.SVC), a factory of your own is package.module:function"
         )
@@ -131,7 +132,7 @@ def new_utility(train: Points, clean: Points, value: ValueConfig, sample: Sample
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
-        raise ValueError(f"value.utility_options of {name}: {error}") from None
+        raise UserError(f"value.utility_options of {name}: {error}") from None
 
 
 def stop_rule(sample: SampleConfig) -> StopRule:
@@ -170,7 +171,7 @@ def _factory(name: str, points: tuple[Any, ...]) -> Callable[..., Utility]:
     try:
         maker = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"value.utility {name}: cannot be imported ({error}); is its folder in PYTHONPATH?"
         ) from None
     return partial(maker, *points)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 
 # What the unpickler and NumPy raise over bytes that make no sense.
@@ -69,10 +70,10 @@ def _from_bytes(
     axes: Sequence[int] | None = None,
 ) -> NDArray[Any]:
     if not isinstance(content, bytes | bytearray) or not isinstance(dtype, _Dtype):
-        raise ValueError("an array must be bytes of a plain type")
+        raise UserError("an array must be bytes of a plain type")
     flat = np.frombuffer(content, dtype.dtype)
     if flat.dtype.kind == "U" and (flat.view(dtype.code_points) > sys.maxunicode).any():
-        raise ValueError("text that is no Unicode")
+        raise UserError("text that is no Unicode")
     array = flat.reshape(shape, order="F" if order == "F" else "C")
     return array if axes is None else array.transpose(axes)
 
@@ -107,7 +108,7 @@ def read_arrays(file: Location) -> tuple[dict[str, NDArray[Any]], str]:
     """The arrays of a pickled dict of them, and the SHA-256 of the file.
 
     Raises:
-        ValueError: the pickle wants to import something, is damaged, or holds something else.
+        UserError: the pickle wants to import something, is damaged, or holds something else.
         OSError: the file cannot be read.
     """
     content = file.read_bytes()
@@ -116,13 +117,13 @@ def read_arrays(file: Location) -> tuple[dict[str, NDArray[Any]], str]:
         entries = found.items() if isinstance(found, dict) else ()
         arrays = {key: np.asarray(entry) for key, entry in entries}
     except pickle.UnpicklingError as error:
-        raise ValueError(
+        raise UserError(
             f"{file}: refused, only NumPy arrays are read from a pickle ({_line(error)})"
         ) from None
     except _DAMAGE as error:
-        raise ValueError(f"{file}: not a readable pickle ({_line(error)})") from None
+        raise UserError(f"{file}: not a readable pickle ({_line(error)})") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{file}: expected a dict of arrays, got {type(found).__name__}")
+        raise UserError(f"{file}: expected a dict of arrays, got {type(found).__name__}")
     return arrays, hashlib.sha256(content).hexdigest()
 
 
@@ -137,7 +138,7 @@ def read_feature_pickle(
     Returns:
         ids (`<label>/<row>`), labels, x (k, d), and the SHA-256 of the file.
     Raises:
-        ValueError: as `read_arrays`, or the arrays are no features with labels.
+        UserError: as `read_arrays`, or the arrays are no features with labels.
         OSError: the file cannot be read.
     """
     arrays, digest = read_arrays(file)
@@ -145,16 +146,16 @@ def read_feature_pickle(
     labels = [a for a in arrays.values() if a.ndim == 1 and a.dtype.kind in "iubUS"]
     if len(features) != 1 or len(labels) != 1:
         shapes = ", ".join(f"{key} {a.dtype} {a.shape}" for key, a in arrays.items())
-        raise ValueError(
+        raise UserError(
             f"{file}: expected one (k, d) array of features and one (k,) array of labels, "
             f"got {shapes}"
         )
     x, y = features[0].astype(np.float32), [_text(label) for label in labels[0].tolist()]
     if len(x) != len(y):
-        raise ValueError(f"{file}: {len(x)} rows of features, but {len(y)} labels")
+        raise UserError(f"{file}: {len(x)} rows of features, but {len(y)} labels")
     if not np.isfinite(x).all():
         bad = int((~np.isfinite(x)).any(axis=1).sum())
-        raise ValueError(f"{file}: {bad} rows with NaN or infinite features")
+        raise UserError(f"{file}: {bad} rows with NaN or infinite features")
     ids = [f"{label}/{row:06d}" for row, label in enumerate(y)]
     return ids, y, x, digest
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.parquet import read_note, read_table
 
@@ -59,20 +60,20 @@ def read_split(folder: Location) -> Features:
     """All shards of a split, in order.
 
     Raises:
-        ValueError: the set is incomplete, its shards do not fit together, or features are not
+        UserError: the set is incomplete, its shards do not fit together, or features are not
             finite; the message names the file.
     """
     if not (folder / _MANIFEST).exists():
-        raise ValueError(f"{folder}: no complete set of features (no {_MANIFEST}); extract first")
+        raise UserError(f"{folder}: no complete set of features (no {_MANIFEST}); extract first")
     content = (folder / _MANIFEST).read_bytes()
     try:
         manifest = json.loads(content)
         shards, source = [folder / name for name in manifest["shards"]], manifest["fingerprint"]
     except (ValueError, TypeError, KeyError):
-        raise ValueError(f"{folder / _MANIFEST}: damaged; delete it and extract again") from None
+        raise UserError(f"{folder / _MANIFEST}: damaged; delete it and extract again") from None
     absent = [shard for shard in shards if not shard.exists()]
     if absent or not shards:
-        raise ValueError(f"{absent[0] if absent else folder}: no such shard; extract again")
+        raise UserError(f"{absent[0] if absent else folder}: no such shard; extract again")
     tables = [(shard, read_table(shard)) for shard in shards]
     first = tables[0][1]
     for path, table in tables:
@@ -81,7 +82,7 @@ def read_split(folder: Location) -> Features:
     ids = tuple(name for _, table in tables for name in table["id"].to_pylist())
     if len(set(ids)) < len(ids):
         twice = next(name for name, count in Counter(ids).items() if count > 1)
-        raise ValueError(f"{folder}: id {twice} occurs more than once; extract again")
+        raise UserError(f"{folder}: id {twice} occurs more than once; extract again")
     x = [
         table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         for _, table in tables
@@ -99,14 +100,14 @@ def check_same_features(first: Features, second: Features, names: tuple[str, str
     """Refuse two splits that do not come from one backbone.
 
     Raises:
-        ValueError: their widths or backbones differ.
+        UserError: their widths or backbones differ.
     """
     for what, one, two in (
         ("backbone", first.backbone, second.backbone),
         ("width", first.x.shape[1], second.x.shape[1]),
     ):
         if one != two:
-            raise ValueError(
+            raise UserError(
                 f"features of {names[0]} and {names[1]} must have the same {what}, "
                 f"got {one} and {two}; extract both with one backbone"
             )
@@ -118,39 +119,39 @@ def class_numbers(
     """Class numbers of labels.
 
     Raises:
-        ValueError: a label is no class of train; the message names it.
+        UserError: a label is no class of train; the message names it.
     """
     number = {label: i for i, label in enumerate(classes)}
     unknown = sorted(set(labels) - number.keys())
     if unknown:
-        raise ValueError(f"{where}: class {', '.join(unknown)} does not occur in train")
+        raise UserError(f"{where}: class {', '.join(unknown)} does not occur in train")
     return np.array([number[label] for label in labels], dtype=np.int64)
 
 
 def _check_shard(path: Location, table: pa.Table, first: pa.Table) -> None:
     missing = [name for name in ("id", "label", "feature") if name not in table.column_names]
     if missing:
-        raise ValueError(f"{path}: column {missing[0]} is missing; extract again")
+        raise UserError(f"{path}: column {missing[0]} is missing; extract again")
     kind = table.schema.field("feature").type
     if not (pa.types.is_fixed_size_list(kind) and pa.types.is_float32(kind.value_type)):
-        raise ValueError(f"{path}: feature must be fixed_size_list<float32>, got {kind}")
+        raise UserError(f"{path}: feature must be fixed_size_list<float32>, got {kind}")
     if kind != first.schema.field("feature").type:
         want = first.schema.field("feature").type.list_size
-        raise ValueError(f"{path}: features of width {kind.list_size}, the others {want}")
+        raise UserError(f"{path}: features of width {kind.list_size}, the others {want}")
     if read_note(table, "backbone") != read_note(first, "backbone"):
         got, want = read_note(table, "backbone"), read_note(first, "backbone")
-        raise ValueError(f"{path}: features of {got}, the others of {want}; extract again")
+        raise UserError(f"{path}: features of {got}, the others of {want}; extract again")
     if any(table[name].null_count for name in ("id", "label", "feature")):
-        raise ValueError(f"{path}: empty cells; every image needs id, label and feature")
+        raise UserError(f"{path}: empty cells; every image needs id, label and feature")
     ids, labels = table["id"].to_pylist(), table["label"].to_pylist()
     for name, label in zip(ids, labels, strict=True):
         if "/" in name and name.split("/", 1)[0] != label:
-            raise ValueError(f"{path}: id {name} does not match its label {label}; extract again")
+            raise UserError(f"{path}: id {name} does not match its label {label}; extract again")
     values = table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     bad = np.flatnonzero(~np.isfinite(values).reshape(len(table), -1).all(axis=1))
     if len(bad):
         name = table["id"][int(bad[0])].as_py()
-        raise ValueError(
+        raise UserError(
             f"{path}: {len(bad)} images with NaN or infinite features, the first {name}; "
             "extract again"
         )

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
+from dcai_ray.errors import UserError
 from dcai_ray.storage.object_store import check_no_secret, explained, open_store
 
 # The store, the path below it and its options; a name may hold "?", options are `?name=value...`.
@@ -33,7 +34,7 @@ class Location:
     (`?endpoint_override=host:port&scheme=http`); they stay with every location made from it.
 
     Raises:
-        ValueError: the URI carries credentials.
+        UserError: the URI carries credentials.
     """
 
     uri: str
@@ -62,10 +63,10 @@ class Location:
         """What `name`, a path of POSIX kind, is below this folder.
 
         Raises:
-            ValueError: it would lie outside.
+            UserError: it would lie outside.
         """
         if name.startswith("/") or ".." in name.split("/") or "\0" in name:
-            raise ValueError(f"{self}: the name {name!r} leads out of it; rename it")
+            raise UserError(f"{self}: the name {name!r} leads out of it; rename it")
         if not self.remote:
             return Location(f"{self.uri}/{name}")
         store, path, options = self._parts
@@ -137,7 +138,7 @@ class Location:
 
         Raises:
             OSError: a folder cannot be read.
-            ValueError: a name is not UTF-8, or a key of a store is no path.
+            UserError: a name is not UTF-8, or a key of a store is no path.
         """
         if self.remote:
             start = len(self._path.rstrip("/")) + 1
@@ -148,7 +149,7 @@ class Location:
             ]
             for key, _ in found:
                 if not {"", ".", ".."}.isdisjoint(key.split("/")):  # HTTP would ask for another
-                    raise ValueError(f"{self}: the key {key!r} is no path; rename it")
+                    raise UserError(f"{self}: the key {key!r} is no path; rename it")
         else:
             found = list(_walk_local(self.uri))
         yield from sorted(found)
@@ -208,7 +209,7 @@ def _walk_local(root: str) -> Iterator[tuple[str, int]]:
         for name in names:
             path = os.path.join(folder, name)
             if not path.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in path):
-                raise ValueError(f"{os.fsencode(path)!r}: the name is not UTF-8; rename it")
+                raise UserError(f"{os.fsencode(path)!r}: the name is not UTF-8; rename it")
             if os.path.isfile(path) or os.path.islink(path):
                 size = os.path.getsize(path) if os.path.exists(path) else 0
                 yield os.path.relpath(path, root).replace(os.sep, "/"), size

@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pyarrow import fs
 
+from dcai_ray.errors import StorageError, UserError
+
 _CONNECT_S = 3.0
 _SILENCE_S = 10.0  # without a byte; with the attempts, a store that hangs is given up within 50 s
 _ATTEMPTS = 4  # of a request, with growing pauses
@@ -36,7 +38,7 @@ def check_no_secret(uri: str) -> None:
     """Refuse a URI that carries credentials.
 
     Raises:
-        ValueError: it does; the message does not repeat them.
+        UserError: it does; the message does not repeat them.
     """
     scheme, colon, rest = uri.partition("://")
     store = re.split("[/?]", rest, maxsplit=1)[0]
@@ -47,7 +49,7 @@ def check_no_secret(uri: str) -> None:
     options = dict(_OPTION.findall(uri))
     secret = any(map(_SECRET.search, options)) or "@" in options.get("endpoint_override", "")
     if colon and (named or secret):
-        raise ValueError(
+        raise UserError(
             f"{scheme}://...: a URI must not carry credentials; take them out and set "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use an instance profile"
         )
@@ -58,7 +60,7 @@ def open_store(uri: str) -> tuple[fs.FileSystem, str]:
     """The filesystem of a store (`s3://bucket?region=eu-west-1`), and what it calls its root.
 
     Raises:
-        ValueError: there is no such kind of store, or an option is wrong.
+        UserError: there is no such kind of store, or an option is wrong.
         OSError: the bucket's region cannot be found out.
     """
     parts = urlsplit(uri)
@@ -67,14 +69,14 @@ def open_store(uri: str) -> tuple[fs.FileSystem, str]:
         unknown = sorted(options.keys() - _S3_OPTIONS)
         if unknown:
             known = ", ".join(sorted(_S3_OPTIONS))
-            raise ValueError(f"s3://{parts.netloc}: no option {', '.join(unknown)}; one of {known}")
+            raise UserError(f"s3://{parts.netloc}: no option {', '.join(unknown)}; one of {known}")
         with explained(f"s3://{parts.netloc}"):
             return _s3(parts.netloc, options), parts.netloc
     try:
         return fs.FileSystem.from_uri(uri)
     except (ValueError, OSError) as error:  # pyarrow's errors are several lines
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{uri}: no storage that pyarrow opens ({reason})") from None
+        raise UserError(f"{uri}: no storage that pyarrow opens ({reason})") from None
 
 
 @contextmanager
@@ -89,7 +91,7 @@ def explained(uri: str) -> Iterator[None]:
     except FileNotFoundError:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri) from None
     except (OSError, ValueError) as error:  # pyarrow's own are both
-        raise OSError(f"{uri}: {_reason(str(error))}") from None
+        raise StorageError(f"{uri}: {_reason(str(error))}") from None
 
 
 def _s3(bucket: str, options: dict[str, str]) -> fs.FileSystem:
@@ -116,7 +118,7 @@ def _endpoint(options: dict[str, str]) -> str | None:
         if url:
             scheme, _, host = url.rstrip("/").partition("://")
             if scheme not in ("http", "https") or not host or "@" in host:
-                raise ValueError(f"{name} must be http://host:port or https://host:port")
+                raise UserError(f"{name} must be http://host:port or https://host:port")
             options.setdefault("scheme", scheme)
             return host
     return None

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 
 _FINGERPRINT = b"dcai_ray.fingerprint"
@@ -33,7 +34,7 @@ def read_table(location: Location) -> pa.Table:
     """The table of a Parquet file.
 
     Raises:
-        ValueError: the file is not Parquet, or is damaged.
+        UserError: the file is not Parquet, or is damaged.
         OSError: the file is absent or cannot be read.
     """
     content = location.read_bytes()
@@ -41,7 +42,7 @@ def read_table(location: Location) -> pa.Table:
         return pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
     except _DAMAGE as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{location}: not a readable Parquet file ({reason}); delete it") from None
+        raise UserError(f"{location}: not a readable Parquet file ({reason}); delete it") from None
 
 
 def fingerprint_of(location: Location) -> str:

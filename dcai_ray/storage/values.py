@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.schemas import ESTIMATES, KEPT
 
@@ -15,10 +16,10 @@ def check_ids(path: Location, ids: Sequence[str], wanted: Sequence[str]) -> None
     """Refuse values of other images.
 
     Raises:
-        ValueError: the ids differ, or their order does.
+        UserError: the ids differ, or their order does.
     """
     if list(ids) != list(wanted):
-        raise ValueError(
+        raise UserError(
             f"{path}: ids do not match the training images ({len(ids)} there, {len(wanted)} now); "
             "value them again in another --run"
         )

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray.errors import UserError
 from dcai_ray.valuation.blocks import Block, check_block
 from dcai_ray.valuation.intervals import asymptotic_half_width, bernstein_half_width
 from dcai_ray.valuation.moments import Moments, gelman_rubin, merge, rank_correlation
@@ -52,7 +53,7 @@ class Aggregator:
             to be believed.
         stop: the rule judged after each wave.
     Raises:
-        ValueError: for numbers out of range, an unknown interval, "bernstein" without a range, or
+        UserError: for numbers out of range, an unknown interval, "bernstein" without a range, or
             an indifference that contradicts the one in `stop`.
     """
 
@@ -106,7 +107,7 @@ class Aggregator:
         Returns:
             One row a check, in order; empty while no wave is complete.
         Raises:
-            ValueError: for a chain that is not one, shapes that do not fit, no rounds, or numbers
+            UserError: for a chain that is not one, shapes that do not fit, no rounds, or numbers
                 that are not finite.
         """
         check_block(block, len(self.chains), self._shape)
@@ -312,11 +313,11 @@ def _agreement(chains: Sequence[Moments]) -> float:
 def _check_settings(sizes: Mapping[str, int], alpha: float, interval: str) -> None:
     for name, size in sizes.items():
         if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")
+            raise UserError(f"{name} must be at least 1, got {size}")
     if not 0 < alpha < 1:
-        raise ValueError(f"alpha must be in (0, 1), got {alpha}")
+        raise UserError(f"alpha must be in (0, 1), got {alpha}")
     if interval not in ("asymptotic", "bernstein"):
-        raise ValueError(f"interval must be asymptotic or bernstein, got {interval!r}")
+        raise UserError(f"interval must be asymptotic or bernstein, got {interval!r}")
 
 
 def _ranges(
@@ -325,12 +326,12 @@ def _ranges(
     """(S, 1) widths."""
     ranges = np.atleast_1d(np.asarray(observation_range, dtype=np.float64))
     if ranges.shape not in ((1,), (num_semivalues,)) or not (ranges > 0).all():
-        raise ValueError(
+        raise UserError(
             f"observation_range must be one number above 0, or {num_semivalues}, "
             f"got {observation_range}"
         )
     if interval == "bernstein" and not np.isfinite(ranges).all():
-        raise ValueError(
+        raise UserError(
             f"observation_range must be finite for bernstein intervals, got {ranges[0]}; "
             "bound the marginals, or use asymptotic intervals"
         )
@@ -342,7 +343,7 @@ def _indifference(given: float | None, stop: StopRule, num_players: int) -> floa
     if given is None:
         return DEFAULT_INDIFFERENCE / num_players if asked is None else asked
     if not given >= 0:
-        raise ValueError(f"indifference must be at least 0, got {given}")
+        raise UserError(f"indifference must be at least 0, got {given}")
     if asked is not None and asked != given:
-        raise ValueError(f"indifference must be the one in the stopping rule, {asked}, got {given}")
+        raise UserError(f"indifference must be the one in the stopping rule, {asked}, got {given}")
     return given

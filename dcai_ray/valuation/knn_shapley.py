@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import betabinom, binom
 
+from dcai_ray.errors import UserError
 from dcai_ray.valuation.neighbours import Metric, aligned, neighbour_order, tiles
 
 VAL_BLOCK = 64
@@ -89,7 +90,7 @@ def knn_shapley(
     Returns:
         (n,) values in units of accuracy; they sum to the utility of the whole training set.
     Raises:
-        ValueError: for k < 1, sizes that do not fit, or features that are not finite.
+        UserError: for k < 1, sizes that do not fit, or features that are not finite.
     """
     game = knn_game(x_train, y_train, x_val, y_val, k=k, metric=metric)
     sums = merge_sums(val_block_sums(game, block, tile_bytes) for block in game.val_blocks)
@@ -110,16 +111,16 @@ def knn_game(
     """Check and align the points; arguments as in `knn_shapley` and `vote_chances`.
 
     Raises:
-        ValueError: for k < 1, sizes that do not fit, or features that are not finite.
+        UserError: for k < 1, sizes that do not fit, or features that are not finite.
     """
     if (x_val is None) != (y_val is None):
-        raise ValueError("x_val and y_val must be given together, or neither")
+        raise UserError("x_val and y_val must be given together, or neither")
     leave_one_out = x_val is None or y_val is None
     if x_val is None or y_val is None:
         x_val, y_val = x_train, y_train
     _check(x_train, y_train, x_val, y_val, k)
     if leave_one_out and len(x_train) < 2:
-        raise ValueError(f"x_train must hold at least 2 points to value itself, got {len(x_train)}")
+        raise UserError(f"x_train must hold at least 2 points to value itself, got {len(x_train)}")
     train, val, offset = aligned(x_train, None if leave_one_out else x_val, metric)
     players = len(x_train) - leave_one_out
     return KnnGame(
@@ -188,7 +189,7 @@ def vote_chances(
     Returns:
         (n,) float64 in [0, 1], not increasing.
     Raises:
-        ValueError: for an unknown semivalue.
+        UserError: for an unknown semivalue.
     """
     nearer = np.arange(num_players)  # (n,) how many points are nearer than the j-th
     match semivalue:
@@ -200,9 +201,7 @@ def vote_chances(
             return betabinom.cdf(k - 1, nearer, beta[1], beta[0])
         case "leave-one-out":
             return (nearer < k).astype(np.float64)
-    raise ValueError(
-        f"semivalue must be shapley, banzhaf, beta or leave-one-out, got {semivalue!r}"
-    )
+    raise UserError(f"semivalue must be shapley, banzhaf, beta or leave-one-out, got {semivalue!r}")
 
 
 @numba.njit(cache=True, nogil=True)
@@ -237,18 +236,18 @@ def _check(
     k: int,
 ) -> None:
     if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+        raise UserError(f"k must be at least 1, got {k}")
     for name, x, y in (("train", x_train, y_train), ("val", x_val, y_val)):
         if x.ndim != 2 or len(x) == 0:
-            raise ValueError(
+            raise UserError(
                 f"x_{name} must be a non-empty (points, features) array, got shape {x.shape}"
             )
         if len(x) != len(y):
             sizes = f"{len(x)} and {len(y)}"
-            raise ValueError(f"x_{name} and y_{name} must have one row a point, got {sizes}")
+            raise UserError(f"x_{name} and y_{name} must have one row a point, got {sizes}")
         if not np.isfinite(x).all():
             bad = np.count_nonzero(~np.isfinite(x))
-            raise ValueError(f"x_{name} must be finite, got {bad} NaN or infinite entries")
+            raise UserError(f"x_{name} must be finite, got {bad} NaN or infinite entries")
     if x_train.shape[1] != x_val.shape[1]:
         widths = f"{x_train.shape[1]} and {x_val.shape[1]}"
-        raise ValueError(f"x_train and x_val must have as many features, got {widths}")
+        raise UserError(f"x_train and x_val must have as many features, got {widths}")

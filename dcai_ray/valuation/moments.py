@@ -25,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from dcai_ray.errors import UserError
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:
@@ -66,11 +68,11 @@ def merge(first: Moments, second: Moments) -> Moments:
     """Moments of the observations of both; neither is changed.
 
     Raises:
-        ValueError: if the observations differ in shape.
+        UserError: if the observations differ in shape.
     """
     if first.mean.shape != second.mean.shape:
         shapes = f"{first.mean.shape} and {second.mean.shape}"
-        raise ValueError(f"moments must be of observations of one shape, got {shapes}")
+        raise UserError(f"moments must be of observations of one shape, got {shapes}")
     if first.count == 0:
         return second
     if second.count == 0:

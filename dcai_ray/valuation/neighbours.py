@@ -7,6 +7,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray.errors import UserError
+
 Metric = Literal["euclidean", "cosine"]
 
 # Distances that agree to 2^-30 of their range are ties: neither BLAS nor CPU decides a rank.
@@ -26,10 +28,10 @@ def aligned(
         Training (n, d) and validation (m, d) features and offsets (n,): offset - val @ train.T
         orders the training points as the metric does.
     Raises:
-        ValueError: for an unknown metric.
+        UserError: for an unknown metric.
     """
     if metric not in ("euclidean", "cosine"):
-        raise ValueError(f"metric must be euclidean or cosine, got {metric!r}")
+        raise UserError(f"metric must be euclidean or cosine, got {metric!r}")
     centre = x_train.mean(axis=0, dtype=np.float64)
     train = x_train - centre
     if metric == "euclidean":

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dcai_ray.errors import UserError
 from dcai_ray.valuation.pilot import choose_multilevel, position_costs, run_pilot
 from dcai_ray.valuation.samplers import Sampler, SamplerName, new_sampler
 from dcai_ray.valuation.semivalues import size_weights
@@ -88,13 +89,13 @@ def new_plan(
         rounds_per_block: rounds that travel together; None: as many as make a block much longer
             than its way. Stopping is judged at blocks, so it has a part in the result.
     Raises:
-        ValueError: for a sampler or semivalue that is unknown, or numbers out of range.
+        UserError: for a sampler or semivalue that is unknown, or numbers out of range.
     """
     n, gain = utility.num_players, None
     if not semivalues:
-        raise ValueError("semivalues must name at least one")
+        raise UserError("semivalues must name at least one")
     if rounds_per_block is not None and rounds_per_block < 1:
-        raise ValueError(f"rounds_per_block must be at least 1, got {rounds_per_block}")
+        raise UserError(f"rounds_per_block must be at least 1, got {rounds_per_block}")
     if sampler == "multilevel":
         if base is not None and levels is not None:
             new_sampler(sampler, n, base, levels)  # refused before the pilot

@@ -27,6 +27,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray.errors import UserError
 from dcai_ray.valuation.utilities import Orders
 
 SamplerName = Literal["multilevel", "permutation", "antithetic"]
@@ -61,7 +62,7 @@ def permutation(num_players: int, *, antithetic: bool = False) -> Sampler:
     """One full order a round, or one and its reverse.
 
     Raises:
-        ValueError: without players.
+        UserError: without players.
     """
     lengths = [num_players] * (1 + antithetic)
     name = "antithetic permutation" if antithetic else "permutation"
@@ -72,13 +73,13 @@ def multilevel(num_players: int, *, base: int, levels: int) -> Sampler:
     """One permutation for each level 0..levels, cut into base^level orders.
 
     Raises:
-        ValueError: without players, for base < 2, or if the last level has more orders than
+        UserError: without players, for base < 2, or if the last level has more orders than
             players.
     """
     if base < 2 or levels < 0:
-        raise ValueError(f"base must be at least 2 and levels at least 0, got {base} and {levels}")
+        raise UserError(f"base must be at least 2 and levels at least 0, got {base} and {levels}")
     if base**levels > max(num_players, 1):
-        raise ValueError(
+        raise UserError(
             f"base ** levels must not exceed the {num_players} players, got {base} ** {levels}"
         )
     lengths: list[int] = []
@@ -96,14 +97,14 @@ def new_sampler(
     """The rounds of a sampler by its name; made once per process, as nothing changes them.
 
     Raises:
-        ValueError: for an unknown name, or numbers out of range.
+        UserError: for an unknown name, or numbers out of range.
     """
     if name == "multilevel":
         assert base is not None, "a pilot chooses what is left open"
         assert levels is not None, "a pilot chooses what is left open"
         return multilevel(num_players, base=base, levels=levels)
     if name not in ("permutation", "antithetic"):
-        raise ValueError(f"sampler must be multilevel, permutation or antithetic, got {name!r}")
+        raise UserError(f"sampler must be multilevel, permutation or antithetic, got {name!r}")
     return permutation(num_players, antithetic=name == "antithetic")
 
 
@@ -116,7 +117,7 @@ def _rounds(
     name: str, num_players: int, lengths: Sequence[int], *, num_permutations: int, antithetic: bool
 ) -> Sampler:
     if num_players < 1:
-        raise ValueError(f"num_players must be at least 1, got {num_players}")
+        raise UserError(f"num_players must be at least 1, got {num_players}")
     longer = np.zeros(num_players)  # orders longer than t
     for length, count in zip(*np.unique(lengths, return_counts=True), strict=True):
         longer[:length] += count

@@ -39,7 +39,7 @@ def new_aggregator(
         stop: when it is enough; by default when 95 % of the points are settled.
         state: of an aggregator of the same plan.
     Raises:
-        ValueError: for bernstein intervals of a utility whose range is not known.
+        UserError: for bernstein intervals of a utility whose range is not known.
     """
     settings: dict[str, Any] = {
         "alpha": 1 - confidence,

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import betabinom, binom
 
+from dcai_ray.errors import UserError
 from dcai_ray.valuation.utilities import Utility
 
 Semivalue = Literal["shapley", "banzhaf", "beta", "leave-one-out"]
@@ -35,7 +36,7 @@ def size_weights(
     Returns:
         (n,) float64 that sums to 1.
     Raises:
-        ValueError: for an unknown semivalue.
+        UserError: for an unknown semivalue.
     """
     others = np.arange(num_players)
     match semivalue:
@@ -47,9 +48,7 @@ def size_weights(
             return betabinom.pmf(others, num_players - 1, beta[1], beta[0])
         case "leave-one-out":
             return (others == num_players - 1).astype(np.float64)
-    raise ValueError(
-        f"semivalue must be shapley, banzhaf, beta or leave-one-out, got {semivalue!r}"
-    )
+    raise UserError(f"semivalue must be shapley, banzhaf, beta or leave-one-out, got {semivalue!r}")
 
 
 def by_enumeration(utility: Utility, weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,6 +18,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray.errors import UserError
+
 DEFAULT_INDIFFERENCE = 0.1
 """Over n: half width of an interval that no longer matters; a mean value is about 1 / n."""
 
@@ -63,9 +65,9 @@ class Settled:
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise ValueError(f"share must be in (0, 1], got {self.share}")
+            raise UserError(f"share must be in (0, 1], got {self.share}")
         if self.indifference is not None and not self.indifference >= 0:
-            raise ValueError(f"indifference must be at least 0, got {self.indifference}")
+            raise UserError(f"indifference must be at least 0, got {self.indifference}")
 
     def met(self, progress: Progress) -> bool:
         """Whether the share is reached; judged at the aggregator's indifference."""
@@ -88,7 +90,7 @@ class StandardError:
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0:
-            raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
+            raise UserError(f"tolerance must be above 0, got {self.tolerance}")
 
     def met(self, progress: Progress) -> bool:
         """Whether no standard error is above the tolerance."""
@@ -111,7 +113,7 @@ class RankStability:
 
     def __post_init__(self) -> None:
         if not 0 < self.correlation < 1:
-            raise ValueError(f"correlation must be in (0, 1), got {self.correlation}")
+            raise UserError(f"correlation must be in (0, 1), got {self.correlation}")
 
     def met(self, progress: Progress) -> bool:
         """Whether the correlation is reached; not while it is unknown."""
@@ -132,7 +134,7 @@ class MaxRounds:
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
-            raise ValueError(f"rounds must be at least 1, got {self.rounds}")
+            raise UserError(f"rounds must be at least 1, got {self.rounds}")
 
     def met(self, progress: Progress) -> bool:
         """Whether so many rounds are merged."""
@@ -185,7 +187,7 @@ def indifference_of(rule: StopRule) -> float | None:
     """The indifference that a rule asks for, at any depth; None if it leaves that open.
 
     Raises:
-        ValueError: if two parts of the rule ask for different ones.
+        UserError: if two parts of the rule ask for different ones.
     """
     if isinstance(rule, Settled):
         return rule.indifference
@@ -193,7 +195,7 @@ def indifference_of(rule: StopRule) -> float | None:
         return None
     asked = {width for part in rule.rules if (width := indifference_of(part)) is not None}
     if len(asked) > 1:
-        raise ValueError(f"indifference must be the same in all rules, got {sorted(asked)}")
+        raise UserError(f"indifference must be the same in all rules, got {sorted(asked)}")
     return asked.pop() if asked else None
 
 
@@ -248,7 +250,7 @@ def _growth(
 
 def _check_rules(rules: Sequence[StopRule]) -> None:
     if len(rules) == 0:
-        raise ValueError("rules must hold at least one rule, got none")
+        raise UserError("rules must hold at least one rule, got none")
 
 
 def _in_brackets(rule: StopRule) -> str:

@@ -7,6 +7,7 @@ import ray
 
 from dcai_ray.cluster import connection
 from dcai_ray.config import ResourcesConfig
+from dcai_ray.errors import ClusterError
 
 
 def test_where_nobody_listens_at_the_address_that_is_said_at_once(monkeypatch):
@@ -15,7 +16,7 @@ def test_where_nobody_listens_at_the_address_that_is_said_at_once(monkeypatch):
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address)
         monkeypatch.setattr(ray, "is_initialized", lambda: False)
-        with pytest.raises(ConnectionError) as failed:
+        with pytest.raises(ClusterError) as failed:
             connection.connect(ResourcesConfig())
     assert str(failed.value).startswith(f"no Ray cluster at RAY_ADDRESS={address} (")
     assert str(failed.value).endswith("; start it or unset it")
@@ -25,7 +26,7 @@ def test_where_nobody_listens_at_the_address_that_is_said_at_once(monkeypatch):
 def test_an_address_that_is_no_name_of_a_machine_is_one_line(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "no.such.host.invalid:6379")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(ConnectionError, match=r"RAY_ADDRESS=no\.such\.host\.invalid:6379"):
+    with pytest.raises(ClusterError, match=r"RAY_ADDRESS=no\.such\.host\.invalid:6379"):
         connection.connect(ResourcesConfig())
 
 

@@ -14,6 +14,7 @@ from dcai_ray import progress
 from dcai_ray.cluster import connection
 from dcai_ray.cluster.task_pool import run_tasks
 from dcai_ray.config import ResourcesConfig
+from dcai_ray.errors import ClusterError
 
 pytestmark = pytest.mark.ray
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
@@ -158,7 +159,7 @@ def test_a_task_whose_process_is_killed_is_run_again(ray_cluster, tmp_path):
 
 
 def test_a_task_that_kills_its_process_every_time_ends_the_step_in_one_line(ray_cluster, tmp_path):
-    with pytest.raises(OSError, match="died 6 times") as caught:
+    with pytest.raises(ClusterError, match="died 6 times") as caught:
         results(die_every_time, [tmp_path / "tries"])
     assert "\n" not in str(caught.value)
     assert len((tmp_path / "tries").read_text()) == 6

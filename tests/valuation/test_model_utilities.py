@@ -19,6 +19,7 @@ from sklearn.neighbors import NearestCentroid
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
 
+from dcai_ray.errors import ModelError
 from dcai_ray.valuation.utilities import Orders, logistic
 from dcai_ray.valuation.utilities.inputs import labelled_points, projected
 from dcai_ray.valuation.utilities.least_squares import LeastSquares
@@ -381,7 +382,7 @@ def test_logistic_converges_whatever_the_penalty_and_scale(c, scale):
 def test_a_fit_that_does_not_converge_is_an_error_that_says_what_to_do(monkeypatch):
     utility = Logistic(*cloud(9, 40, 10, 4, 2), c=100.0)
     monkeypatch.setattr(logistic, "_fit", lambda *points: 3.0)  # the norm that is left
-    with pytest.raises(RuntimeError, match=r"= 3 is left; take a smaller c than 100"):
+    with pytest.raises(ModelError, match=r"= 3 is left; take a smaller c than 100"):
         utility.marginals(order_of(shuffled(40)))
 
 
@@ -540,17 +541,17 @@ def test_a_failing_model_is_an_error_that_names_its_coalition():
     y = np.array([0, 1] * 4)
     utility = Refit(Failing(at=6), x, y, x_val, y_val)
     message = r"Failing failed on a coalition of 6 points \(0, 1, 2, 3, 4, \.\.\.\): no fit today"
-    with pytest.raises(RuntimeError, match=message) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         utility.marginals(order_of(range(8)))
     assert isinstance(caught.value.__cause__, ArithmeticError)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-    with pytest.raises(RuntimeError, match=r"of 2 points \(1, 6\): no fit today"):
+    with pytest.raises(ModelError, match=r"of 2 points \(1, 6\): no fit today"):
         Refit(Failing(at=2), x, y, x_val, y_val).score(np.array([6, 1]))
 
 
 def test_probabilities_that_are_no_numbers_are_an_error():
     utility = Refit(NoNumbers(), *GAMES["two classes"], score="auroc")
-    with pytest.raises(RuntimeError, match=r"NoNumbers failed .* gave 24 NaN or infinite entries"):
+    with pytest.raises(ModelError, match=r"NoNumbers failed .* gave 24 NaN or infinite entries"):
         utility.score(np.arange(40))
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray.errors import UserError
+
 
 @dataclass(frozen=True, slots=True)
 class LabelledPoints:
@@ -35,26 +37,26 @@ def labelled_points(
         x_val: (m, d) features of the validation points.
         y_val: (m,) their labels.
     Raises:
-        ValueError: for sizes that do not fit, features that are not finite or labels that are not
+        UserError: for sizes that do not fit, features that are not finite or labels that are not
             integers.
     """
     for name, x, y in (("train", x_train, y_train), ("val", x_val, y_val)):
         if x.ndim != 2 or 0 in x.shape:
-            raise ValueError(
+            raise UserError(
                 f"x_{name} must be a non-empty (points, features) array, got shape {x.shape}"
             )
         if y.shape != (len(x),):
-            raise ValueError(
+            raise UserError(
                 f"y_{name} must hold one label for each of {len(x)} points, got shape {y.shape}"
             )
         if not np.issubdtype(y.dtype, np.integer):
-            raise ValueError(f"y_{name} must be integers, got {y.dtype}")
+            raise UserError(f"y_{name} must be integers, got {y.dtype}")
         bad = np.count_nonzero(~np.isfinite(x))
         if bad:
-            raise ValueError(f"x_{name} must be finite, got {bad} NaN or infinite entries")
+            raise UserError(f"x_{name} must be finite, got {bad} NaN or infinite entries")
     if x_train.shape[1] != x_val.shape[1]:
         widths = f"{x_train.shape[1]} and {x_val.shape[1]}"
-        raise ValueError(f"x_train and x_val must have as many features, got {widths}")
+        raise UserError(f"x_train and x_val must have as many features, got {widths}")
     labels, numbers = np.unique(np.concatenate([y_train, y_val]), return_inverse=True)
     numbers = numbers.astype(np.int64)
     n = len(x_train)
@@ -74,10 +76,10 @@ def projected(points: LabelledPoints, num_features: int | None) -> LabelledPoint
         num_features: axes kept; None, or d and more: all features, centred but not turned. Of
             n < num_features points there are only n axes, and none beyond would carry anything.
     Raises:
-        ValueError: for num_features < 1.
+        UserError: for num_features < 1.
     """
     if num_features is not None and num_features < 1:
-        raise ValueError(f"num_features must be at least 1 or None, got {num_features}")
+        raise UserError(f"num_features must be at least 1 or None, got {num_features}")
     centre = points.x_train.mean(axis=0, dtype=np.float64)
     train, val = points.x_train - centre, points.x_val - centre
     if num_features is not None and num_features < train.shape[1]:

@@ -31,6 +31,7 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dcai_ray.errors import UserError
 from dcai_ray.valuation.knn_shapley import knn_game
 from dcai_ray.valuation.neighbours import Metric, neighbour_order, tiles
 from dcai_ray.valuation.utilities import Orders
@@ -61,7 +62,7 @@ class Knn:
         max_component_bytes: bound on the tables of one component, which makes for more of them; a
             component has at least one validation point.
     Raises:
-        ValueError: for k < 1, num_components < 1, sizes that do not fit, features that are not
+        UserError: for k < 1, num_components < 1, sizes that do not fit, features that are not
             finite or labels that are not integers.
     """
 
@@ -214,7 +215,7 @@ def neighbour_table(
 ) -> NeighbourTable:
     """Rank all points; arguments and what is raised as in `Knn`."""
     if num_components < 1:
-        raise ValueError(f"num_components must be at least 1, got {num_components}")
+        raise UserError(f"num_components must be at least 1, got {num_components}")
     points = labelled_points(x_train, y_train, x_val, y_val)
     num_val, num_players = len(points.y_val), len(points.y_train)
     kind = np.min_scalar_type(num_players)

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray.errors import UserError
 from dcai_ray.valuation.neighbours import Metric
 from dcai_ray.valuation.utilities import Orders
 from dcai_ray.valuation.utilities.knn import neighbour_table
@@ -47,9 +48,9 @@ class KnnAccuracy:
         max_component_bytes: int = 256 * 2**20,
     ) -> None:
         if few not in ("vote", "default"):
-            raise ValueError(f"few must be vote or default, got {few!r}")
+            raise UserError(f"few must be vote or default, got {few!r}")
         if empty is not None and not 0 <= empty <= 1:
-            raise ValueError(f"empty must be an accuracy between 0 and 1, got {empty}")
+            raise UserError(f"empty must be an accuracy between 0 and 1, got {empty}")
         self._table = neighbour_table(
             x_train, y_train, x_val, y_val, k, metric, num_components, max_component_bytes
         )

@@ -27,6 +27,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray.errors import UserError
 from dcai_ray.valuation.utilities import Orders
 from dcai_ray.valuation.utilities.inputs import labelled_points, projected, with_intercept
 from dcai_ray.valuation.utilities.scores import TIE, differences, empty_score
@@ -50,7 +51,7 @@ class LeastSquares:
         empty: v(empty); None: the share of the largest class of the validation set, and for
             "margin" that of zero scores, -1.
     Raises:
-        ValueError: for sizes that do not fit, features that are not finite, labels that are not
+        UserError: for sizes that do not fit, features that are not finite, labels that are not
             integers, a ridge too small for the recursion or an `empty` that no score can have.
     """
 
@@ -67,7 +68,7 @@ class LeastSquares:
         empty: float | None = None,
     ) -> None:
         if score not in ("accuracy", "margin"):
-            raise ValueError(f"score must be accuracy or margin, got {score!r}")
+            raise UserError(f"score must be accuracy or margin, got {score!r}")
         points = projected(labelled_points(x_train, y_train, x_val, y_val), num_features)
         self._rows = with_intercept(points.x_train)  # (n, p)
         self._val_columns = np.ascontiguousarray(with_intercept(points.x_val).T)  # (p, m)
@@ -75,7 +76,7 @@ class LeastSquares:
         self._num_classes = len(points.labels)
         least = _LEAST_RIDGE * float(np.einsum("np,np->n", self._rows, self._rows).max())
         if not least <= ridge < np.inf:
-            raise ValueError(f"ridge must be finite and at least {least:.3g} here, got {ridge}")
+            raise UserError(f"ridge must be finite and at least {least:.3g} here, got {ridge}")
         self._ridge = float(ridge)
         self._margin = score == "margin"
         if not self._margin:
@@ -83,7 +84,7 @@ class LeastSquares:
         elif empty is None or -np.inf < empty <= 0:
             self._empty = -1.0 if empty is None else float(empty)
         else:
-            raise ValueError(f"empty must be a value of margin, finite and <= 0, got {empty}")
+            raise UserError(f"empty must be a value of margin, finite and <= 0, got {empty}")
 
     @property
     def num_players(self) -> int:

@@ -28,6 +28,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray.errors import ModelError, UserError
 from dcai_ray.valuation.utilities import Orders
 from dcai_ray.valuation.utilities.inputs import labelled_points, projected, with_intercept
 from dcai_ray.valuation.utilities.scores import (
@@ -62,7 +63,7 @@ class Logistic:
         empty: v(empty); None: the score of the validation set's class frequencies as constant
             prediction.
     Raises:
-        ValueError: for sizes that do not fit, features that are not finite, labels that are not
+        UserError: for sizes that do not fit, features that are not finite, labels that are not
             integers, c <= 0 or an `empty` that no score can have.
     """
 
@@ -79,7 +80,7 @@ class Logistic:
         empty: float | None = None,
     ) -> None:
         if not 0 < c < np.inf:
-            raise ValueError(f"c must be positive and finite, got {c}")
+            raise UserError(f"c must be positive and finite, got {c}")
         points = projected(labelled_points(x_train, y_train, x_val, y_val), num_features)
         self._rows = with_intercept(points.x_train)  # (n, p)
         self._val_columns = np.ascontiguousarray(with_intercept(points.x_val).T)  # (p, m)
@@ -116,7 +117,7 @@ class Logistic:
         """v(S) by its definition: fitted from zero weights to convergence.
 
         Raises:
-            RuntimeError: if the fit does not converge, which takes an extreme c |x|^2.
+            ModelError: if the fit does not converge, which takes an extreme c |x|^2.
         """
         if len(coalition) == 0:
             return self._empty
@@ -133,7 +134,7 @@ class Logistic:
         It grows with c |x|^2: for "neg-log-loss" 1e-7 around 1e5, 1e-5 around 1e8.
 
         Raises:
-            RuntimeError: if a fit does not converge, which takes an extreme c |x|^2.
+            ModelError: if a fit does not converge, which takes an extreme c |x|^2.
         """
         values = np.empty(len(orders.players))
         for start, stop in zip(orders.offsets, orders.offsets[1:], strict=False):
@@ -188,7 +189,7 @@ class _Path:
             self._factor[:] = 0.0
             left = _fit(*points, self._weights, self._factor)
         if left > 0:
-            raise RuntimeError(
+            raise ModelError(
                 f"logistic regression of a coalition of {size} points did not converge, "
                 f"|grad F| = {left:.3g} is left; take a smaller c than {self._utility._c:g}, or "
                 "divide the features"

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone, is_classifier
 
+from dcai_ray.errors import ModelError, UserError
 from dcai_ray.valuation.utilities import Orders
 from dcai_ray.valuation.utilities.inputs import labelled_points
 from dcai_ray.valuation.utilities.scores import (
@@ -62,7 +63,7 @@ class Refit:
         empty: v(empty); None: the score of the validation set's class frequencies as constant
             prediction.
     Raises:
-        ValueError: for sizes that do not fit, features that are not finite, labels that are not
+        UserError: for sizes that do not fit, features that are not finite, labels that are not
             integers, a model that is no classifier or lacks `predict_proba` where it is needed,
             every < 1, truncation < 0 or an `empty` that no score can have.
     """
@@ -81,17 +82,17 @@ class Refit:
         empty: float | None = None,
     ) -> None:
         if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+            raise UserError(f"every must be at least 1, got {every}")
         if truncation is not None and not truncation >= 0:
-            raise ValueError(f"truncation must be None or at least 0, got {truncation}")
+            raise UserError(f"truncation must be None or at least 0, got {truncation}")
         self._points = labelled_points(x_train, y_train, x_val, y_val)
         self._empty = empty_score(score, self._points.y_val, len(self._points.labels), empty)
         self._score: Score = score
         if not _is_classifier(model):
-            raise ValueError(f"model must be a scikit-learn classifier instance, got {model!r:.80}")
+            raise UserError(f"model must be a scikit-learn classifier instance, got {model!r:.80}")
         self._by_class = score in ("accuracy", "balanced-accuracy")
         if not self._by_class and not hasattr(model, "predict_proba"):
-            raise ValueError(
+            raise UserError(
                 f"{type(model).__name__} has no predict_proba, which {score} needs; take accuracy"
             )
         self._model = clone(model)
@@ -131,7 +132,7 @@ class Refit:
         """v(S): one fit, of the points by increasing index.
 
         Raises:
-            RuntimeError: if the model fails or its probabilities are not finite.
+            ModelError: if the model fails or its probabilities are not finite.
         """
         if len(coalition) == 0:
             return self._empty
@@ -147,7 +148,7 @@ class Refit:
             except Exception as error:  # not swallowed: it gets the coalition that caused it
                 ids = ", ".join(map(str, members[:_IDS_IN_MESSAGE]))
                 more = ", ..." if len(members) > _IDS_IN_MESSAGE else ""
-                raise RuntimeError(
+                raise ModelError(
                     f"{type(self._model).__name__} failed on a coalition of {len(members)} points "
                     f"({ids}{more}): {error}"
                 ) from error
@@ -201,7 +202,7 @@ class Refit:
         probabilities = model.predict_proba(points.x_val)  # (m, classes of the coalition)
         bad = np.count_nonzero(~np.isfinite(probabilities))
         if bad:
-            raise ValueError(f"predict_proba gave {bad} NaN or infinite entries")
+            raise UserError(f"predict_proba gave {bad} NaN or infinite entries")
         scores[:, np.searchsorted(points.labels, model.classes_)] = probabilities
         return scores
 
@@ -230,26 +231,26 @@ def classifier(path: str, **parameters: Any) -> Any:
         path: module and class, such as "sklearn.linear_model.LogisticRegression".
         parameters: keyword arguments of the class.
     Raises:
-        ValueError: for an unknown module, class or parameter, or what is no classifier.
+        UserError: for an unknown module, class or parameter, or what is no classifier.
     """
     module_path, _, name = path.rpartition(".")
     if not module_path:
-        raise ValueError(f"classifier must be an import path such as package.Class, got {path!r}")
+        raise UserError(f"classifier must be an import path such as package.Class, got {path!r}")
     try:
         module = importlib.import_module(module_path)
     except ImportError as error:
-        raise ValueError(f"classifier {path}: {error}") from None
+        raise UserError(f"classifier {path}: {error}") from None
     kind = getattr(module, name, None)
     if not isinstance(kind, type):
-        raise ValueError(f"classifier {path}: {module_path} has no class {name}")
+        raise UserError(f"classifier {path}: {module_path} has no class {name}")
     if not issubclass(kind, BaseEstimator):  # asked before it is made: making may do anything
-        raise ValueError(f"classifier {path}: not a scikit-learn classifier")
+        raise UserError(f"classifier {path}: not a scikit-learn classifier")
     try:
         model = kind(**parameters)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"classifier {path}: {error}") from None
+        raise UserError(f"classifier {path}: {error}") from None
     if not _is_classifier(model):
-        raise ValueError(f"classifier {path}: not a scikit-learn classifier")
+        raise UserError(f"classifier {path}: not a scikit-learn classifier")
     return model
 
 

@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from dcai_ray.errors import UserError
+
 Score = Literal["accuracy", "balanced-accuracy", "auroc", "neg-log-loss"]
 
 TIE = 1e-7
@@ -36,7 +38,7 @@ def score_of(name: Score, scores: NDArray[np.float64], y_val: NDArray[np.int64])
     Returns:
         Between 0 and 1, and at most 0 for "neg-log-loss" (at least log 2^-52, about -36).
     Raises:
-        ValueError: for an unknown name.
+        UserError: for an unknown name.
     """
     match name:
         case "accuracy":
@@ -51,7 +53,7 @@ def score_of(name: Score, scores: NDArray[np.float64], y_val: NDArray[np.int64])
             least = np.finfo(np.float64).eps
             likelihood = np.clip(scores[np.arange(len(y_val)), y_val], least, 1 - least)
             return float(np.log(likelihood).mean())
-    raise ValueError(f"score must be {', '.join(get_args(Score))}, got {name!r}")
+    raise UserError(f"score must be {', '.join(get_args(Score))}, got {name!r}")
 
 
 def predicted_classes(scores: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -77,7 +79,7 @@ def empty_score(
     "balanced-accuracy", 0.5 for "auroc" and minus the entropy of the classes for "neg-log-loss".
 
     Raises:
-        ValueError: for an unknown name, or a value that no classifier could have.
+        UserError: for an unknown name, or a value that no classifier could have.
     """
     frequencies = np.bincount(y_val, minlength=num_classes) / len(y_val)
     constant = score_of(name, np.tile(frequencies, (len(y_val), 1)), y_val)
@@ -85,7 +87,7 @@ def empty_score(
         return constant
     low, high = (-math.inf, 0.0) if name == "neg-log-loss" else (0.0, 1.0)
     if not low <= given <= high or math.isinf(given):
-        raise ValueError(f"empty must be a value of {name} from {low:g} to {high:g}, got {given}")
+        raise UserError(f"empty must be a value of {name} from {low:g} to {high:g}, got {given}")
     return float(given)
 
 
