@@ -136,7 +136,7 @@ def test_bytes_are_never_taken_for_pointers_nor_memory_handed_out(write, entry):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode in (0, 1)  # negative: a crash
     if done.returncode:
-        assert done.stderr.splitlines()[-1].startswith(f"ValueError: {file}: ")
+        assert done.stderr.splitlines()[-1].startswith(f"dcai_ray.errors.UserError: {file}: ")
 
 
 def test_damaged_bytes_are_one_line_that_names_the_file(write):
