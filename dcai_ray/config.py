@@ -239,7 +239,7 @@ class SampleConfig:
     truncation: float | None = None
     """Stop an order once its score stays within this share of the full set's score (scikit-learn
     utilities only). Saves refits but biases the values; the share of imputed marginals is
-    reported."""
+    reported. By default no order is stopped."""
     every: int = 1
     """Images of an order per refit; they share the gain equally (scikit-learn utilities only)."""
     check: str = ""

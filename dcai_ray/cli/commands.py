@@ -129,7 +129,7 @@ def retrain(arguments: Sequence[str]) -> None:
 
 def report(arguments: Sequence[str]) -> None:
     """The report of what is there."""
-    chosen = parse(flags.OfRun, arguments, Config(), "report")
+    chosen = parse(flags.Report, arguments, Config(), "report")
     _finish(_existing(chosen.run))
 
 
@@ -137,7 +137,7 @@ def status(arguments: Sequence[str]) -> None:
     """What is done and what is not."""
     from dcai_ray.report.sampling_summary import read_sampled
 
-    chosen = parse(flags.OfRun, arguments, Config(), "status")
+    chosen = parse(flags.Status, arguments, Config(), "status")
     directory = _existing(chosen.run)
     steps = directory.record().get("steps", {})
     for step in ("images", "baseline", "features", "values", "probes", "cleaned"):

@@ -15,29 +15,32 @@ from typing import Any
 import dcai_ray
 
 _COMMANDS = {
-    "demo": "write the embedded demo set and run everything on it",
-    "run": "all steps: fine-tune, extract, value, clean, retrain, report",
-    "audit": "value a plain folder of class folders by itself; no training",
+    "demo": "write the bundled demo dataset and run all steps on it",
+    "run": "run all steps: fine-tune, extract, value, clean, retrain, report",
+    "audit": "value a folder of class subfolders against itself; no training",
     "finetune": "step 1: fine-tune on all training images",
-    "extract": "step 2a: features of every image",
-    "value": "step 2b: the value of every training image, and what to keep",
-    "retrain": "step 3: before against after, on networks and probes",
-    "report": "write report.html from what a run has found",
-    "status": "say how far a run is",
-    "export": "write the cleaned set as a folder: copy, hard link or symlink",
-    "import-features": "features of a pickle (a dict of arrays) as Parquet",
+    "extract": "step 2a: compute the features of every image",
+    "value": "step 2b: value every training image and decide what to keep",
+    "retrain": "step 3: train on the cleaned set and its control arms, compare",
+    "report": "write report.html from what a run has found so far",
+    "status": "show a run's progress",
+    "export": "write the cleaned training set as a folder of images",
+    "import-features": "convert features from a pickle to Parquet",
 }
-_USAGE = f"""usage: dcai-ray COMMAND [FLAGS]        (dcai-ray COMMAND --help says more)
+_USAGE = f"""usage: dcai-ray COMMAND [FLAGS]
 
 Find the training images that harm an image classifier, and drop them.
 
 {chr(10).join(f"  {name:<17}{what}" for name, what in _COMMANDS.items())}
 
-  dcai-ray run --data DATA --run RUN --config laptop.yaml
+DATA holds train, val and, optionally, shapley_val, each with one subfolder per class. DATA and RUN
+are paths or URIs (s3://...). RUN collects all results; run the same command again to resume.
+
+Examples:
+  dcai-ray run --data DATA --run RUN --config jobs/laptop.yaml
   dcai-ray audit FOLDER --backbone efficientnet_lite0
 
-DATA holds train, val and (optionally) shapley_val, each with a folder a class; DATA and RUN are
-paths or URIs (s3://...). RUN collects all results; the same command again goes on where it was.
+Show the flags of a command: dcai-ray COMMAND --help
 """
 
 
