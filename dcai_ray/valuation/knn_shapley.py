@@ -49,7 +49,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class KnnGame:
-    """Everything a block of validation points is valued with."""
+    """The aligned points and gains with which validation points are valued."""
 
     train: NDArray[np.float64]  # (n, d), aligned
     val: NDArray[np.float64]  # (m, d), aligned
