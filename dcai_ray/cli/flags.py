@@ -263,8 +263,7 @@ def parse(command: type[T], arguments: Sequence[str], base: Config, name: str) -
         else:
             missing = field.default.__class__.__name__ == "_MISSING_TYPE"
             default[key] = tyro.MISSING if missing else field.default
-    for owner in (*command.__mro__[:-1], *(type(getattr(base, section)) for section in _SECTIONS)):
-        helptext.join_lines(owner)
+    helptext.join_lines(command)
     with helptext.READABLE:
         return tyro.cli(
             command,

@@ -7,10 +7,10 @@ By itself tyro breaks a help text wherever the source breaks the string under a 
 import ast
 import inspect
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from itertools import pairwise
 from types import GenericAlias, MappingProxyType, NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
@@ -21,16 +21,18 @@ READABLE = ConstructorRegistry()
 """Active while a command's flags are parsed."""
 
 
-def join_lines(settings: type) -> None:
-    """Give tyro the string under each field of a dataclass as one line."""
-    (definition,) = ast.parse(inspect.getsource(settings)).body
-    assert isinstance(definition, ast.ClassDef)
-    for entry, below in pairwise(definition.body):
-        if isinstance(entry, ast.AnnAssign) and isinstance(below, ast.Expr):
-            assert isinstance(entry.target, ast.Name)
-            text = " ".join(ast.literal_eval(below.value).split())
-            field = settings.__dataclass_fields__[entry.target.id]  # type: ignore[attr-defined]
-            field.metadata = MappingProxyType({"help": text})
+def join_lines(command: type) -> None:
+    """Give tyro the string under each field as one line, also in the sections of a command."""
+    sections: list[Any] = [kind for kind in get_type_hints(command).values() if is_dataclass(kind)]
+    for owner in (*command.__mro__[:-1], *sections):
+        (definition,) = ast.parse(inspect.getsource(owner)).body
+        assert isinstance(definition, ast.ClassDef)
+        for entry, below in pairwise(definition.body):
+            if isinstance(entry, ast.AnnAssign) and isinstance(below, ast.Expr):
+                assert isinstance(entry.target, ast.Name)
+                text = " ".join(ast.literal_eval(below.value).split())
+                field = owner.__dataclass_fields__[entry.target.id]
+                field.metadata = MappingProxyType({"help": text})
 
 
 @READABLE.primitive_rule

@@ -138,7 +138,7 @@ def describe_choice(choice: dict[str, Any]) -> str:
 
 def text_table(rows: Sequence[Row]) -> str:
     """The before/after table in plain text; a spread is left out where nothing depends on seeds."""
-    head = ("model", "arm", "images", "accuracy", "+-", "AUROC", "to all", "to random", "wins")
+    head = ("model", "arm", "images", "accuracy", "+-", "AUROC", "vs all", "vs random", "wins")
     body = [
         (
             row.model,

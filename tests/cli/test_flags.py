@@ -1,7 +1,8 @@
 """What `--help` shows, and that the flags mean what it says."""
 
 import shlex
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from typing import get_type_hints
 
 import pytest
 
@@ -59,17 +60,12 @@ def test_help_begins_with_a_sentence_and_an_example_that_the_command_accepts(
     assert parse(COMMANDS[name], words, Config(), name)
 
 
-def sections_of(command):
-    """The settings whose flags a command has."""
-    return {field.name: getattr(Config(), field.name) for field in fields(command)
-            if hasattr(Config(), field.name)}  # fmt: skip
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_every_flag_is_one_paragraph_of_sentences(name, shown):
     shown(name)
-    sections = sections_of(COMMANDS[name])
-    for owner in (COMMANDS[name], *map(type, sections.values())):
+    hints = get_type_hints(COMMANDS[name])
+    sections = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    for owner in (COMMANDS[name], *sections.values()):
         for field in fields(owner):
             if field.name not in sections:
                 text = field.metadata["help"]
