@@ -159,3 +159,19 @@ def test_the_utilities_example_of_the_readme_runs():
         code, dcai_ray=dcai_ray, x_train=x_train, y_train=y_train, x_val=x_val, y_val=y_val
     )["values"]
     assert len(values) == 20
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_and_link_of_the_documents_is_there(document):
+    text = document.read_text()
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", text)
+    assert all((document.parent / link).exists() for link in links)
+    files = re.findall(r"`((?:dcai_ray|tests|jobs|benchmarks)/[\w./]+)`", text)
+    assert [name for name in files if not (REPOSITORY / name).exists()] == []
+
+
+def test_the_design_names_every_folder_of_the_package():
+    text = (REPOSITORY / "docs/design.md").read_text()
+    package = REPOSITORY / "dcai_ray"
+    folders = [path.parent.name for path in package.glob("*/__init__.py")]
+    assert all(f"`{folder}/`" in text for folder in folders)
