@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dcai_ray {dcai_ray.__version__}")
         return 0
     if name not in _COMMANDS:
-        print(f"dcai-ray: no command {name!r}; one of {', '.join(_COMMANDS)}", file=sys.stderr)
+        known = ", ".join(_COMMANDS)
+        print(f"dcai-ray: unknown command {name!r}; choose from {known}", file=sys.stderr)
         return 2
     return _guarded(lambda: _command(name)(arguments[1:]))
 

@@ -43,7 +43,7 @@ def test_help_names_every_command(arguments, capsys):
 
 def test_an_unknown_command_is_wrong_usage(capsys):
     assert main(["clean"]) == 2
-    assert "no command 'clean'; one of demo, run" in capsys.readouterr().err
+    assert "unknown command 'clean'; choose from demo, run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
