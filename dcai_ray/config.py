@@ -416,14 +416,14 @@ def preset(name: Literal["study"]) -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[str]:
-    """`key: old in the run, new requested` for every common key in which two settings differ."""
+    """`key: old there, new now` for every key of both in which two plain settings differ."""
     found = []
     for key in sorted(old.keys() & new.keys()):
         where = f"{path}{key}"
         if isinstance(old[key], dict) and isinstance(new[key], dict):
             found += differences(old[key], new[key], f"{where}.")
         elif old[key] != new[key]:
-            found.append(f"{where}: {old[key]} in the run, {new[key]} requested")
+            found.append(f"{where}: {old[key]} there, {new[key]} now")
     return found
 
 

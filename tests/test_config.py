@@ -150,10 +150,7 @@ def test_the_default_rule_needs_no_clean_set_where_there_is_none(rule, validatio
 def test_differences_name_each_differing_key_with_both_values():
     old = {"value": {"k": 10, "metric": "cosine"}, "images": {"split_seed": 0}, "data": "a"}
     new = {"value": {"k": 5, "metric": "cosine"}, "extract": {"k": 1}, "data": "b"}
-    assert differences(old, new) == [
-        "data: a in the run, b requested",
-        "value.k: 10 in the run, 5 requested",
-    ]
+    assert differences(old, new) == ["data: a there, b now", "value.k: 10 there, 5 now"]
     assert differences(old, old) == []
 
 

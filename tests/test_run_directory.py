@@ -73,9 +73,9 @@ def test_other_settings_are_refused_with_the_differing_keys_and_stay_as_they_wer
     with pytest.raises(ValueError, match="made with other settings") as caught:
         run.bind_settings({**sections(k=3, metric="euclidean"), "data": "/elsewhere"})
     for part in (
-        "data: /data in the run, /elsewhere requested",
-        "value.k: 10 in the run, 3 requested",
-        "value.metric: cosine in the run, euclidean requested",
+        "data: /data there, /elsewhere now",
+        "value.k: 10 there, 3 now",
+        "value.metric: cosine there, euclidean now",
         "use another --run",
     ):
         assert part in str(caught.value)
@@ -104,7 +104,7 @@ def test_settings_bind_from_the_first_file_made_with_them(run, section, file):
         (run.location / file).write_bytes(b"made with them")
     else:
         run.bind_settings({section: "right"})
-    with pytest.raises(ValueError, match=f"{section}: right in the run, other requested"):
+    with pytest.raises(ValueError, match=f"{section}: right there, other now"):
         run.bind_settings({section: "other"})
     assert run.settings() == {section: "right"}
 

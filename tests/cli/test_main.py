@@ -125,7 +125,7 @@ def test_a_run_of_other_settings_is_refused_with_the_keys(tmp_path, capsys):
     (run / "config.yaml").write_text(yaml.safe_dump({"value": {"k": 5, "metric": "cosine"}}))
     before = files(run)
     line = refused(capsys, "value", "--run", run, "--k", "7")
-    assert "made with other settings (value.k: 5 in the run, 7 requested)" in line
+    assert "made with other settings (value.k: 5 there, 7 now)" in line
     assert "use another --run" in line
     assert files(run) == before
 
