@@ -34,6 +34,16 @@ _STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What stderr shows."""
+
+    debug: bool = False
+    """Show everything that is logged, and a traceback with every error."""
+    quiet: bool = False
+    """Show nothing but warnings and errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Where:
     """Where the images are and where results go."""
 
@@ -62,6 +72,7 @@ class Run(Where):
     sample: SampleConfig
     retrain: RetrainConfig
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +86,7 @@ class Demo:
     no_finetune: bool = False
     """Leave out the networks: quick probes on the features alone."""
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +103,7 @@ class Audit:
     extract: Annotated[ExtractConfig, Flat]
     value: ValueConfig
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +113,7 @@ class Finetune(Where):
     images: Annotated[ImagesConfig, Flat]
     finetune: Annotated[FinetuneConfig, Flat]
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +123,7 @@ class Extract(Where):
     images: Annotated[ImagesConfig, Flat]
     extract: Annotated[ExtractConfig, Flat]
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +143,7 @@ class Value:
     value: Annotated[ValueConfig, Flat]
     sample: Annotated[SampleConfig, Flat]
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +162,7 @@ class Retrain:
     finetune: FinetuneConfig
     retrain: Annotated[RetrainConfig, Flat]
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +171,7 @@ class OfRun:
 
     run: str
     """The run's folder or URI."""
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +196,7 @@ class ImportFeatures:
     """Folder that collects the splits; give it to `value --features`."""
     backbone: str = "imported"
     """Name of the network they came from; the splits of a folder must agree."""
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 def parse(command: type[T], arguments: Sequence[str], base: Config, name: str) -> T:
