@@ -221,7 +221,7 @@ def _directory(run: str, features: str | None = None) -> RunDirectory:
     where = features or RunDirectory(location).settings().get("features")
     if not where:
         return RunDirectory(location)
-    return RunDirectory(location, _lasting("--features", where))
+    return RunDirectory(location, _lasting("--features", str(where)))
 
 
 def _lasting(flag: str, uri: str) -> Location:
