@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import dcai_ray
-from dcai_ray.errors import UserError
+from dcai_ray.errors import can_be_mended
 
 _COMMANDS = {
     "demo": "write the embedded demo set and run everything on it",
@@ -98,7 +98,7 @@ def _guarded(name: str, arguments: Sequence[str], *, debug: bool, quiet: bool) -
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except Exception as error:
-            if not _can_be_mended(error):
+            if not can_be_mended(error):
                 _tell(_traceback(error), logging.CRITICAL)
                 _tell(f"dcai-ray: {_bug(log.file if log else None)}", logging.ERROR)
                 return 1
@@ -119,16 +119,6 @@ def _tell(message: str, level: int) -> None:
     from dcai_ray.progress import say
 
     say(message, level)
-
-
-def _can_be_mended(error: Exception) -> bool:
-    """By the user: a setting, an argument, or a file that the operating system names.
-
-    Libraries raise ValueErrors and OSErrors of their own over our mistakes: those are bugs.
-    """
-    return isinstance(error, UserError) or (
-        isinstance(error, OSError) and error.filename is not None
-    )
 
 
 def _line(error: Exception) -> str:

@@ -18,7 +18,7 @@ from dcai_ray.cluster import connection
 from dcai_ray.cluster.actor_pool import Pool, stream_blocks
 from dcai_ray.cluster.preflight import check_machines, check_packages, installed
 from dcai_ray.config import ResourcesConfig
-from dcai_ray.errors import ClusterError, UserError
+from dcai_ray.errors import ClusterError, UserError, can_be_mended
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.blocks import Block, BlockId, run_block
 from dcai_ray.valuation.plan import Plan
@@ -99,7 +99,7 @@ def stream_chains(
                 if after(pool) or aggregator.done:
                     break
         except RayTaskError as error:
-            if isinstance(error.cause, UserError):
+            if can_be_mended(error.cause):
                 raise error.cause from None
             raise RuntimeError(
                 f"the utility {type(utility).__name__} failed in a worker, whose traceback is above"
