@@ -54,9 +54,7 @@ def connect(resources: ResourcesConfig) -> None:
             )
     where = f"cluster at {address}" if address else "this machine"
     say(f"Ray on {where}: {_total('CPU'):g} CPUs, {_total('GPU'):g} GPUs")
-    for node in working_nodes():
-        shares = {name: node["Resources"].get(name, 0) for name in ("CPU", "GPU")}
-        logger.info("node %s: %g CPUs, %g GPUs", node["NodeManagerAddress"], *shares.values())
+    log_nodes()
     name = resources.worker_resource
     if name and not _total(name):
         say(f"no machine of the cluster offers {name!r} yet: waiting for one")
@@ -71,6 +69,13 @@ def working_nodes() -> list[dict[str, Any]]:
     """Machines that are up and that tasks may run on, as Ray describes them."""
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     return [node for node in nodes if node["Alive"] and node["Resources"].keys() & {"CPU", "GPU"}]
+
+
+def log_nodes() -> None:
+    """Write into the log which nodes there are now."""
+    for node in working_nodes():
+        cpus, gpus = (node["Resources"].get(name, 0) for name in ("CPU", "GPU"))
+        logger.info("node %s: %g CPUs, %g GPUs", node["NodeManagerAddress"], cpus, gpus)
 
 
 def num_workers(resources: ResourcesConfig) -> int:
