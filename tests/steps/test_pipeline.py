@@ -147,7 +147,7 @@ def test_a_feature_shard_that_is_gone_is_computed_alone(again, data, config):
     (again / lost).unlink()
     done("run", "--data", data, "--run", again, "--config", config)
     after = files(again)
-    assert changed(before, after) == {lost, "run.json"}
+    assert changed(before, after) == {lost, "run.json", "run.log"}
     assert after[lost][1] == before[lost][1]
     steps = json.loads(after["run.json"][1])["steps"]
     assert steps["features"]["shards_computed"] == 1
