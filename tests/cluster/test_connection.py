@@ -89,7 +89,6 @@ def test_where_there_are_gpus_a_task_takes_its_share_and_nothing_is_said(
     monkeypatch, asked, got, capsys
 ):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
-    monkeypatch.setattr(connection, "working_nodes", lambda: [])
     assert connection.num_gpus(asked, usual=0.25) == got
     assert capsys.readouterr().err == ""
 
@@ -105,7 +104,6 @@ def test_where_there_are_gpus_a_task_takes_its_share_and_nothing_is_said(
 )
 def test_as_many_actors_as_asked_for_or_as_there_is_room_for(monkeypatch, settings, got):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 20.0, "chains": 16.0})
-    monkeypatch.setattr(connection, "working_nodes", lambda: [])
     assert connection.num_workers(ResourcesConfig(**settings)) == got
 
 
