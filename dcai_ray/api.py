@@ -172,8 +172,9 @@ def shapley_values(
         labels: class names.
         report: called with every check, for those who wait.
     Raises:
-        UserError: for settings out of range; with Ray, also where the utility fails.
-        Exception: without Ray, what the utility raises.
+        UserError: for settings out of range.
+        ModelError: a model fails; the message names the coalition.
+        Exception: what else the utility raises; with Ray, a RuntimeError caused by it.
     """
     plan = new_plan(utility, sampler=sampler, semivalues=(semivalue,), beta=beta, seed=seed)
     aggregator = new_aggregator(

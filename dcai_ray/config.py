@@ -29,6 +29,9 @@ Rule = Literal["validated", "zero", "chance", "share", "certain"]
 Semivalue = Literal["shapley", "banzhaf", "beta", "leave-one-out"]
 Stop = Literal["settled", "stderr", "rank", "rounds", "seconds"]
 
+# What PyYAML raises over text that makes no sense, dates and tagged scalars among it.
+_DAMAGE = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
+_RESOURCES_OF_RAY = ("CPU", "GPU", "memory", "object_store_memory")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -352,6 +355,10 @@ class ResourcesConfig:
             _check_min("resources", self, 1, "num_workers")
         if self.checkpoint_s <= 0 or self.hedge_s <= 0:
             raise UserError("resources.checkpoint_s and resources.hedge_s must be positive")
+        if self.worker_resource in _RESOURCES_OF_RAY:
+            raise UserError(
+                f"resources.worker_resource must be a name of your own, got {self.worker_resource}"
+            )
         if self.num_cpus is not None:
             _check_min("resources", self, 1, "num_cpus")
         for name in ("gpus_per_training", "gpus_per_extraction"):
@@ -380,12 +387,19 @@ def read_config(path: str) -> Config:
         UserError: the file is not YAML, or has unknown keys or wrong values; all are named.
         OSError: the file cannot be read.
     """
-    location = Location(path)
+    return parse_config(load_yaml(Location(path).read_bytes(), path) or {}, path)
+
+
+def load_yaml(content: bytes, origin: str) -> Any:
+    """The content of a YAML file as plain dicts, lists and scalars.
+
+    Raises:
+        UserError: it is not YAML.
+    """
     try:
-        content = yaml.safe_load(location.read_bytes()) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    return parse_config(content, path)
+        return yaml.safe_load(content)
+    except _DAMAGE as error:
+        raise UserError(f"{origin}: not YAML ({' '.join(str(error).split())})") from None
 
 
 def parse_config(content: Any, origin: str) -> Config:

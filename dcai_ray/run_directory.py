@@ -6,9 +6,11 @@ images.parquet        every image: split, id, class, size, content hash; skipped
 baseline/, cleaned/   metrics.parquet, model-<arm>-<backbone>-<seed>.safetensors
 features/<split>/     part-00000.parquet ..., _manifest.json
 values/values.parquet kept.parquet report.html
+run.log               what the commands logged, see `cli.logs`
 """
 
 import json
+import logging
 import platform
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from dcai_ray.config import STOPPING, differences
+from dcai_ray.config import STOPPING, differences, load_yaml
 from dcai_ray.errors import UserError
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
@@ -35,6 +37,8 @@ _WRITES = {
     "sample": "values",
     "retrain": "cleaned/probes.parquet",
 }
+logger = logging.getLogger(__name__)
+
 _MAY_CHANGE = {f"sample.{name}" for name in STOPPING}  # sampling goes on from what is there
 
 
@@ -127,13 +131,14 @@ class RunDirectory:
         file = self.location / "config.yaml"
         if not file.exists():
             return {}
+        content = file.read_bytes()
         try:
-            content = yaml.safe_load(file.read_bytes())
-        except yaml.YAMLError:
-            content = None
-        if not isinstance(content, dict):
+            settings = load_yaml(content, file.uri)
+        except UserError:
+            settings = None
+        if not isinstance(settings, dict):
             raise UserError(f"{file}: not the settings of a run; use another --run")
-        return content
+        return settings
 
     def bind_settings(self, sections: dict[str, Any]) -> None:
         """Make the folder these settings' own, or see that it is.
@@ -167,16 +172,21 @@ class RunDirectory:
     def record(self) -> dict[str, Any]:
         """What run.json says; empty for a new folder."""
         file = self.location / "run.json"
+        content = file.read_bytes() if file.exists() else b"{}"
         try:
-            return json.loads(file.read_bytes()) if file.exists() else {}
-        except ValueError:
-            raise UserError(f"{file}: damaged; delete it, it is written again") from None
+            record = json.loads(content)
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            record = None
+        if not isinstance(record, dict):
+            raise UserError(f"{file}: damaged; delete it, it is written again")
+        return record
 
     def record_step(self, step: str, fingerprint: str, seconds: float, **found: Any) -> None:
         """Write into run.json that a step was done."""
         steps = self.record().get("steps", {})
         steps[step] = {"fingerprint": fingerprint, "seconds": round(seconds, 2), **found}
         self.record_section("steps", **steps)
+        logger.info("step %s: done in %.2f s", step, seconds, extra={"work": True})
 
     def record_section(self, section: str, **found: Any) -> None:
         """Write one section of run.json anew, beside the versions."""

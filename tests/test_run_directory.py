@@ -7,6 +7,7 @@ import yaml
 import dcai_ray
 from dcai_ray.api import read_features, read_values
 from dcai_ray.config import Config, plain
+from dcai_ray.errors import StorageError, UserError
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.features import write_manifest
@@ -170,3 +171,20 @@ def test_features_are_read_by_the_folder_of_a_split(run):
     write_manifest(folder, "all", ["any.parquet"])
     found = dcai_ray.read_features(folder.uri)
     assert (found.ids, found.labels, found.x.tolist()) == (("cat/1",), ("cat",), [[1.0, 2.0]])
+
+
+def test_a_store_that_does_not_answer_is_not_taken_for_a_damaged_record(run, monkeypatch):
+    run.record_step("values", "abc", 1.0)
+
+    def refuse(location):
+        raise StorageError(f"{location}: the store does not answer")
+
+    monkeypatch.setattr(Location, "read_bytes", refuse)
+    with pytest.raises(StorageError, match="does not answer"):
+        run.record()
+
+
+def test_a_record_that_is_json_of_another_kind_is_damaged(run):
+    (run.location / "run.json").write_bytes(b"[1]")
+    with pytest.raises(UserError, match=r"run\.json: damaged"):
+        run.record()

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from dcai_ray import progress
-from dcai_ray.cli import flags
+from dcai_ray.cli import flags, logs
 from dcai_ray.cli.flags import parse, settings_of
 from dcai_ray.config import Config, ValueConfig, parse_config, plain
 from dcai_ray.errors import UserError
@@ -53,7 +53,7 @@ def audit(arguments: Sequence[str]) -> None:
     directory = _directory(chosen.run or f"outputs/{data.name}")
     config = settings_of(chosen)
     listing = list_folder(data)
-    directory.bind_settings({"data": data.uri, **_sections(config, "images", "extract", "value")})
+    _bind(directory, {"data": data.uri, **_sections(config, "images", "extract", "value")})
     pipeline.run_audit(directory, data, listing, config)
     _finish(directory)
 
@@ -66,7 +66,7 @@ def finetune(arguments: Sequence[str]) -> None:
     data, config = _lasting("--data", chosen.data), settings_of(chosen)
     directory = _directory(chosen.run)
     listing = list_splits(data, split_seed=config.images.split_seed)
-    directory.bind_settings({"data": data.uri, **_sections(config, "images", "finetune")})
+    _bind(directory, {"data": data.uri, **_sections(config, "images", "finetune")})
     pipeline.run_baseline(directory, data, listing, config)
     print(f"done: {directory.metrics('baseline')}")
 
@@ -79,7 +79,7 @@ def extract(arguments: Sequence[str]) -> None:
     data, config = _lasting("--data", chosen.data), settings_of(chosen)
     directory = _directory(chosen.run)
     listing = list_splits(data, split_seed=config.images.split_seed)
-    directory.bind_settings({"data": data.uri, **_sections(config, "images", "extract")})
+    _bind(directory, {"data": data.uri, **_sections(config, "images", "extract")})
     pipeline.run_extraction(directory, data, listing, config)
     print(f"done: {directory.features}")
 
@@ -97,7 +97,7 @@ def value(arguments: Sequence[str]) -> None:
     sections = _sections(config, "value", "sample")
     if chosen.features:
         sections["features"] = directory.features.uri
-    directory.bind_settings(sections)
+    _bind(directory, sections)
     pipeline.run_valuation(directory, config)
     findings = read_findings(directory)
     print("\n".join(summary(findings)[:-1]))
@@ -116,13 +116,13 @@ def retrain(arguments: Sequence[str]) -> None:
             f"{directory.location}: no images known to fine-tune on; give --data, or --no-finetune"
         )
     if chosen.no_finetune:
-        directory.bind_settings(_sections(config, "retrain"))
+        _bind(directory, _sections(config, "retrain"))
         pipeline.run_probes(directory, config)
     else:
         location = _lasting("--data", str(data))
         listing = list_splits(location, split_seed=config.images.split_seed)
         sections = _sections(config, "images", "finetune", "retrain")
-        directory.bind_settings({"data": location.uri, **sections})
+        _bind(directory, {"data": location.uri, **sections})
         pipeline.run_retraining(directory, location, listing, config)
     _finish(directory)
 
@@ -184,7 +184,7 @@ def _pipeline(data: Location, run: str, config: Config, *, no_finetune: bool) ->
     sections = _sections(config, "images", "finetune", "extract", "value", "sample", "retrain")
     if no_finetune:
         del sections["finetune"]
-    directory.bind_settings({"data": data.uri, **sections})
+    _bind(directory, {"data": data.uri, **sections})
     pipeline.run_pipeline(directory, data, listing, config, networks=not no_finetune)
     _finish(directory)
 
@@ -202,6 +202,12 @@ def _finish(directory: RunDirectory) -> None:
     print("\n".join(summary(findings)))
 
 
+def _bind(directory: RunDirectory, sections: dict[str, Any]) -> None:
+    """Make the run's folder these settings' own; from here on it keeps the log."""
+    directory.bind_settings(sections)
+    logs.keep_in(directory.location)
+
+
 def _sections(config: Config, *names: str) -> dict[str, Any]:
     """Plain settings by section; those of sampling only where there is any."""
     everything = plain(config)
@@ -215,7 +221,7 @@ def _directory(run: str, features: str | None = None) -> RunDirectory:
     where = features or RunDirectory(location).settings().get("features")
     if not where:
         return RunDirectory(location)
-    return RunDirectory(location, _lasting("--features", where))
+    return RunDirectory(location, _lasting("--features", str(where)))
 
 
 def _lasting(flag: str, uri: str) -> Location:
@@ -232,4 +238,6 @@ def _lasting(flag: str, uri: str) -> Location:
 def _existing(run: str) -> RunDirectory:
     if not (Location(run) / "config.yaml").exists():
         raise UserError(f"{run}: no run there (no config.yaml)")
-    return _directory(run)
+    directory = _directory(run)
+    logs.keep_in(directory.location)
+    return directory

@@ -49,6 +49,16 @@ _STYLE = (tyro.conf.HelptextFromCommentsOff,)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What stderr shows."""
+
+    debug: Switch = False
+    """Show everything that is logged, and a traceback with every error."""
+    quiet: Switch = False
+    """Show only warnings and errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Where:
     """Where the images are and where results go."""
 
@@ -83,6 +93,7 @@ class Run(Where):
     sample: SampleConfig
     retrain: RetrainConfig
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +111,7 @@ class Demo:
     no_finetune: Switch = False
     """Train no networks; compare with quick probes on the features only."""
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +132,7 @@ class Audit:
     extract: Annotated[ExtractConfig, Flat]
     value: ValueConfig
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +146,7 @@ class Finetune(Where):
     images: Annotated[ImagesConfig, Flat]
     finetune: Annotated[FinetuneConfig, Flat]
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +160,7 @@ class Extract(Where):
     images: Annotated[ImagesConfig, Flat]
     extract: Annotated[ExtractConfig, Flat]
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +185,7 @@ class Value:
     value: Annotated[ValueConfig, Flat]
     sample: Annotated[SampleConfig, Flat]
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +208,7 @@ class Retrain:
     finetune: FinetuneConfig
     retrain: Annotated[RetrainConfig, Flat]
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +217,7 @@ class OfRun:
 
     run: RunFolder
     """Folder or URI of the run."""
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +268,7 @@ class ImportFeatures:
     """Folder or URI that collects the splits; pass it to `dcai-ray value --features`."""
     backbone: str = "imported"
     """Name of the network that computed the features; all splits must have the same."""
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 def parse(command: type[T], arguments: Sequence[str], base: Config, name: str) -> T:

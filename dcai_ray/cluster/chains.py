@@ -18,7 +18,7 @@ from dcai_ray.cluster import connection
 from dcai_ray.cluster.actor_pool import Pool, stream_blocks
 from dcai_ray.cluster.preflight import check_machines, check_packages, installed
 from dcai_ray.config import ResourcesConfig
-from dcai_ray.errors import ClusterError, UserError
+from dcai_ray.errors import ClusterError, UserError, can_be_mended
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.blocks import Block, BlockId, run_block
 from dcai_ray.valuation.plan import Plan
@@ -68,9 +68,10 @@ def stream_chains(
     Returns:
         Actors that died and were replaced.
     Raises:
-        UserError: the utility fails, the message names the block and the cause; or a machine of
-            the cluster cannot do its share.
+        ModelError: a model fails; the message names the coalition.
+        UserError: a machine of the cluster cannot do its share.
         ClusterError: actors die again and again.
+        RuntimeError: the code of the utility fails; it has the worker's traceback as its cause.
     """
     connection.connect(resources)
     check_machines(None)
@@ -98,10 +99,17 @@ def stream_chains(
                 if after(pool) or aggregator.done:
                     break
         except RayTaskError as error:
-            raise UserError(f"the utility failed: {_first_line(error.cause)}") from None
+            if can_be_mended(error.cause):
+                raise error.cause from None
+            raise RuntimeError(
+                f"the utility {type(utility).__name__} failed in a worker, whose traceback is above"
+            ) from error
         except RayActorError as error:
             if getattr(error, "actor_init_failed", False):
-                raise UserError(_last_line(error)) from None
+                name, _, message = _last_line(error).partition(": ")
+                if name.endswith(UserError.__name__):
+                    raise UserError(message) from None
+                raise
             raise ClusterError(
                 f"workers died {pool.lost} times over "
                 f"({_first_line(error)}); the same command goes on from the last checkpoint"
@@ -111,7 +119,7 @@ def stream_chains(
 
 def _last_line(error: BaseException) -> str:
     """What Ray says of an actor that could not start ends with the actor's own error."""
-    return str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
+    return str(error).strip().splitlines()[-1].strip()
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,6 +12,8 @@ from dcai_ray.config import ResourcesConfig
 from dcai_ray.errors import ClusterError, UserError
 from dcai_ray.progress import say
 
+logger = logging.getLogger(__name__)
+
 _STORE_BYTES = 2 * 2**30  # of the object store of a local cluster, at most 30 % of the memory
 _STORE_SHARE = 0.3
 _REACH_S = 10.0
@@ -36,7 +38,7 @@ def connect(resources: ResourcesConfig) -> None:
             try:
                 _reach(address)
                 ray.init(**options)
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, ValueError) as error:  # ValueError: no address at all
                 reason = str(error).strip().splitlines()[0]
                 raise ClusterError(
                     f"no Ray cluster at RAY_ADDRESS={address} ({reason}); start it or unset it"
@@ -52,6 +54,7 @@ def connect(resources: ResourcesConfig) -> None:
             )
     where = f"cluster at {address}" if address else "this machine"
     say(f"Ray on {where}: {_total('CPU'):g} CPUs, {_total('GPU'):g} GPUs")
+    log_nodes()
     name = resources.worker_resource
     if name and not _total(name):
         say(f"no machine of the cluster offers {name!r} yet: waiting for one")
@@ -66,6 +69,13 @@ def working_nodes() -> list[dict[str, Any]]:
     """Machines that are up and that tasks may run on, as Ray describes them."""
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     return [node for node in nodes if node["Alive"] and node["Resources"].keys() & {"CPU", "GPU"}]
+
+
+def log_nodes() -> None:
+    """Write into the log which nodes there are now."""
+    for node in working_nodes():
+        cpus, gpus = (node["Resources"].get(name, 0) for name in ("CPU", "GPU"))
+        logger.info("node %s: %g CPUs, %g GPUs", node["NodeManagerAddress"], cpus, gpus)
 
 
 def num_workers(resources: ResourcesConfig) -> int:

@@ -108,7 +108,7 @@ def problem_here(packages: Mapping[str, str], folders: Folders | None, settings:
         probe = folders.run / f".probe-{ray.get_runtime_context().get_node_id()}"
         probe.write_bytes(b"")
         probe.delete()
-    except (OSError, ValueError) as error:
+    except (OSError, UserError) as error:
         return str(error).strip().splitlines()[0]
     return ""
 

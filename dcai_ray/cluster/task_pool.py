@@ -23,7 +23,7 @@ from dcai_ray import progress
 from dcai_ray.cluster import connection, metrics
 from dcai_ray.cluster.preflight import Folders, check_machines, check_packages, installed
 from dcai_ray.config import ResourcesConfig
-from dcai_ray.errors import ClusterError
+from dcai_ray.errors import ClusterError, can_be_mended
 from dcai_ray.storage.location import Location
 
 _POLL_S = 0.5
@@ -153,7 +153,8 @@ class _Tasks:
             try:
                 result = ray.get(ref)
             except RayTaskError as error:
-                raise error.cause from None  # the task's own error, without the worker's traceback
+                # Of what a user can mend the line is enough, a bug keeps the worker's traceback.
+                raise error.cause from None if can_be_mended(error.cause) else error
             except OutOfMemoryError:
                 raise ClusterError(
                     "a machine has too little memory for its tasks, and they were ended; use fewer "

@@ -4,6 +4,7 @@ It is made from what is there, however far the run went. Its head carries a fing
 was made from; a report with the wanted fingerprint is not written again.
 """
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from dcai_ray.report.gallery import most_harmful
 from dcai_ray.report.sampling_summary import Sampled
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import has_features
+
+logger = logging.getLogger(__name__)
 
 GALLERY = 40
 """Images shown."""
@@ -42,6 +45,7 @@ def write_report(findings: Findings) -> None:
     if report.exists() and f'content="{wanted}"'.encode() in report.read_bytes(_HEAD_BYTES):
         return
     report.write_bytes(_render(template, fingerprint=wanted, **_content(findings)).encode())
+    logger.info("report: %s", report, extra={"work": True})
 
 
 def _fingerprint(findings: Findings, template: str) -> str:

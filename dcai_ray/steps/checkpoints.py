@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from dcai_ray import progress
-from dcai_ray.errors import UserError
+from dcai_ray.errors import StorageError, UserError
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 
@@ -53,12 +53,15 @@ def read_checkpoint(
 
     Raises:
         UserError: it belongs to other settings or features.
+        OSError: a file cannot be read.
     """
     for name in reversed(_checkpoints(folder)):
         try:
             table = parquet.read_table(folder / name)
-        except ValueError as error:
-            progress.say(f"warning: {error}; the one before it serves")
+        except StorageError:  # says nothing about the file
+            raise
+        except UserError as error:
+            progress.warn(f"{error}; the one before it serves")
             continue
         if parquet.fingerprint_of(folder / name) != fingerprint:
             raise UserError(

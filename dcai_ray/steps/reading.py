@@ -3,6 +3,7 @@
 What is found goes to `images.parquet`; a rerun trusts it as long as names and sizes are the same.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ def _pass_over(
     ]
     table = pa.Table.from_pylist(rows, schemas.SKIPPED)
     parquet.write_table(run.skipped, table, _listing_fingerprint(listing))
-    progress.say(f"{len(bad)} unreadable images left out, listed in {run.skipped}")
+    progress.say(f"{len(bad)} unreadable images left out, listed in {run.skipped}", logging.WARNING)
 
 
 def _row(image: ImageFile, found: Inspected) -> dict[str, Any]:
@@ -155,11 +156,13 @@ def _row(image: ImageFile, found: Inspected) -> dict[str, Any]:
 
 def _warn(groups: Sequence[str], where: str) -> None:
     if groups:
-        progress.say(f"warning: {len(groups)} pictures occur more than once {where}:")
+        progress.warn(f"{len(groups)} pictures occur more than once {where}:")
         for line in groups[:_LINES_SHOWN]:
-            progress.say(f"  {line}")
+            progress.say(f"  {line}", logging.WARNING)
         if len(groups) > _LINES_SHOWN:
-            progress.say(f"  and {len(groups) - _LINES_SHOWN} more, listed in run.json")
+            progress.say(
+                f"  and {len(groups) - _LINES_SHOWN} more, listed in run.json", logging.WARNING
+            )
 
 
 def _listing_fingerprint(listing: Listing) -> str:

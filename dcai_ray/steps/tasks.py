@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from dcai_ray.cleaning.probes import probe_scores
 from dcai_ray.cleaning.rules import share_loss
 from dcai_ray.config import ExtractConfig, FinetuneConfig
+from dcai_ray.errors import UserError
 from dcai_ray.images import decoding
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import feature_table
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.read_ahead import read_ahead
 from dcai_ray.valuation.knn_shapley import KnnGame, Sums, val_block_sums
+
+_MAX_HEAD_BYTES = 100_000_000  # of a safetensors file, by its own definition
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +179,14 @@ def trained(model: Location, fingerprint: str) -> list[dict[str, Any]] | None:
     if not model.exists():
         return None
     start = model.read_bytes(limit=8)
-    length = int.from_bytes(start, "little")
-    notes = json.loads(model.read_bytes(limit=8 + length)[8:]).get("__metadata__", {})
+    length = min(int.from_bytes(start, "little"), _MAX_HEAD_BYTES)
+    head = model.read_bytes(limit=8 + length)[8:]
+    try:
+        notes = json.loads(head).get("__metadata__", {})
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
+        raise UserError(
+            f"{model}: not a safetensors file; delete it, it is trained again"
+        ) from None
     return json.loads(notes["history"]) if notes.get("fingerprint") == fingerprint else None
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from typing import Any
 
 import pyarrow as pa
@@ -10,8 +11,14 @@ import pyarrow.parquet as pq
 from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 
+logger = logging.getLogger(__name__)
+
 _FINGERPRINT = b"dcai_ray.fingerprint"
-_DAMAGE = (ValueError, OSError, pa.ArrowException)  # what pyarrow raises over a damaged file
+_DAMAGE = (
+    OSError,
+    pa.ArrowException,
+    UnicodeDecodeError,
+)  # what pyarrow raises over a damaged file
 
 
 def new_fingerprint(*parts: Any) -> str:
@@ -59,7 +66,9 @@ def fingerprint_of(location: Location) -> str:
 
 def is_up_to_date(location: Location, wanted: str) -> bool:
     """Whether the file is there and carries this fingerprint."""
-    return fingerprint_of(location) == wanted
+    found = fingerprint_of(location)
+    logger.debug("%s: fingerprint %s, wanted %s", location, found or "none", wanted)
+    return found == wanted
 
 
 def read_note(table: pa.Table, key: str) -> str:

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import dcai_ray
 from dcai_ray.cluster import chains
 from dcai_ray.cluster.chains import Chain, stream_chains
 from dcai_ray.config import ResourcesConfig
+from dcai_ray.errors import ModelError
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.plan import new_plan
 from dcai_ray.valuation.sampling import sample
@@ -121,25 +123,41 @@ def aggregator_of(pool):
 
 
 class Failing(games.Game):
-    """A model that fails once an order is longer than a hundred."""
+    """Fails with `error` once an order is longer than `limit`."""
+
+    limit = 1000
+    error: Exception
 
     def marginals(self, orders):
         if np.diff(orders.offsets).max() > self.limit:
-            raise RuntimeError("SVC failed on a coalition of 101 points (3, 7, ...): no margin")
+            raise self.error
         return np.zeros(len(orders.players))
 
 
-def test_a_failing_model_ends_the_sampling_with_its_coalition(ray_cluster):
+def fail_on_ray(error):
     game = Failing(200, lambda s: 0.0)
-    game.limit = 1000
     plan = new_plan(game)
-    game.limit = 100
+    game.limit, game.error = 100, error
     aggregator = Aggregator(200, 4, stop=MaxRounds(rounds=100))
-    with pytest.raises(ValueError, match=r"^the utility failed: ") as failed:
-        stream_chains(plan, game, aggregator, ResourcesConfig(num_workers=2), lambda pool: False)
-    message = str(failed.value)
-    assert "coalition of 101 points (3, 7, ...): no margin" in message
-    assert "\n" not in message
+    stream_chains(plan, game, aggregator, ResourcesConfig(num_workers=2), lambda pool: False)
+
+
+def test_a_failing_model_ends_the_sampling_with_its_own_line(ray_cluster):
+    line = "SVC failed on a coalition of 101 points (3, 7, ...): no margin"
+    with pytest.raises(ModelError) as failed:
+        fail_on_ray(ModelError(line))
+    assert str(failed.value) == line
+    assert failed.value.__suppress_context__
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyError, FloatingPointError])
+def test_a_bug_in_the_code_of_a_utility_keeps_the_workers_traceback(ray_cluster, kind):
+    with pytest.raises(RuntimeError, match=r"^the utility Failing failed in a worker") as failed:
+        fail_on_ray(kind("shapes differ"))
+    assert not isinstance(failed.value, ValueError)
+    told = "".join(traceback.format_exception(failed.value))
+    assert "in marginals" in told
+    assert f"{kind.__name__}: " in told
 
 
 def test_a_worker_with_other_packages_ends_the_sampling_with_its_machine(

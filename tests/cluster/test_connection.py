@@ -67,6 +67,7 @@ def test_a_machine_alone_offers_what_the_settings_of_a_cluster_ask_for(monkeypat
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **options: started.update(options))
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 3.0, **started["resources"]})
+    monkeypatch.setattr(connection, "working_nodes", lambda: [])
     connection.connect(ResourcesConfig(num_cpus=3, worker_resource="chains"))
     assert started["resources"] == {"chains": 3}
     assert capsys.readouterr().err == "Ray on this machine: 3 CPUs, 0 GPUs\n"
@@ -77,6 +78,7 @@ def test_a_cluster_that_does_not_offer_it_yet_is_said(monkeypatch, capsys):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **options: None)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 3.0})
+    monkeypatch.setattr(connection, "working_nodes", lambda: [])
     connection.connect(ResourcesConfig(worker_resource="chains"))
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "no machine of the cluster offers 'chains' yet: waiting for one"
@@ -103,3 +105,12 @@ def test_where_there_are_gpus_a_task_takes_its_share_and_nothing_is_said(
 def test_as_many_actors_as_asked_for_or_as_there_is_room_for(monkeypatch, settings, got):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 20.0, "chains": 16.0})
     assert connection.num_workers(ResourcesConfig(**settings)) == got
+
+
+@pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:8265", "10.0.0.1:port"])
+def test_what_is_no_address_is_one_line(address, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ClusterError, match=f"^no Ray cluster at RAY_ADDRESS={address} ") as failed:
+        connection.connect(ResourcesConfig())
+    assert "\n" not in str(failed.value)

@@ -159,7 +159,7 @@ def test_a_job_stopped_and_machines_lost_change_no_bit(machines, laptop):
     address = ("--address", "http://127.0.0.1:8265")
     assert machines.head.run("ray", "job", "stop", *address, "first")[0] == 0
     first.wait(WAIT_S)
-    assert "dcai-ray: stopped; the same command goes on from here" in machines.said("first")
+    assert "dcai-ray: stopped; run the same command again to resume" in machines.said("first")
 
     second = machines.submit("second", "pipeline", *flags)
     there = machines.wait_for_sets(there + 10, second)

@@ -3,6 +3,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from dcai_ray import progress
 from dcai_ray.cluster import connection
 from dcai_ray.cluster.task_pool import run_tasks
 from dcai_ray.config import ResourcesConfig
-from dcai_ray.errors import ClusterError
+from dcai_ray.errors import ClusterError, UserError, can_be_mended
 
 pytestmark = pytest.mark.ray
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
@@ -67,7 +68,7 @@ def refuse(job):
     folder, number = job
     if number == 1:
         wait_for((folder / "0").exists)
-        raise ValueError("train/cat/1.png: 0 pixels; remove it")
+        raise UserError("train/cat/1.png: 0 pixels; remove it")
     (folder / str(number)).touch()
     time.sleep(FOREVER_S)
 
@@ -130,10 +131,34 @@ def test_tasks_are_named_for_the_dashboard_after_their_work_or_their_step(ray_cl
     assert results(name_in_the_dashboard, [0, 1]) == ["testing 0", "testing 1"]
 
 
+def add_what_does_not_fit(job):
+    """A mistake of ours."""
+    return np.zeros(3) + np.zeros(job)
+
+
+def read_what_is_not_there(job):
+    return Path(job).read_bytes()
+
+
+def test_a_bug_in_a_task_keeps_the_workers_traceback(ray_cluster):
+    with pytest.raises(ValueError, match=r"^operands could not be broadcast") as caught:
+        results(add_what_does_not_fit, [4])
+    told = "".join(traceback.format_exception(caught.value))
+    assert "in add_what_does_not_fit" in told
+    assert not can_be_mended(caught.value)
+
+
+def test_a_file_that_a_task_cannot_read_is_named(ray_cluster, tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        results(read_what_is_not_there, [str(tmp_path / "nowhere")])
+    assert caught.value.filename == str(tmp_path / "nowhere")
+    assert caught.value.__suppress_context__
+
+
 def test_a_task_that_raises_ends_the_step_with_its_own_error_alone(ray_cluster, tmp_path):
     with pytest.raises(ValueError, match=r"^train/cat/1\.png: 0 pixels; remove it$") as caught:
         results(refuse, [(tmp_path, number) for number in range(6)])
-    assert type(caught.value) is ValueError
+    assert type(caught.value) is UserError
     assert caught.value.__suppress_context__
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dcai_ray.errors import StorageError
 from dcai_ray.steps.checkpoints import read_checkpoint, write_checkpoint
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation.aggregator import Aggregator
@@ -79,3 +80,14 @@ def test_one_of_other_settings_is_refused_by_name(folder, plan):
 
 def test_where_there_is_none_there_is_none(folder):
     assert read_checkpoint(folder, "made") == (None, {})
+
+
+def test_a_store_that_does_not_answer_is_not_taken_for_a_damaged_file(folder, plan, monkeypatch):
+    write_checkpoint(folder, fed(plan, 3).state(), "made", {})
+
+    def refuse(location):
+        raise StorageError(f"{location}: the store does not answer")
+
+    monkeypatch.setattr(Location, "read_bytes", refuse)
+    with pytest.raises(StorageError, match="does not answer"):
+        read_checkpoint(folder, "made")

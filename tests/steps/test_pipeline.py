@@ -147,7 +147,7 @@ def test_a_feature_shard_that_is_gone_is_computed_alone(again, data, config):
     (again / lost).unlink()
     done("run", "--data", data, "--run", again, "--config", config)
     after = files(again)
-    assert changed(before, after) == {lost, "run.json"}
+    assert changed(before, after) == {lost, "run.json", "run.log"}
     assert after[lost][1] == before[lost][1]
     steps = json.loads(after["run.json"][1])["steps"]
     assert steps["features"]["shards_computed"] == 1
@@ -215,7 +215,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(finished, data, config, tmp_path):
     process.send(signal.SIGINT)
     assert process.finish() == 130
     told = process.said().splitlines()
-    assert told[-1] == "dcai-ray: interrupted; the same command goes on from here"
+    assert told[-1] == "dcai-ray: interrupted; run the same command again to resume"
     assert "Traceback" not in process.said()
     there = files(run)
     assert "features/val/_manifest.json" not in there, "interrupted too late to show anything"

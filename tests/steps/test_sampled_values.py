@@ -155,7 +155,7 @@ def test_ctrl_c_saves_what_is_complete_and_the_same_command_goes_on(features, tm
     process.send(signal.SIGINT)
     assert process.finish() == 130
     assert process.said().splitlines()[-1] == (
-        "dcai-ray: interrupted; the same command goes on from here"
+        "dcai-ray: interrupted; run the same command again to resume"
     )
     assert "Traceback" not in process.said()
     record = json.loads((run / "run.json").read_text())["sampling"]

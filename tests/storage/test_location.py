@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 from pyarrow import fs
 
+from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.object_store import open_store
 
@@ -241,3 +242,19 @@ def test_a_name_that_is_not_utf8_is_named(tmp_path):
         pass
     with pytest.raises(ValueError, match=r"caf\\xe9.png.*not UTF-8; rename it"):
         list(Location(str(tmp_path)).walk())
+
+
+@pytest.mark.parametrize(
+    "ask", [Location.exists, Location.is_folder, Location.delete, Location.folders]
+)
+def test_what_the_system_says_of_a_local_path_names_it(ask, tmp_path):
+    path = str(tmp_path / ("a" * 300))
+    with pytest.raises(OSError, match="File name too long") as caught:
+        ask(Location(path))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENAMETOOLONG, path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", os.fsdecode(b"caf\xe9")])
+def test_a_name_that_no_file_system_takes_is_refused_when_it_is_given(name):
+    with pytest.raises(UserError, match="not UTF-8, or has a zero byte"):
+        Location(name)
