@@ -152,14 +152,14 @@ def roc(found: Detection, num_right: int) -> str:
     return _picture(draw)
 
 
-def share_losses(log_loss: Mapping[str, float | None], chosen: float) -> str:
+def share_losses(log_loss: Mapping[float, float | None], chosen: float) -> str:
     """Log loss on shapley_val by the share dropped, the chosen one marked.
 
     Args:
         log_loss: nats by share; None where that share would empty a class.
         chosen: the share.
     """
-    pairs = sorted((float(share), loss) for share, loss in log_loss.items())
+    pairs = sorted(log_loss.items())
     shares = [100 * share for share, _ in pairs]
     losses = [float("nan") if loss is None else loss for _, loss in pairs]
 

@@ -40,7 +40,7 @@ def sampled_from(config: Config, source: str) -> str:
     sample, value = plain(config.sample), plain(config.value)
     for name in (*STOPPING, "check"):
         del sample[name]
-    for name in ("rule", "drop_share", "per_class", "second_opinion_up_to"):
+    for name in ("rule", "drop_share", "per_class", "second_opinion_up_to", "self_weight"):
         del value[name]
     return new_fingerprint("sampled", value, sample, source)
 
