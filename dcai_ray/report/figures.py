@@ -90,7 +90,7 @@ def histogram(
 
 
 def learning_curves(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Accuracy on val by epoch for one backbone: a thin line a seed, a thick one for the mean.
+    """Accuracy on val by epoch for one backbone: a thin line per seed, a thick one for the mean.
 
     Args:
         rows: of metrics.parquet, one backbone, split val.
@@ -181,7 +181,7 @@ def convergence(trace: Sequence[Mapping[str, Any]]) -> str:
     """How a sampling went: share of the images decided, and the largest standard error, by time.
 
     Args:
-        trace: rows as `tables.TRACE`.
+        trace: rows as `schemas.TRACE`.
     """
     rows = [row for row in trace if row["seconds"] is not None]
     seconds = [row["seconds"] for row in rows]

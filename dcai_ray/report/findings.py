@@ -109,11 +109,11 @@ def summary(findings: Findings) -> list[str]:
 
 
 LOW_AGREEMENT = 0.3
-"""Rank correlation of the two opinions below which a person is told."""
+"""Rank correlation of the values by the two validation sets below which the report warns."""
 
 
 def disagreement(agreement: float) -> str:
-    """What a low agreement of the two opinions means."""
+    """What a low agreement of the values by the two validation sets means."""
     return (
         f"the clean set and the training set disagree about the values (rank correlation "
         f"{agreement:.2f}): the wrong labels may follow a pattern; trust the clean set"

@@ -247,7 +247,7 @@ def _check(findings: Findings) -> dict[str, Any] | None:
         return None
     confidence = float(findings.settings.get("sample", {}).get("confidence", 0.95))
     found = _sampling(findings.check.sampled, confidence)
-    found["sentence"] = verdicts.second_opinion(findings.check, findings.num_dropped)
+    found["sentence"] = verdicts.cross_check(findings.check, findings.num_dropped)
     return found
 
 

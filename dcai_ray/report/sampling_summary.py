@@ -20,7 +20,7 @@ class Sampled:
     record: dict[str, Any]
     """Its entry in run.json."""
     trace: list[dict[str, Any]]
-    """Rows of its trace, as `tables.TRACE`."""
+    """Rows of its trace, as `schemas.TRACE`."""
 
     @property
     def imputed_share(self) -> float:
@@ -32,7 +32,7 @@ class Sampled:
         record = self.record
         left = record.get("seconds_left")
         pace = record["rounds"] / record["seconds"] if record["seconds"] else 0.0
-        state = "done" if record["done"] else "going on"
+        state = "done" if record["done"] else "in progress"
         if not record["done"] and left is not None:
             state += f", about {left:.0f} s left"
         return [
@@ -40,7 +40,7 @@ class Sampled:
             f"          {record['rounds']:,} rounds in {record['seconds']:,.0f} s ({pace:.1f}/s), "
             f"{100 * record['settled']:.1f} % settled, largest stderr "
             f"{record['max_stderr']:.2g}, {record['workers']} workers, "
-            f"{record['workers_lost']} died",
+            f"{record['workers_lost']} lost",
         ]
 
 

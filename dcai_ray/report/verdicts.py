@@ -25,13 +25,13 @@ BASELINES = {
 
 _OTHERS = {"kept+clean": "Kept and clean images together", "truth": "Without just the wrong labels"}
 _MEANING = {
-    "all": "There, on this evidence, better not to clean.",
-    "random": "There the values tell nothing that chance does not.",
-    "clean": "There the clean images carry the gain: train on shapley_val, or on both together.",
+    "all": "On this evidence, do not clean for these models.",
+    "random": "For these models the values are no better than random.",
+    "clean": "The clean images carry the gain: train on shapley_val, or on both together.",
 }
 _NO_TRAINING = (
-    "Nothing was trained on what is kept, so whether dropping helps is not known yet. For that it "
-    "takes a val split of right labels and dcai-ray run (or dcai-ray retrain)."
+    "Nothing was trained on what is kept, so whether dropping helps is not known yet. To find out, "
+    "provide a val split with correct labels and use dcai-ray run (or dcai-ray retrain)."
 )
 _SELF = (
     "The values come from the training set itself (validation self): each image is judged by its "
@@ -169,8 +169,7 @@ def _baseline_warnings(found: Sequence[Verdict]) -> list[str]:
 
 
 def lead(findings: Findings, found: Sequence[Verdict]) -> list[str]:
-    """The summary: what was dropped by which rule, what is known of its labels, and what cleaning
-    gained."""
+    """The summary: what was dropped by which rule, how well, and what that gained."""
     if findings.values is None:
         return _without_values(findings)
     n, dropped = len(findings.values), findings.num_dropped
@@ -206,24 +205,24 @@ def false_discovery(bound: float) -> str:
     """What the e-values say of the images that are dropped, in one sentence."""
     if bound >= 1:
         return (
-            "Nothing can be guaranteed of the dropped images as a whole: some of them are too near "
-            "zero (the rule certain drops only what is sure)."
+            "Nothing can be guaranteed of the dropped images as a whole: some of them are too "
+            "close to zero (the rule certain drops only what is certain)."
         )
     return (
         f"Of the dropped images at most {percent(bound)} are expected to have a value that is not "
-        "below the threshold (false-discovery rate by e-values, whenever one stops)."
+        "below the threshold (false-discovery rate by e-values, valid whenever sampling stops)."
     )
 
 
-def second_opinion(check: Check, num_dropped: int) -> str:
+def cross_check(check: Check, num_dropped: int) -> str:
     """How a second utility sees the images that are dropped."""
     correlation = "no rank correlation (one of the two is constant)"
     if math.isfinite(check.rank_correlation):
         correlation = f"a rank correlation of {check.rank_correlation:.2f}"
     text = (
-        f"As a check the utility {check.sampled.record['utility']} was sampled. Its values have "
-        f"{correlation} with those above; of the {num_dropped:,} dropped images {check.below:,} "
-        f"are harmful there with certainty and {check.above:,} are useful."
+        f"The utility {check.sampled.record['utility']} was sampled as a cross-check. Its values "
+        f"have {correlation} with those above; of the {num_dropped:,} dropped images "
+        f"{check.below:,} are harmful there with certainty and {check.above:,} are useful."
     )
     if check.auc is not None:
         text += f" Its low values tell wrong labels from right ones with an AUC of {check.auc:.3f}."

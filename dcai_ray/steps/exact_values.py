@@ -58,7 +58,7 @@ def compute_values(run: RunDirectory, config: Config) -> None:
     note_values(run, fingerprint, start, choice)
 
 
-def self_opinion(points: FeatureSet, config: Config) -> NDArray[np.float64]:
+def self_values(points: FeatureSet, config: Config) -> NDArray[np.float64]:
     """(n,) values by the training images themselves."""
     return _sums(points, config, by_clean=False).total / len(points.train.y)
 

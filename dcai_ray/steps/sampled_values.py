@@ -11,7 +11,7 @@ from dcai_ray.config import Config, plain
 from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.dropping import choose, is_valued, note_values, rule_of, write_values
-from dcai_ray.steps.exact_values import self_opinion
+from dcai_ray.steps.exact_values import self_values
 from dcai_ray.steps.feature_set import FeatureSet, check_clean, read_points
 from dcai_ray.steps.sampling_session import Session, estimate, sampled_from
 from dcai_ray.steps.sampling_setup import new_utility, semivalues_of
@@ -56,7 +56,7 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
     sampled = Sampled(low=estimates.low, decision=estimates.decision, log_e=log_e)
     choice = choose(estimates.value, points, config, sampled)
     by_self = 2 <= n <= config.value.second_opinion_up_to
-    value_self = self_opinion(points, config) if by_self else None
+    value_self = self_values(points, config) if by_self else None
     for number, name in enumerate(semivalues_of(config)[1:], start=1):
         others = estimates_of(aggregator, points, number)
         parquet.write_table(run.other_values(name), others.table(), fingerprint)

@@ -60,7 +60,7 @@ VALUES = pa.schema(
         ("stderr_validation", pa.float64()),
     ]
 )
-TRACE = pa.schema(  # of sampling, one row a check
+TRACE = pa.schema(  # of sampling, one row per look
     [
         ("rounds", pa.int64()),  # summed over chains
         ("waves", pa.int64()),  # complete waves of blocks
