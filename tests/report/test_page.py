@@ -429,7 +429,7 @@ def test_a_cross_check_counts_the_dropped_that_it_finds_harmful_or_useful(run):
     # Dropped are the images 0, 4 and 8: here below zero, unclear, above zero.
     value = [-0.3, 0.1, 0.2, 0.3, 0.01, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
     write_check(run, value, 0.05)
-    write_truth(run)  # wrong are 4 and 8: one right label is lower than 4, six than 8, of ten
+    write_truth(run)  # wrong are 4 and 8: of ten right labels one is lower than 4, seven than 8
     check = read_findings(run).check
     assert (check.below, check.above) == (1, 1)
     assert check.auc == pytest.approx((9 + 3) / 20, abs=1e-12)
