@@ -57,5 +57,5 @@ def test_both_is_the_weighted_mean_over_clean_and_training_images(
 
 
 def test_a_negative_weight_is_refused():
-    with pytest.raises(UserError, match="value.self_weight must be at least 0, got -0.1"):
+    with pytest.raises(UserError, match=r"value\.self_weight must be at least 0, got -0\.1"):
         parse_config({"value": {"self_weight": -0.1}}, "flags")
