@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from dcai_ray.cleaning.rules import RuleName, check_needs
 from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.object_store import check_no_secret
@@ -25,7 +26,6 @@ Backbone = Literal[
     "efficientnet_lite0",
 ]
 Metric = Literal["euclidean", "cosine"]
-Rule = Literal["validated", "zero", "chance", "share", "certain"]
 Semivalue = Literal["shapley", "banzhaf", "beta", "leave-one-out"]
 Stop = Literal["settled", "stderr", "rank", "rounds", "seconds"]
 
@@ -170,7 +170,10 @@ class ValueConfig:
     second_opinion_up_to: int = 50_000
     """With validation clean, also value the training set against itself (leave-one-out) if it has
     at most this many images; 0 turns this off."""
-    rule: Rule | None = None
+    self_weight: float = 0.4
+    """Weight of a training image that serves as a validation image, relative to an image of
+    shapley_val (validation both only)."""
+    rule: RuleName | None = None
     """Rule that decides what to keep. validated: drop the share that gives a probe its smallest
     loss on shapley_val (the default with a clean shapley_val). zero: keep value > 0 (the default
     without one). chance: keep value > 1 / (classes x images), which drops more wrong labels and
@@ -184,13 +187,11 @@ class ValueConfig:
 
     def __post_init__(self) -> None:
         _check_min("value", self, 1, "k")
-        _check_min("value", self, 0, "second_opinion_up_to")
+        _check_min("value", self, 0, "second_opinion_up_to", "self_weight")
         if not 0 < self.drop_share < 1:
             raise UserError(f"value.drop_share must lie in (0, 1), got {self.drop_share}")
         if min(self.beta) <= 0:
             raise UserError(f"value.beta must be positive, got {self.beta}")
-        if self.rule == "validated" and self.validation == "self":
-            raise UserError("value.rule validated needs a clean shapley_val; use zero or chance")
         if self.method == "exact":
             if self.utility != "knn":
                 raise UserError(
@@ -198,18 +199,20 @@ class ValueConfig:
                 )
             if self.utility_options:
                 raise UserError("value.utility_options are for value.method sample")
-            if self.rule == "certain":
-                raise UserError("value.rule certain is for value.method sample; use zero or chance")
         elif self.validation != "clean":
             raise UserError(
                 f"value.method sample values by shapley_val alone, got value.validation "
                 f"{self.validation}; use clean"
             )
-        if self.rule == "chance" and self.utility != "knn":
-            raise UserError("value.rule chance is for the utility knn; use zero")
+        check_needs(
+            self.chosen_rule,
+            clean_set=self.validation != "self",
+            sampled_values=self.method == "sample",
+            utility=self.utility,
+        )
 
     @property
-    def chosen_rule(self) -> Rule:
+    def chosen_rule(self) -> RuleName:
         """The rule, with its default filled in."""
         return self.rule or ("zero" if self.validation == "self" else "validated")
 

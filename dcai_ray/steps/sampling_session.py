@@ -59,7 +59,7 @@ def block_fingerprint(config: Config, source: str) -> str:
     for name in (*STOPPING, "check"):
         del sample[name]
     for name in ("rule", "drop_share", "per_class", "second_opinion_up_to", "self_weight"):
-        value.pop(name, None)
+        del value[name]
     return new_fingerprint("blocks", FORMAT, value, sample, source)
 
 

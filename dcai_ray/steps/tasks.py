@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.cleaning.probes import probe_scores
-from dcai_ray.cleaning.rules import share_loss
+from dcai_ray.cleaning.probes import probe_scores, share_loss
 from dcai_ray.config import ExtractConfig, FinetuneConfig
 from dcai_ray.errors import UserError
 from dcai_ray.images import decoding

@@ -297,7 +297,7 @@ def test_a_second_opinion_is_sampled_beside_the_closed_form(
         assert (run / name).read_bytes() == (finished / name).read_bytes()
     check = pd.read_parquet(run / "check/values.parquet")
     assert check.id.tolist() == pd.read_parquet(finished / "values/values.parquet").id.tolist()
-    assert "A second opinion: knn-accuracy" in (run / "report.html").read_text()
+    assert "Cross-check: knn-accuracy" in (run / "report.html").read_text()
     before = files(run)
     done(*arguments)
     assert changed(before, files(run)) == set()
