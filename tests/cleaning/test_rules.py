@@ -346,5 +346,5 @@ def test_the_help_of_the_setting_explains_every_rule():
         for i, node in enumerate(body)
         if getattr(node, "target", None) and node.target.id == "rule"
     )
-    words = body[place + 1].value.value.replace(",", " ").split()
-    assert set(RULES) <= set(words)
+    words = body[place + 1].value.value.split()
+    assert {f"{rule}:" for rule in RULES} <= set(words)
