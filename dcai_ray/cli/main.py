@@ -139,6 +139,6 @@ def _traceback(error: Exception) -> str:
 def _bug(kept: object) -> str:
     also = f", which is in {kept} too" if kept else ""
     return (
-        f"this is a bug, in dcai_ray or in a utility of your own, and not a wrong setting; please "
+        "this is a bug in dcai_ray (or in your own utility), not in your settings or data; please "
         f"report it with the traceback above{also}"
     )
