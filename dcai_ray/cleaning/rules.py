@@ -247,14 +247,13 @@ class Certain:
         )
 
 
-_ALL: tuple[type[Rule], ...] = (
-    Validated,
-    Zero,
-    Chance,
-    Share,
-    Certain,
-)
-RULES: Mapping[str, type[Rule]] = {rule.name: rule for rule in _ALL}
+RULES: Mapping[str, type[Rule]] = {
+    Validated.name: Validated,
+    Zero.name: Zero,
+    Chance.name: Chance,
+    Share.name: Share,
+    Certain.name: Certain,
+}
 """Every rule by its name: the names that the setting `value.rule` accepts."""
 
 if TYPE_CHECKING:
@@ -303,8 +302,10 @@ def check_needs(name: str, *, clean_set: bool, sampled_values: bool, utility: st
         sampled_values: whether they are sampled.
         utility: name of the utility.
     Raises:
-        UserError: it cannot; the message says why, and which rules can be used.
+        UserError: there is no such rule, or it cannot be used; the message says why, and which
+            rules can be.
     """
+    rule_named(name)
     unmet = {
         rule: RULES[rule].needs.unmet(
             clean_set=clean_set, sampled_values=sampled_values, utility=utility

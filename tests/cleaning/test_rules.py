@@ -249,6 +249,7 @@ def test_an_unknown_rule_is_refused_everywhere():
         lambda: new_rule("best", {}),
         lambda: describe(Choice(rule="best", decision=decision, share=0.2)),
         lambda: explain(Choice(rule="best", decision=decision, share=0.2)),
+        lambda: check_needs("best", **BY_CLEAN),
         lambda: parse_config({"value": {"rule": "best"}}, "file"),
     ):
         with pytest.raises(UserError, match=r"'?validated'?, .*'?certain'?"):
