@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray.cleaning.choices import Valued
 from dcai_ray.cleaning.probes import probe_scores, share_loss
-from dcai_ray.cleaning.rules import Validated, Valued
+from dcai_ray.cleaning.rules import Validated
 from dcai_ray.storage.feature_files import read_arrays, read_feature_pickle
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation import knn_shapley

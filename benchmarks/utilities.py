@@ -22,8 +22,9 @@ from sweeps import study
 
 from dcai_ray import shapley_values
 from dcai_ray.api import read_features
+from dcai_ray.cleaning.choices import Valued
 from dcai_ray.cleaning.probes import probe_scores, share_loss
-from dcai_ray.cleaning.rules import Validated, Valued
+from dcai_ray.cleaning.rules import Validated
 from dcai_ray.report.findings import read_findings
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.location import Location

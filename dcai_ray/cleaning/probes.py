@@ -10,7 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dcai_ray.cleaning.rules import keep_share
+from dcai_ray.cleaning.choices import keep_share
 from dcai_ray.valuation.utilities.scores import auroc
 
 PROBES = ("logistic", "10-nn")

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dcai_ray.cleaning import rules
+from dcai_ray.cleaning.choices import Choice
 from dcai_ray.cleaning.evaluation import Detection, Row, comparison, detection
-from dcai_ray.cleaning.rules import Choice
 from dcai_ray.errors import UserError
 from dcai_ray.images.truth import Truth, read_truth
 from dcai_ray.report.sampling_summary import Check, Sampled, read_check, read_sampled
@@ -88,7 +89,7 @@ def summary(findings: Findings) -> list[str]:
         n, dropped = len(findings.values), findings.num_dropped
         lines.append(
             f"{dropped} of {n} training images dropped ({100 * dropped / n:.0f} %)"
-            + (f", rule {findings.choice.describe()}" if findings.choice else "")
+            + (f", rule {rules.describe(findings.choice)}" if findings.choice else "")
         )
     if findings.detection is not None:
         d = findings.detection
@@ -162,12 +163,13 @@ def _choice(run: RunDirectory, values: pa.Table | None) -> Choice | None:
     """The choice that was written with the values.
 
     Raises:
-        UserError: it is by a rule that is not known here.
+        UserError: it is damaged, or by a rule that is not known here.
     """
     note = json.loads(parquet.read_note(values, "choice") or "{}") if values is not None else {}
     if values is None or not note:
         return None
     try:
+        rules.rule_named(note.get("rule", ""))
         return Choice.restore(note, np.array(values["decision"].to_pylist()))
     except UserError as error:
         raise UserError(f"{run.values}: {error}; was it written by another version?") from None

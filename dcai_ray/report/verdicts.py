@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dcai_ray.cleaning import rules
 from dcai_ray.cleaning.arms import ARMS
 from dcai_ray.cleaning.evaluation import Row
 from dcai_ray.report.findings import LOW_AGREEMENT, Findings, disagreement
@@ -174,7 +175,7 @@ def lead(findings: Findings, found: Sequence[Verdict]) -> list[str]:
         return _without_values(findings)
     n, dropped = len(findings.values), findings.num_dropped
     text = f"Of {n:,} training images {dropped:,} are dropped ({percent(dropped / n)})"
-    lines = [f"{text}: {findings.choice.explain()}" if findings.choice else f"{text}."]
+    lines = [f"{text}: {rules.explain(findings.choice)}" if findings.choice else f"{text}."]
     lines.append(_labels_found(findings))
     against = [a for verdict in found for a in verdict.against]
     if against and all(a.outcome == "better" for a in against):

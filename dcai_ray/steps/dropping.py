@@ -8,14 +8,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.cleaning.rules import (
-    Choice,
-    Rule,
-    Sampled,
-    Valued,
-    check_classes_kept,
-    new_rule,
-)
+from dcai_ray.cleaning.choices import Choice, Sampled, Valued, check_classes_kept
+from dcai_ray.cleaning.rules import Rule, new_rule
 from dcai_ray.cleaning.suggestions import suggested_labels
 from dcai_ray.cluster.task_pool import run_tasks
 from dcai_ray.config import Config, ValueConfig, plain

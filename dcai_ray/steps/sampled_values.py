@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from dcai_ray.cleaning.rules import Choice, Sampled, Zero
+from dcai_ray.cleaning.choices import Choice, Sampled
+from dcai_ray.cleaning.rules import Zero
 from dcai_ray.config import Config, plain
 from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory

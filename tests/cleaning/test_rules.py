@@ -12,20 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from dcai_ray.cleaning.choices import Choice, Sampled, Valued
 from dcai_ray.cleaning.rules import (
     RULES,
     SHARES,
     Certain,
     Chance,
-    Choice,
-    Sampled,
     Share,
     Validated,
-    Valued,
     Zero,
-    check_classes_kept,
     check_needs,
-    keep_share,
+    describe,
+    explain,
     new_rule,
 )
 from dcai_ray.config import ValueConfig, parse_config
@@ -184,28 +182,6 @@ def test_the_threshold_of_all_others_is_zero(rule):
     assert rule.threshold(Y) == 0
 
 
-def test_share_per_class_drops_that_share_of_each():
-    rng = np.random.default_rng(0)
-    y = np.repeat([0, 1, 2], [100, 40, 20])
-    value = rng.random(160) + y  # without per_class the first class alone would lose
-    kept = keep_share(value, 0.25, y, per_class=True)
-    assert_array_equal(np.bincount(y[~kept]), [25, 10, 5])
-    for c in range(3):
-        assert value[(y == c) & ~kept].max() < value[(y == c) & kept].min()
-    assert_array_equal(np.bincount(y[~keep_share(value, 0.25, y)]), [40])
-
-
-def test_a_choice_that_empties_classes_is_refused_by_their_names():
-    y, classes = np.array([0, 0, 1, 2, 2]), ["cat", "dog", "owl"]
-
-    def choice(*decision):
-        return Choice(rule="zero", decision=np.array(decision), threshold=0.0)
-
-    check_classes_kept(choice("keep", "drop", "undecided", "drop", "keep"), y, classes)
-    with pytest.raises(UserError, match="rule zero would drop every image of class dog, owl"):
-        check_classes_kept(choice("keep", "keep", "drop", "drop", "drop"), y, classes)
-
-
 CHOICES = [
     (
         Validated(),
@@ -247,27 +223,12 @@ def test_a_choice_comes_back_from_json_and_says_in_words_what_it_was(rule, note,
     choice = Choice.restore(json.loads(json.dumps(note)), np.array(["keep", "drop"]))
     assert choice.rule == rule.name
     assert choice.note() == note
-    assert choice.describe() == short
-    assert choice.explain() == long
+    assert describe(choice) == short
+    assert explain(choice) == long
 
 
 def test_every_rule_is_among_those_tried_here():
     assert [rule.name for rule, *_ in CHOICES] == list(RULES)
-
-
-@pytest.mark.parametrize(
-    ("choice", "cut"),
-    [
-        ({"threshold": 0.05}, 0.05),
-        ({"share": 0.25}, 0.15),  # between .1 and .2
-        ({"share": 0.0, "decision": np.array(["keep"] * 4)}, None),
-        ({"share": 0.25, "decision": np.array(["keep", "drop", "keep", "keep"])}, None),
-    ],
-)
-def test_the_cut_lies_between_dropped_and_kept_where_one_value_can(choice, cut):
-    decision = {"decision": np.array(["drop", "keep", "keep", "keep"])}
-    found = Choice(rule="share", **(decision | choice)).cut(np.array([0.1, 0.2, 0.3, 0.4]))
-    assert found == (None if cut is None else pytest.approx(cut, rel=1e-15))
 
 
 def test_a_rule_takes_its_fields_from_the_settings():
@@ -286,18 +247,13 @@ def test_an_unknown_rule_is_refused_everywhere():
     decision = np.array(["keep"])
     for refused in (
         lambda: new_rule("best", {}),
-        lambda: Choice(rule="best", decision=decision, share=0.2),
-        lambda: Choice.restore({"share": 0.2}, decision),
+        lambda: describe(Choice(rule="best", decision=decision, share=0.2)),
+        lambda: explain(Choice(rule="best", decision=decision, share=0.2)),
+        lambda: check_needs("best", **BY_CLEAN),
         lambda: parse_config({"value": {"rule": "best"}}, "file"),
     ):
         with pytest.raises(UserError, match=r"'?validated'?, .*'?certain'?"):
             refused()
-
-
-@pytest.mark.parametrize("wrong", [{}, {"threshold": 0.0, "share": 0.2}])
-def test_a_choice_is_by_a_threshold_or_by_a_share(wrong):
-    with pytest.raises(UserError, match="by a threshold or by a share"):
-        Choice(rule="zero", decision=np.array(["keep"]), **wrong)
 
 
 BY_CLEAN = {"clean_set": True, "sampled_values": False, "utility": "knn"}
