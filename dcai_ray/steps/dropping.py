@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from dcai_ray.cleaning import rules
 from dcai_ray.cleaning.suggestions import suggested_labels
-from dcai_ray.cluster.task_pool import run_tasks
+from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, ValueConfig, plain
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
@@ -55,21 +56,19 @@ def _share_losses(
     value: NDArray[np.float64], points: FeatureSet, config: Config
 ) -> dict[float, float | None]:
     jobs = [tasks.ShareJob(value, share, config.value.per_class) for share in rules.SHARES]
-    losses = run_tasks(
-        "choosing what to keep",
-        tasks.score_share,
-        jobs,
-        config.resources,
-        unit="shares",
-        run=points.run,
-        names=[f"try dropping {100 * share:g} %" for share in rules.SHARES],
-        shared=tasks.ProbeData(
-            train=(points.train.x, points.train.y),
-            clean=(points.clean.x, points.clean.y),
-            val=(points.clean.x, points.clean.y),
-            num_classes=len(points.classes),
-        ),
+    data = tasks.ProbeData(
+        train=(points.train.x, points.train.y),
+        clean=(points.clean.x, points.clean.y),
+        val=(points.clean.x, points.clean.y),
+        num_classes=len(points.classes),
     )
+    step = Step(
+        name="choosing what to keep",
+        unit="shares",
+        task_names=[f"try dropping {100 * share:g} %" for share in rules.SHARES],
+        run=points.run,
+    )
+    losses = run_tasks(partial(tasks.score_share, data=data), jobs, step, config.resources)
     return dict(zip(rules.SHARES, losses, strict=True))
 
 
