@@ -61,8 +61,8 @@ class BlockLedger:
         return self._outstanding.pop(block_id, None) is not None
 
     def lose(self, block_id: Hashable) -> None:
-        """A block that was in flight will not be answered; put it in line if it is still wanted."""
-        if block_id in self._outstanding and block_id not in self._again:
+        """A block was lost in flight; put it last in line, to be issued again unless answered."""
+        if block_id not in self._again:
             self._again.append(block_id)
 
     def _next_id(self) -> Hashable | None:

@@ -93,6 +93,43 @@ def test_a_block_is_hedged_once_per_deadline():
     assert turns == [[0], [], [], [0], []]
 
 
+def test_the_deadline_of_a_block_begins_when_it_is_assigned():
+    ledger = new_ledger([0], actors="a", blocks_per_actor=1)
+    ledger.assign(5)
+    add(ledger, "b")
+    assert ledger.assign(5 + HEDGE_S) == []
+    assert ledger.assign(5.1 + HEDGE_S) == [("b", 0)]
+
+
+def test_a_lost_block_keeps_its_deadline():
+    ledger = new_ledger([0], actors="ab", blocks_per_actor=1)
+    ledger.assign(0)
+    ledger.lose("a", 0)
+    assert ledger.assign(5) == [("b", 0)]
+    add(ledger, "c")
+    assert ledger.assign(HEDGE_S + 0.1) == [("c", 0)]
+
+
+def test_late_blocks_are_hedged_one_per_turn_the_oldest_first():
+    ledger = new_ledger([0, 1], actors="abcd", blocks_per_actor=1)
+    ledger.assign(0)
+    assert [ids_of(ledger.assign(11)) for _ in range(3)] == [[0], [1], []]
+
+
+@pytest.mark.parametrize("happens", ["another deadline passes", "its actor is lost"])
+def test_a_late_block_that_waits_in_line_is_there_only_once(happens):
+    ledger = new_ledger([0], actors="a", blocks_per_actor=1)
+    ledger.assign(0)
+    ledger.assign(HEDGE_S + 1)
+    if happens == "another deadline passes":
+        ledger.assign(2 * HEDGE_S + 2)
+    else:
+        ledger.lose("a", 0)
+    add(ledger, "b")
+    add(ledger, "c")
+    assert ledger.assign(2 * HEDGE_S + 2) == [("b", 0)]
+
+
 def test_a_late_block_comes_before_those_of_lost_actors_and_new_ones():
     ledger = new_ledger(range(9), actors="ab", blocks_per_actor=1)
     ledger.assign(0)
