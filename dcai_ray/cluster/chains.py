@@ -111,7 +111,8 @@ def stream_chains(
 
 def _last_line(error: BaseException) -> str:
     """The actor's own error, with which Ray's message on an actor that cannot start ends."""
-    return str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
+    prefix = f"{UserError.__module__}.{UserError.__name__}: "  # as tracebacks print it
+    return str(error).strip().splitlines()[-1].strip().removeprefix(prefix)
 
 
 def _first_line(error: BaseException) -> str:
