@@ -129,7 +129,7 @@ def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(features, tmp_
 
         def far_enough(least=sets):
             found = sorted((run / "values/checkpoint").glob("wave-*.parquet"))
-            return bool(found) and int(found[-1].stem.removeprefix("set-")) >= least
+            return bool(found) and int(found[-1].stem.removeprefix("wave-")) >= least
 
         process = Process(tmp_path / "log", *arguments, "--run", run)
         process.wait_until(far_enough)
@@ -170,7 +170,7 @@ def test_ctrl_c_saves_what_is_complete_and_the_same_command_goes_on(features, tm
 def test_a_tighter_stop_goes_on_from_what_is_there(finished, features, tmp_path, capsys):
     run = shutil.copytree(finished, tmp_path / "run")
     value(features, run, "--stop", "rounds", "--rounds", 3000, *SLOW[:2])
-    assert "sampling goes on after 1,5" in capsys.readouterr().err
+    assert "sampling resumes after 1,5" in capsys.readouterr().err
     at_once = tmp_path / "at once"
     value(features, at_once, "--stop", "rounds", "--rounds", 3000, *SLOW[:2])
     assert values_of(run).equals(values_of(at_once))
