@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dcai_ray.cleaning.choices import Choice, Sampled, Valued, check_classes_kept
 from dcai_ray.cleaning.rules import Rule, new_rule
 from dcai_ray.cleaning.suggestions import suggested_labels
-from dcai_ray.cluster.task_pool import run_tasks
+from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, ValueConfig, plain
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
@@ -52,22 +52,20 @@ def choose(
 def _share_losses(
     value: NDArray[np.float64], points: FeatureSet, config: Config, shares: Sequence[float]
 ) -> list[float | None]:
-    losses: Iterable[float | None] = run_tasks(
-        "choosing what to keep",
-        tasks.score_share,
-        [tasks.ShareJob(value, share, config.value.per_class) for share in shares],
-        config.resources,
-        unit="shares",
-        run=points.run,
-        names=[f"try dropping {100 * share:g} %" for share in shares],
-        shared=tasks.ProbeData(
-            train=(points.train.x, points.train.y),
-            clean=(points.clean.x, points.clean.y),
-            val=(points.clean.x, points.clean.y),
-            num_classes=len(points.classes),
-        ),
+    data = tasks.ProbeData(
+        train=(points.train.x, points.train.y),
+        clean=(points.clean.x, points.clean.y),
+        val=(points.clean.x, points.clean.y),
+        num_classes=len(points.classes),
     )
-    return list(losses)
+    step = Step(
+        name="choosing what to keep",
+        unit="shares",
+        task_names=[f"try dropping {100 * share:g} %" for share in shares],
+        run=points.run,
+    )
+    jobs = [tasks.ShareJob(value, share, config.value.per_class) for share in shares]
+    return list(run_tasks(partial(tasks.score_share, data=data), jobs, step, config.resources))
 
 
 def _suggested(points: FeatureSet, kept: NDArray[np.bool_], settings: ValueConfig) -> list[str]:

@@ -2,11 +2,12 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.cluster.task_pool import run_tasks
+from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
@@ -107,14 +108,15 @@ def _sums(points: FeatureSet, config: Config, *, by_clean: bool) -> Sums:
     )
     return merge_sums(
         run_tasks(
-            name,
-            tasks.value_block,
+            partial(tasks.value_block, game=game),
             game.val_blocks,
+            Step(
+                name=name,
+                unit="validation images",
+                sizes=[block.stop - block.start for block in game.val_blocks],
+                task_names=[f"{name} {block.start}-{block.stop - 1}" for block in game.val_blocks],
+                run=points.run,
+            ),
             config.resources,
-            unit="validation images",
-            sizes=[block.stop - block.start for block in game.val_blocks],
-            shared=game,
-            run=points.run,
-            names=[f"{name} {block.start}-{block.stop - 1}" for block in game.val_blocks],
         )
     )

@@ -4,8 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 
-from dcai_ray.cluster import connection
-from dcai_ray.cluster.task_pool import run_tasks
+from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.images.folders import SPLITS
 from dcai_ray.run_directory import RunDirectory
@@ -27,16 +26,19 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
     ]
     start = time.monotonic()
     for _ in run_tasks(
-        "extracting features",
         tasks.extract_shard,
         missing,
+        Step(
+            name="extracting features",
+            unit="images",
+            sizes=[len(job.ids) for job in missing],
+            task_names=[f"extract {_place(job)}" for job in missing],
+            num_gpus=config.resources.gpus_per_extraction,
+            default_num_gpus=0.25,
+            run=run.location,
+            data=images.data,
+        ),
         config.resources,
-        unit="images",
-        sizes=[len(job.ids) for job in missing],
-        num_gpus=lambda: connection.num_gpus(config.resources.gpus_per_extraction, usual=0.25),
-        run=run.location,
-        data=images.data,
-        names=[f"extract {_place(job)}" for job in missing],
     ):
         pass  # a task writes its shard itself
     for split, jobs in splits.items():

@@ -1,13 +1,14 @@
 """Step 3 in a hurry: small classifiers on the features of every arm; `cleaned/probes.parquet`."""
 
 import time
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
 from dcai_ray.cleaning.arms import arms_of
 from dcai_ray.cleaning.probes import PROBES
-from dcai_ray.cluster.task_pool import run_tasks
+from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
 from dcai_ray.images.truth import Truth
 from dcai_ray.run_directory import RunDirectory
@@ -48,23 +49,25 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
         for arm in arms
         for seed in (seeds if arm == "random" else [0])
     ]
+    data = tasks.ProbeData(
+        train=(points.train.x, points.train.y),
+        clean=(points.clean.x, points.clean.y),
+        val=(val.x, class_numbers(val.labels, points.classes, run.features / "val")),
+        num_classes=len(points.classes),
+    )
     results = run_tasks(
-        "probes on features",
-        tasks.score_probe,
+        partial(tasks.score_probe, data=data),
         [
             tasks.ProbeJob(probe, arms[arm][seed], "clean" in arm, settings.standardize)
             for probe, arm, seed in keys
         ],
-        config.resources,
-        unit="probes",
-        run=run.location,
-        names=[f"probe {probe} {arm} seed {seed}" for probe, arm, seed in keys],
-        shared=tasks.ProbeData(
-            train=(points.train.x, points.train.y),
-            clean=(points.clean.x, points.clean.y),
-            val=(val.x, class_numbers(val.labels, points.classes, run.features / "val")),
-            num_classes=len(points.classes),
+        Step(
+            name="probes on features",
+            unit="probes",
+            task_names=[f"probe {probe} {arm} seed {seed}" for probe, arm, seed in keys],
+            run=run.location,
         ),
+        config.resources,
     )
     scores = dict(zip(keys, results, strict=True))
     rows = [

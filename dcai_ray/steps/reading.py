@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from dcai_ray import progress
-from dcai_ray.cluster.task_pool import run_tasks
+from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.errors import UserError
 from dcai_ray.images.decoding import Inspected
@@ -97,17 +97,20 @@ def _inspect(
         for i in starts
     ]
     parts = run_tasks(
-        "reading images",
         tasks.inspect_images,
         jobs,
+        Step(
+            name="reading images",
+            unit="images",
+            sizes=[len(job.paths) for job in jobs],
+            task_names=[
+                f"read images {i}-{i + len(job.paths) - 1}"
+                for i, job in zip(starts, jobs, strict=True)
+            ],
+            run=run.location,
+            data=data,
+        ),
         config.resources,
-        unit="images",
-        sizes=[len(job.paths) for job in jobs],
-        run=run.location,
-        data=data,
-        names=[
-            f"read images {i}-{i + len(job.paths) - 1}" for i, job in zip(starts, jobs, strict=True)
-        ],
     )
     return [found for part in parts for found in part]
 

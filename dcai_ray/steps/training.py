@@ -9,8 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dcai_ray.cleaning.arms import arms_of
-from dcai_ray.cluster import connection
-from dcai_ray.cluster.task_pool import run_tasks
+from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
 from dcai_ray.images.truth import Truth
 from dcai_ray.run_directory import RunDirectory
@@ -71,18 +70,21 @@ def _train(
         return
     start = time.monotonic()
     histories = run_tasks(
-        f"fine-tuning {step}",
         tasks.finetune_network,
         jobs,
+        Step(
+            name=f"fine-tuning {step}",
+            unit=f"epochs ({len(jobs)} trainings)",
+            sizes=[config.finetune.epochs] * len(jobs),
+            task_names=[f"fine-tune {job.arm} {job.backbone} seed {job.seed}" for job in jobs],
+            num_cpus=config.finetune.num_threads,
+            num_gpus=config.resources.gpus_per_training,
+            default_num_gpus=1,
+            run=run.location,
+            data=images.data,
+            reports_progress=True,
+        ),
         config.resources,
-        unit=f"epochs ({len(jobs)} trainings)",
-        sizes=[config.finetune.epochs] * len(jobs),
-        num_cpus=config.finetune.num_threads,
-        num_gpus=lambda: connection.num_gpus(config.resources.gpus_per_training, usual=1),
-        run=run.location,
-        data=images.data,
-        names=[f"fine-tune {job.arm} {job.backbone} seed {job.seed}" for job in jobs],
-        ticking=True,
     )
     rows = [
         {"arm": job.arm, "backbone": job.backbone, "seed": job.seed, **row}
