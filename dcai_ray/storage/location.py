@@ -96,6 +96,22 @@ class Location:
         with explained(self.uri), store.open_input_stream(path) as stream:
             return stream.read(limit)
 
+    def read_tail(self, count: int) -> bytes:
+        """The last `count` bytes, or all of a shorter file; two requests to an object store.
+
+        Raises:
+            OSError: the file is absent or cannot be read.
+        """
+        if not self.remote:
+            with open(self.uri, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(size - count, 0))
+                return file.read()
+        store, path = self._filesystem, self._path
+        with explained(self.uri), store.open_input_file(path) as remote:
+            start = max(remote.size() - count, 0)
+            return remote.read_at(remote.size() - start, start)
+
     def write_bytes(self, content: bytes) -> None:
         """Write the file whole, replacing what was there; folders on the way are made."""
         if self.remote:
