@@ -1,6 +1,6 @@
 """The readable images of a run, as records; dictionaries and columns only in `images.parquet`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -8,7 +8,6 @@ import pyarrow as pa
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.parquet import new_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,11 +40,6 @@ class ImageSet:
     def split(self, name: str) -> tuple[Image, ...]:
         """The images of one split."""
         return tuple(image for image in self.images if image.split == name)
-
-
-def contents(images: Sequence[Image]) -> str:
-    """A fingerprint of images: ids, labels and what is in the files."""
-    return new_fingerprint([[image.id, image.label, image.sha256] for image in images])
 
 
 def image_table(images: Iterable[Image]) -> pa.Table:

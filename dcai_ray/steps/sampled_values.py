@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from dcai_ray.config import Config, plain
 from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory
+from dcai_ray.steps import dropping, exact_values
 from dcai_ray.steps.dropping import choose, is_valued, note_values, threshold_of, write_values
 from dcai_ray.steps.exact_values import self_opinion
 from dcai_ray.steps.feature_set import FeatureSet, check_clean, read_points
@@ -22,6 +23,10 @@ from dcai_ray.storage.values import estimate_table
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.intervals import e_bh, e_values, false_discovery_bound
 from dcai_ray.valuation.utilities import Utility
+
+FORMAT = 1
+"""Raise this when what is made of a sampling (intervals, decisions) changes; `FORMAT` of
+`sampling_session` stands for the sampling itself."""
 
 
 def compute_sampled_values(run: RunDirectory, config: Config) -> None:
@@ -48,7 +53,13 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
     if not session.finished:
         session.sample(_utility(points, config), so_far)
     aggregator = session.aggregator
-    fingerprint = new_fingerprint("values", plain(config.value), source, aggregator.next_index)
+    fingerprint = new_fingerprint(
+        "values",
+        (FORMAT, exact_values.FORMAT, dropping.FORMAT),  # the second for the column value_self
+        plain(config.value),
+        source,
+        aggregator.next_index,
+    )
     if is_valued(run, fingerprint):
         return
     columns = estimate_columns(aggregator, 0)
@@ -75,7 +86,7 @@ def check_values(run: RunDirectory, config: Config) -> None:
     session = Session(run, config, source, target=CROSS_CHECK)
     if not session.finished:
         session.sample(_utility(points, config), lambda aggregator: None)
-    fingerprint = new_fingerprint("check", source, session.aggregator.next_index)
+    fingerprint = new_fingerprint("check", FORMAT, source, session.aggregator.next_index)
     if not parquet.is_up_to_date(run.check, fingerprint):
         columns = {"id": points.ids, "label": points.labels}
         columns |= estimate_columns(session.aggregator, 0)
