@@ -129,7 +129,7 @@ def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(features, tmp_
 
         def far_enough(least=sets):
             found = sorted((run / "values/checkpoint").glob("wave-*.parquet"))
-            return bool(found) and int(found[-1].stem.removeprefix("set-")) >= least
+            return bool(found) and int(found[-1].stem.removeprefix("wave-")) >= least
 
         process = Process(tmp_path / "log", *arguments, "--run", run)
         process.wait_until(far_enough)
