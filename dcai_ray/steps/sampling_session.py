@@ -96,8 +96,6 @@ class Session:
         fingerprint: of all that decides the blocks.
         threshold: the threshold between harmful and useful points.
         target: where in the run it writes.
-    Raises:
-        UserError: the checkpoint belongs to other settings.
     """
 
     def __init__(
