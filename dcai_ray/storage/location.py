@@ -124,6 +124,7 @@ class Location:
             # A stream closed over an exception completes its upload: a truncated object. Ctrl-C and
             # SIGTERM raise in the main thread alone, so the upload has another.
             with explained(self.uri), ThreadPoolExecutor(1) as writer:
+                writer.submit(int).result()  # an interrupted start of a thread would not be joined
                 writer.submit(upload).result()
             return
         folder, name = os.path.split(self.uri)
