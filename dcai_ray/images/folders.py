@@ -1,4 +1,4 @@
-"""An image folder, class by class: what is in it, in a stable order, and how a file becomes pixels.
+"""An image folder, class by class: what is in it, in a stable order.
 
     <data>/{train,shapley_val,val}/<class>/<image>       the three splits of a run
     <data>/<class>/<image>                               a plain folder: all of it is `train`

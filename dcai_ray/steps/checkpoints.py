@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from dcai_ray import progress
-from dcai_ray.errors import UserError
+from dcai_ray.errors import StorageError, UserError
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 
@@ -58,11 +58,16 @@ def read_checkpoint(
 
     A damaged checkpoint is skipped with a warning; a line says so where all are of another
     sampling.
+
+    Raises:
+        OSError: a file cannot be read.
     """
     others = 0
     for name in reversed(_checkpoints(folder)):
         try:
             table = parquet.read_table(folder / name)
+        except StorageError:  # says nothing about the file
+            raise
         except UserError as error:
             progress.say(f"warning: {error}; using the checkpoint before it")
             continue

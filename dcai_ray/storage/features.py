@@ -156,7 +156,7 @@ def class_numbers(
     """Class numbers of labels.
 
     Raises:
-        UserError: a label is no class of train; the message names it.
+        UserError: a label is not a class of train; the message names it.
     """
     number = {label: i for i, label in enumerate(classes)}
     unknown = sorted(set(labels) - number.keys())

@@ -155,7 +155,7 @@ class Location:
 
         Raises:
             OSError: a folder cannot be read.
-            UserError: a name is not UTF-8, or a key of a store is no path.
+            UserError: a name is not UTF-8, or a key of a store is not a valid path.
         """
         if self.remote:
             start = len(self._path.rstrip("/")) + 1
@@ -166,7 +166,7 @@ class Location:
             ]
             for key, _ in found:
                 if not {"", ".", ".."}.isdisjoint(key.split("/")):  # HTTP would ask for another
-                    raise UserError(f"{self}: the key {key!r} is no path; rename it")
+                    raise UserError(f"{self}: the key {key!r} is not a valid path; rename it")
         else:
             found = list(_walk_local(self.uri))
         yield from sorted(found)

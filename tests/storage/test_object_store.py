@@ -60,7 +60,7 @@ def test_more_objects_than_a_page_holds_are_listed(bucket, object_store):
 def test_a_key_that_is_no_path_is_named(bucket, object_store, key):
     """HTTP clients resolve dots: such a key would be asked for under another name."""
     object_store.put(f"{bucket}/{len(key)}/{key}", b"x")
-    with pytest.raises(ValueError, match=r"is no path; rename it"):
+    with pytest.raises(ValueError, match=r"is not a valid path; rename it"):
         list(Location(f"{bucket}/{len(key)}").walk())
     object_store.client.delete_object(Bucket="files", Key=f"{len(key)}/{key}")
 
