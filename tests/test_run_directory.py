@@ -40,6 +40,16 @@ def test_every_file_lies_where_the_readme_says(run, tmp_path):
         assert place == Location(str(tmp_path / "a run" / name))
 
 
+@pytest.mark.parametrize(
+    ("folder", "options"),
+    [("/data/old.safetensors", ""), ("s3://bucket/a.safetensors", "?region=eu-west-1")],
+)
+def test_a_training_is_kept_beside_its_model_whatever_the_folder_is_called(folder, options):
+    run = RunDirectory(Location(f"{folder}{options}"))
+    place = run.checkpoint("cleaned", "kept", "alexnet", 3, "abc").uri
+    assert place == f"{folder}/cleaned/model-kept-alexnet-3-abc.checkpoint{options}"
+
+
 def test_features_may_lie_elsewhere(tmp_path):
     elsewhere = Location(str(tmp_path / "features of another run"))
     assert RunDirectory(Location(str(tmp_path)), elsewhere).features == elsewhere
