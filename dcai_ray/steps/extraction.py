@@ -79,7 +79,7 @@ def _shards(
         file = shard_name(len(jobs))
         jobs.append(
             tasks.ExtractJob(
-                name=f"{split}/{file}",
+                name=f"{split}/{file.removesuffix('.parquet')}",
                 data=images.root,
                 target=run.features / split / file,
                 fingerprint=new_fingerprint(how, contents(shard)),

@@ -58,7 +58,7 @@ class ExtractJob:
     """One shard of features."""
 
     name: str
-    """Of the shard, for people: train/part-00003.parquet."""
+    """Of the shard, for people: train/part-00003."""
     data: Location
     target: Location
     fingerprint: str
