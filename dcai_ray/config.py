@@ -432,15 +432,34 @@ def preset(name: Literal["study"]) -> dict[str, Any]:
     return {"k": 10, "metric": "euclidean", "validation": "clean", "rule": "zero"}
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[str]:
-    """`key: old there, new now` for every key of both in which two plain settings differ."""
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One setting that differs between a run and what is requested of it."""
+
+    path: tuple[str, ...]
+    """From the section down, such as ("value", "k")."""
+    old: Any
+    new: Any
+
+    @property
+    def key(self) -> str:
+        """The path as it is written on the command line: value.k."""
+        return ".".join(self.path)
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.old} in the run, {self.new} requested"
+
+
+def differences(
+    old: dict[str, Any], new: dict[str, Any], path: tuple[str, ...] = ()
+) -> list[Difference]:
+    """The keys of both in which two plain settings differ, sorted by key."""
     found = []
     for key in sorted(old.keys() & new.keys()):
-        where = f"{path}{key}"
         if isinstance(old[key], dict) and isinstance(new[key], dict):
-            found += differences(old[key], new[key], f"{where}.")
+            found += differences(old[key], new[key], (*path, key))
         elif old[key] != new[key]:
-            found.append(f"{where}: {old[key]} there, {new[key]} now")
+            found.append(Difference((*path, key), old[key], new[key]))
     return found
 
 

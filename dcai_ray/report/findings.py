@@ -12,11 +12,11 @@ from dcai_ray.cleaning import rules
 from dcai_ray.cleaning.choices import Choice
 from dcai_ray.cleaning.evaluation import Detection, Row, comparison, detection
 from dcai_ray.errors import UserError
+from dcai_ray.images.image_set import read_image_set
 from dcai_ray.images.truth import Truth, read_truth
 from dcai_ray.report.sampling_summary import Check, Sampled, read_check, read_sampled
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
-from dcai_ray.storage.location import Location
 from dcai_ray.storage.values import kept_mask
 from dcai_ray.valuation.moments import rank_correlation
 
@@ -59,7 +59,7 @@ def read_findings(run: RunDirectory) -> Findings:
     """
     settings = run.settings()
     values = parquet.read_table(run.values) if run.values.exists() else None
-    truth = _truth(run, settings, values)
+    truth = _truth(run, values)
     curves = [
         row
         for step in ("baseline", "cleaned")
@@ -175,16 +175,12 @@ def _choice(run: RunDirectory, values: pa.Table | None) -> Choice | None:
         raise UserError(f"{run.values}: {error}; was it written by another version?") from None
 
 
-def _truth(run: RunDirectory, settings: dict[str, Any], values: pa.Table | None) -> Truth | None:
-    if values is None or "data" not in settings or not run.images.exists():
+def _truth(run: RunDirectory, values: pa.Table | None) -> Truth | None:
+    images = None if values is None else read_image_set(run)
+    if values is None or images is None:
         return None
-    table = parquet.read_table(run.images).to_pylist()
-    rows = [row for row in table if row["split"] == "train"]
-    if [row["id"] for row in rows] != values["id"].to_pylist():
-        return None
-    return read_truth(
-        Location(settings["data"]), [row["path"] for row in rows], [row["label"] for row in rows]
-    )
+    truth = read_truth(images)
+    return truth if truth and list(truth.ids) == values["id"].to_pylist() else None
 
 
 def _detection(values: pa.Table | None, truth: Truth | None) -> Detection | None:

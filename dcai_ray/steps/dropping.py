@@ -16,15 +16,18 @@ from dcai_ray.config import Config, ValueConfig, plain
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.feature_set import FeatureSet
+from dcai_ray.steps.freshness import is_current
 from dcai_ray.storage import parquet
 from dcai_ray.storage.values import Estimates, kept_table, values_table
+
+FORMAT = 1
+"""Raise this when a rule, one of its constants or the suggested labels (`cleaning.rules`,
+`cleaning.probes`, `cleaning.suggestions`) change: values are then written anew."""
 
 
 def is_valued(run: RunDirectory, fingerprint: str) -> bool:
     """Whether values and what is kept are there."""
-    return parquet.is_up_to_date(run.values, fingerprint) and parquet.is_up_to_date(
-        run.kept, fingerprint
-    )
+    return is_current(run.kept, fingerprint) and parquet.is_up_to_date(run.values, fingerprint)
 
 
 def rule_of(config: Config) -> Rule:

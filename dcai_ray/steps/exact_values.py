@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
 from dcai_ray.run_directory import RunDirectory
-from dcai_ray.steps import tasks
+from dcai_ray.steps import dropping, tasks
 from dcai_ray.steps.dropping import choose, is_valued, note_values, write_values
 from dcai_ray.steps.feature_set import FeatureSet, check_clean, read_points
 from dcai_ray.storage.parquet import new_fingerprint
 from dcai_ray.storage.values import Estimates
 from dcai_ray.valuation.knn_shapley import Sums, knn_game, merge_sums, standard_error
+
+FORMAT = 1
+"""Raise this when a formula or constant of the closed form (`valuation.knn_shapley`,
+`valuation.neighbours`) changes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -38,7 +42,9 @@ def compute_values(run: RunDirectory, config: Config) -> None:
     points = read_points(run)
     if settings.validation != "self":
         check_clean(run, points)
-    fingerprint = new_fingerprint("values", plain(settings), points.fingerprint)
+    fingerprint = new_fingerprint(
+        "values", FORMAT, dropping.FORMAT, plain(settings), points.fingerprint
+    )
     if is_valued(run, fingerprint):
         return
     start = time.monotonic()

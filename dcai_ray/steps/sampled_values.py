@@ -11,6 +11,7 @@ from dcai_ray.cleaning.rules import Zero
 from dcai_ray.config import Config, plain
 from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory
+from dcai_ray.steps import dropping, exact_values
 from dcai_ray.steps.dropping import choose, is_valued, note_values, rule_of, write_values
 from dcai_ray.steps.exact_values import self_values
 from dcai_ray.steps.feature_set import FeatureSet, check_clean, read_points
@@ -22,6 +23,10 @@ from dcai_ray.storage.values import Estimates
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.intervals import e_values
 from dcai_ray.valuation.utilities import Utility
+
+FORMAT = 1
+"""Raise this when what is made of a sampling (intervals, decisions) changes; `FORMAT` of
+`sampling_session` stands for the sampling itself."""
 
 
 def compute_sampled_values(run: RunDirectory, config: Config) -> None:
@@ -50,7 +55,13 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
     if not session.finished:
         session.sample(_utility(points, config), so_far)
     aggregator = session.aggregator
-    fingerprint = new_fingerprint("values", plain(config.value), source, aggregator.next_index)
+    fingerprint = new_fingerprint(
+        "values",
+        (FORMAT, exact_values.FORMAT, dropping.FORMAT),  # the second for the column value_self
+        plain(config.value),
+        source,
+        aggregator.next_index,
+    )
     if is_valued(run, fingerprint):
         return
     estimates = estimates_of(aggregator, points)
@@ -80,7 +91,7 @@ def check_values(run: RunDirectory, config: Config) -> None:
     session = Session(run, config, source, target=CROSS_CHECK)
     if not session.finished:
         session.sample(_utility(points, config), lambda aggregator: None)
-    fingerprint = new_fingerprint("check", source, session.aggregator.next_index)
+    fingerprint = new_fingerprint("check", FORMAT, source, session.aggregator.next_index)
     if not parquet.is_up_to_date(run.check, fingerprint):
         estimates = estimates_of(session.aggregator, points)
         parquet.write_table(run.check, estimates.table(), fingerprint)

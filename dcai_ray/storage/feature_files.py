@@ -2,7 +2,7 @@
 
 A pickle is a program: loading one the usual way runs what its author wrote. Here only NumPy arrays
 and plain containers can come out; anything else is refused by name. NumPy's own functions for
-unpickling are not called either: they can be told to take bytes for pointers to objects.
+unpickling are not called either: they can be made to take bytes for pointers to objects.
 """
 
 import codecs

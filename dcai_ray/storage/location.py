@@ -97,6 +97,22 @@ class Location:
         with explained(self.uri), store.open_input_stream(path) as stream:
             return stream.read(limit)
 
+    def read_tail(self, count: int) -> bytes:
+        """The last `count` bytes, or all of a shorter file; two requests to an object store.
+
+        Raises:
+            OSError: the file is absent or cannot be read.
+        """
+        if not self.remote:
+            with open(self.uri, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(size - count, 0))
+                return file.read()
+        store, path = self._filesystem, self._path
+        with explained(self.uri), store.open_input_file(path) as remote:
+            start = max(remote.size() - count, 0)
+            return remote.read_at(remote.size() - start, start)
+
     def write_bytes(self, content: bytes) -> None:
         """Write the file whole, replacing what was there; folders on the way are made."""
         if self.remote:
@@ -109,6 +125,7 @@ class Location:
             # A stream closed over an exception completes its upload: a truncated object. Ctrl-C and
             # SIGTERM raise in the main thread alone, so the upload has another.
             with explained(self.uri), ThreadPoolExecutor(1) as writer:
+                writer.submit(int).result()  # an interrupted start of a thread would not be joined
                 writer.submit(upload).result()
             return
         folder, name = os.path.split(self.uri)
@@ -139,7 +156,7 @@ class Location:
 
         Raises:
             OSError: a folder cannot be read.
-            UserError: a name is not UTF-8, or a key of a store is no path.
+            UserError: a name is not UTF-8, or a key of a store is not a valid path.
         """
         if self.remote:
             start = len(self._path.rstrip("/")) + 1
@@ -150,7 +167,7 @@ class Location:
             ]
             for key, _ in found:
                 if not {"", ".", ".."}.isdisjoint(key.split("/")):  # HTTP would ask for another
-                    raise UserError(f"{self}: the key {key!r} is no path; rename it")
+                    raise UserError(f"{self}: the key {key!r} is not a valid path; rename it")
         else:
             found = list(_walk_local(self.uri))
         yield from sorted(found)

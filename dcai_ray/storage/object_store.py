@@ -32,7 +32,7 @@ _MEANINGS = (  # of what pyarrow says of a request that failed
     ("SIGNATURE_DOES_NOT_MATCH", "the store does not accept these credentials"),
     ("ExpiredToken", "the credentials have expired"),
     ("NETWORK_CONNECTION", "the store does not answer; check AWS_ENDPOINT_URL and the network"),
-    ("SLOW_DOWN", "the store is overloaded; the same command goes on from here"),
+    ("SLOW_DOWN", "the store is overloaded; run the same command again to resume"),
 )
 
 

@@ -72,7 +72,7 @@ def test_a_wrong_flag_or_value_is_wrong_usage(flags, tmp_path, capsys):
     ("counts", "folders", "message"),
     [
         ({}, [], "no such folder"),
-        ({}, ["train", "val"], "no classes; expected a folder a class with images in it"),
+        ({}, ["train", "val"], "no classes; expected one folder per class with images in it"),
         ({"train/cat": 2, "val/cat": 2}, [], "only one class (cat); at least two are needed"),
         (GOOD, ["train/cow"], "no image in class cow; remove the folder or fill it"),
         ({**GOOD, "val/cow": 1}, [], "class cow does not occur in train"),
@@ -303,7 +303,7 @@ def test_a_run_of_other_settings_is_refused_with_the_keys(tmp_path, capsys):
     (run / "config.yaml").write_text(yaml.safe_dump({"value": {"k": 5, "metric": "cosine"}}))
     before = files(run)
     line = refused(capsys, "value", "--run", run, "--k", "7")
-    assert "made with other settings (value.k: 5 there, 7 now)" in line
+    assert "made with other settings (value.k: 5 in the run, 7 requested)" in line
     assert "use another --run" in line
     assert files(run) == before
 
@@ -331,7 +331,7 @@ def test_an_output_that_cannot_be_written_is_named(image_folder, tmp_path, capsy
 def test_a_run_that_is_not_there_is_named(tmp_path, capsys):
     for command in ("report", "status"):
         line = refused(capsys, command, "--run", tmp_path / "nowhere")
-        assert line == f"{tmp_path / 'nowhere'}: no run there (no config.yaml)"
+        assert line == f"{tmp_path / 'nowhere'}: not a run folder (no config.yaml)"
 
 
 @pytest.mark.ray

@@ -184,7 +184,7 @@ def test_other_settings_are_refused_but_not_another_stop(finished, features, cap
     arguments = ["value", "--features", features, "--run", finished, "--method", "sample"]
     given = [str(word) for word in [*arguments, *SETTINGS, "--chains", 4]]
     assert main(given) == 1
-    assert "sample.chains: 8 there, 4 now" in capsys.readouterr().err
+    assert "sample.chains: 8 in the run, 4 requested" in capsys.readouterr().err
 
 
 def test_time_is_up_at_a_complete_set_and_the_rest_is_for_another_time(

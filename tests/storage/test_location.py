@@ -72,6 +72,16 @@ def test_writing_again_replaces_and_deleting_twice_is_fine(root):
     assert not file.exists()
 
 
+@pytest.mark.parametrize(("count", "tail"), [(0, b""), (1, b"t"), (4, b"tent"), (99, b"content")])
+def test_the_tail_of_a_file_is_its_last_bytes_or_all_of_it(root, count, tail):
+    (root / "x").write_bytes(b"content")
+    assert (root / "x").read_tail(count) == tail
+    (root / "empty").write_bytes(b"")
+    assert (root / "empty").read_tail(count) == b""
+    with pytest.raises(FileNotFoundError, match=r"nowhere"):
+        (root / "nowhere").read_tail(count)
+
+
 def test_an_absent_file_is_an_os_error_that_names_it(root):
     with pytest.raises(FileNotFoundError, match=r"nowhere") as caught:
         (root / "nowhere").read_bytes()
