@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from dcai_ray.images.truth import Truth
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
+from dcai_ray.storage.values import kept_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def read_check(run: RunDirectory, values: pa.Table | None, truth: Truth | None) 
     other = parquet.read_table(run.check)
     if other["id"].to_pylist() != values["id"].to_pylist():
         return None
-    dropped = ~values.kept_mask(values)
+    dropped = ~kept_mask(values)
     value = other["value"].to_numpy()
     correlation = spearmanr(values["value"].to_numpy(), value).statistic if len(value) > 1 else 1
     return Check(

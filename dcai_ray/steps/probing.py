@@ -16,6 +16,7 @@ from dcai_ray.steps.feature_set import read_points
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.features import check_same_features, class_numbers, read_split
 from dcai_ray.storage.parquet import new_fingerprint
+from dcai_ray.storage.values import check_ids, kept_mask
 
 
 def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None:
@@ -29,7 +30,7 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
     train = read_split(run.features / "train")
     check_same_features(train, val, ("train", "val"))
     values = run.read_values()
-    values.check_ids(run.values, values["id"].to_pylist(), points.ids)
+    check_ids(run.values, values["id"].to_pylist(), points.ids)
     wrong = None if truth is None else truth.wrong
     known = [] if wrong is None else np.flatnonzero(wrong).tolist()
     sources = [points.fingerprint, val.fingerprint, parquet.fingerprint_of(run.values), known]
@@ -39,9 +40,7 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
     start = time.monotonic()
     seeds = range(settings.probe_seeds)
     has_clean = len(points.clean.y) > 0
-    arms = arms_of(
-        values.kept_mask(values), points.train.y, wrong, has_clean=has_clean, seeds=seeds
-    )
+    arms = arms_of(kept_mask(values), points.train.y, wrong, has_clean=has_clean, seeds=seeds)
     # Only the random arm differs by seed; the others are scored once.
     keys = [
         (probe, arm, seed)

@@ -14,7 +14,7 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.dropping import choose, is_valued, note_values, threshold_of, write_values
 from dcai_ray.steps.exact_values import self_opinion
 from dcai_ray.steps.feature_set import FeatureSet, check_clean, read_points
-from dcai_ray.steps.sampling_session import Session, estimate, sampled_from
+from dcai_ray.steps.sampling_session import CROSS_CHECK, Session, block_fingerprint, estimate
 from dcai_ray.steps.sampling_setup import new_utility, semivalues_of
 from dcai_ray.storage import parquet
 from dcai_ray.storage.parquet import new_fingerprint
@@ -35,7 +35,7 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
     points = read_points(run)
     check_clean(run, points)
     start, n = time.monotonic(), len(points.train.y)
-    source = sampled_from(config, points.fingerprint)
+    source = block_fingerprint(config, points.fingerprint)
     session = Session(run, config, source, threshold=threshold_of(points, config))
 
     def so_far(aggregator: Aggregator) -> None:
@@ -71,8 +71,8 @@ def check_values(run: RunDirectory, config: Config) -> None:
         config,
         value=replace(config.value, method="sample", utility=config.sample.check, rule="zero"),
     )
-    source = sampled_from(config, points.fingerprint)
-    session = Session(run, config, source, into="check")
+    source = block_fingerprint(config, points.fingerprint)
+    session = Session(run, config, source, target=CROSS_CHECK)
     if not session.finished:
         session.sample(_utility(points, config), lambda aggregator: None)
     fingerprint = new_fingerprint("check", source, session.aggregator.next_index)

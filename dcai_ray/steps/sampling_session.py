@@ -1,13 +1,13 @@
-"""Sampling with its files: checkpoints, the trace, the record; whatever ends it, it goes on.
+"""One sampling with its files: checkpoints, the trace, its section of run.json.
 
-The aggregator's state goes to `checkpoint/` every few seconds and at the end; a rerun goes on from
-the newest and ends with the bits of an undisturbed run. A tighter stop goes on from there too; a
-looser one finds its work done.
+The aggregator's state is saved in `checkpoint/` every few seconds and at the end. Whatever ends a
+sampling, running it again resumes from the newest checkpoint, with bitwise the same result as if it
+had never been disturbed. A tighter stopping rule resumes as well; a looser one is met at once.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -21,17 +21,35 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.checkpoints import read_checkpoint, write_checkpoint
 from dcai_ray.steps.sampling_setup import aggregator_of, plan_of, size_bytes
 from dcai_ray.storage import parquet, schemas
+from dcai_ray.storage.location import Location
 from dcai_ray.storage.parquet import new_fingerprint
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.blocks import run_block
 from dcai_ray.valuation.plan import Plan
 from dcai_ray.valuation.utilities import Utility
 
-_ESTIMATED_ROUNDS = 64  # computed before an estimate is made
+FORMAT = 1
+"""Raise this when a formula or constant of sampling changes: older checkpoints are then refused."""
+
+_ESTIMATE_ROUNDS = 64  # computed here before the cost of a sampling is estimated
 
 
-def sampled_from(config: Config, source: str) -> str:
-    """A fingerprint of all that decides the blocks; when to stop is not among it.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a sampling writes."""
+
+    folder: str
+    """Below the run's: its trace and checkpoints."""
+    section: str
+    """Of run.json."""
+
+
+VALUES = Target("values", "sampling")
+CROSS_CHECK = Target("check", "sampling_check")
+
+
+def block_fingerprint(config: Config, source: str) -> str:
+    """A fingerprint of all that decides the blocks; stopping rules are not part of it.
 
     Args:
         config: its sections value and sample.
@@ -40,20 +58,43 @@ def sampled_from(config: Config, source: str) -> str:
     sample, value = plain(config.sample), plain(config.value)
     for name in (*STOPPING, "check"):
         del sample[name]
-    for name in ("rule", "drop_share", "per_class", "second_opinion_up_to"):
-        del value[name]
-    return new_fingerprint("sampled", value, sample, source)
+    for name in ("rule", "drop_share", "per_class", "second_opinion_up_to", "self_weight"):
+        value.pop(name, None)
+    return new_fingerprint("blocks", FORMAT, value, sample, source)
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Seconds of sampling, summed over resumed runs."""
+
+    before_s: float = 0.0
+    """Of the runs before this one."""
+    wave_s: dict[int, float] = field(default_factory=dict)
+    """When each wave was complete."""
+    _start: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """By now."""
+        return self.before_s + time.monotonic() - self._start
+
+    def mark(self, waves: int) -> bool:
+        """Note the time of all waves up to this one; whether any was new."""
+        last = max(self.wave_s, default=0)
+        now = round(self.seconds, 2)
+        self.wave_s |= {wave: now for wave in range(last + 1, waves + 1)}  # late blocks: several
+        return waves > last
 
 
 class Session:
-    """One sampling: the aggregator, the clock, the files; new, or gone on from a checkpoint.
+    """A sampling, new or resumed from its checkpoint.
 
     Args:
-        run: the folder `<into>/` in it holds the checkpoint and the trace.
+        run: the run's folder.
         config: its sections value, sample and resources.
-        fingerprint: fingerprint of all that decides the blocks.
-        threshold: the value that parts harm from good.
-        into: folder below the run's.
+        fingerprint: of all that decides the blocks.
+        threshold: the threshold between harmful and useful points.
+        target: where in the run it writes.
     Raises:
         UserError: the checkpoint belongs to other settings.
     """
@@ -65,189 +106,192 @@ class Session:
         fingerprint: str,
         *,
         threshold: float = 0.0,
-        into: str = "values",
+        target: Target = VALUES,
     ) -> None:
-        self._run, self._config, self._made_from = run, config, fingerprint
-        self._threshold = threshold
-        self._into = into
-        self._folder = run.location / into
+        self._run, self._config, self._target = run, config, target
+        self._fingerprint, self._threshold = fingerprint, threshold
         state, notes = read_checkpoint(self._folder / "checkpoint", fingerprint)
         self._plan = Plan.restore(notes["plan"]) if notes else None
-        self._aggregator = None if self._plan is None else self._new_aggregator(state)
-        self._before_s = float(notes.get("seconds", 0.0))
+        self._aggregator = self._new_aggregator(self._plan, state) if self._plan else None
+        wave_s = {int(wave): seconds for wave, seconds in notes.get("wave_seconds", {}).items()}
+        self._clock = _Clock(float(notes.get("seconds", 0.0)), wave_s)
         self._lost_before, self._lost = int(notes.get("workers_lost", 0)), 0
-        self._seconds_at = {int(wave): s for wave, s in notes.get("seconds_at", {}).items()}
-        self._start = self._saved = time.monotonic()
+        self._saved = time.monotonic()
 
     @property
     def aggregator(self) -> Aggregator:
-        """What is known; after `sample`, or where the session is finished."""
+        """The state of the sampling; after `sample`, or where the session is finished."""
         assert self._aggregator is not None, "nothing was sampled yet"
         return self._aggregator
 
     @property
     def finished(self) -> bool:
-        """Whether the stop rule is met by what is there."""
+        """Whether the stopping rule is already met."""
         return self._aggregator is not None and (self._aggregator.done or self._is_time_up())
 
-    def sample(self, utility: Utility, so_far: Callable[[Aggregator], None]) -> None:
-        """Go on until the stop rule is met.
+    def sample(self, utility: Utility, save_values: Callable[[Aggregator], None]) -> None:
+        """Start or resume, and sample until the stopping rule is met.
 
         Args:
             utility: that of the settings.
-            so_far: called at each checkpoint, to write what is known of the values.
+            save_values: called at each checkpoint, to write the interim values.
         Raises:
-            UserError: the utility fails; what is complete is saved.
-            ClusterError: workers die again and again; what is complete is saved.
+            ModelError: the utility's model fails; complete waves are saved.
+            ClusterError: workers die again and again; complete waves are saved.
         """
-        if self._plan is None:
+        name = self._config.value.utility
+        if self._plan is None or self._aggregator is None:
             self._plan = plan_of(utility, self._config)
-        if self._aggregator is None:
-            self._aggregator = self._new_aggregator(None)
+            self._aggregator = self._new_aggregator(self._plan, None)
             if self._plan.gain is not None:
                 progress.say(f"pilot: {self._plan.name} {_gain(self._plan)}")
         else:
-            progress.say(f"sampling goes on after {self._aggregator.rounds:,} rounds")
-        aggregator, seen = self._aggregator, self._aggregator.next_index
+            progress.say(f"sampling resumes after {self._aggregator.rounds:,} rounds")
+        aggregator = self._aggregator
         try:
             with (
-                progress.live(f"sampling {self._config.value.utility}") as show,
-                metrics.sampling(
-                    self._run.location, self._config.value.utility, aggregator
-                ) as measure,
+                progress.live(f"sampling {name}") as show,
+                metrics.sampling(self._run.location, name, aggregator) as measure,
             ):
 
                 def after(pool: Pool) -> bool:
-                    nonlocal seen
                     self._lost = pool.lost
-                    if aggregator.next_index > seen:  # a late block can complete several waves
-                        now = round(self._seconds, 2)
-                        for wave in range(seen + 1, aggregator.next_index + 1):
-                            self._seconds_at[wave] = now
-                        seen = aggregator.next_index
-                        if time.monotonic() - self._saved > self._config.resources.checkpoint_s:
-                            self._save(so_far, workers=pool.num_up)
-                    show(self._line(pool))
+                    is_due = time.monotonic() - self._saved > self._config.resources.checkpoint_s
+                    if self._clock.mark(aggregator.next_index) and is_due:
+                        self._save(save_values, workers=pool.num_up)
+                    show(self._progress_line(pool))
                     measure(pool)
                     return self._is_time_up()
 
                 stream_chains(self._plan, utility, aggregator, self._config.resources, after)
         finally:
-            # Ctrl-C, a failing utility or a lost cluster lose nothing that is complete.
+            # Ctrl-C, a failing model or a lost cluster lose no complete wave.
             if aggregator.next_index:
-                self._save(so_far)
+                self._save(save_values)
 
-    def _new_aggregator(self, state: dict[str, Any] | None) -> Aggregator:
-        assert self._plan is not None
-        return aggregator_of(self._plan, self._config, threshold=self._threshold, state=state)
+    def _new_aggregator(self, plan: Plan, state: Mapping[str, Any] | None) -> Aggregator:
+        return aggregator_of(plan, self._config, threshold=self._threshold, state=state)
 
     @property
-    def _seconds(self) -> float:
-        return self._before_s + time.monotonic() - self._start
+    def _folder(self) -> Location:
+        return self._run.location / self._target.folder
 
     def _is_time_up(self) -> bool:
         sample = self._config.sample
         complete = self.aggregator.next_index > 0
-        return "seconds" in sample.stop and complete and self._seconds >= sample.seconds
+        return "seconds" in sample.stop and complete and self._clock.seconds >= sample.seconds
 
-    def _line(self, pool: Pool) -> str:
+    def _seconds_left(self) -> float | None:
+        """At the present pace; None while unknown."""
+        left, done = self.aggregator.rounds_left, self.aggregator.rounds
+        return left * self._clock.seconds / done if left is not None and done else None
+
+    def _progress_line(self, pool: Pool) -> str:
         aggregator = self.aggregator
         if not aggregator.next_index:
             return f"first blocks on {pool.num_up} workers (+{pool.num_starting} starting)"
         last, left = aggregator.trace[-1], self._seconds_left()
         return (
-            f"{last.rounds:,} rounds, {100 * last.settled:.1f} % settled, largest stderr "
+            f"{last.rounds:,} rounds, {100 * last.settled:.1f} % settled, max stderr "
             f"{last.max_stderr:.2g}, {pool.num_up} workers"
             + (f" (+{pool.num_starting} starting)" if pool.num_starting else "")
-            + (f", {pool.lost} died" if pool.lost else "")
+            + (f", {pool.lost} lost" if pool.lost else "")
             + (f", about {left:.0f} s left" if left is not None else "")
         )
 
-    def _seconds_left(self) -> float | None:
-        """As if it went on at the present pace; None while unknown."""
-        left, done = self.aggregator.rounds_left, self.aggregator.rounds
-        return left * self._seconds / done if left is not None and done else None
-
-    def _save(self, so_far: Callable[[Aggregator], None], workers: int = 0) -> None:
-        """Values so far, trace and record, and the checkpoint last."""
+    def _save(self, save_values: Callable[[Aggregator], None], workers: int = 0) -> None:
+        """Interim values, trace and record; the checkpoint last, as it vouches for them."""
         self._saved = time.monotonic()
         aggregator, plan = self.aggregator, self._plan
         assert plan is not None
-        last, left = aggregator.trace[-1], self._seconds_left()
-        shown = {row.waves for row in aggregator.trace}
-        self._seconds_at = {k: v for k, v in self._seconds_at.items() if k in shown}
-        kept = {
-            "seconds": round(self._seconds, 2),
+        kept = {row.waves for row in aggregator.trace}
+        wave_s = {wave: s for wave, s in self._clock.wave_s.items() if wave in kept}
+        spent = {
+            "seconds": round(self._clock.seconds, 2),
             "workers_lost": self._lost_before + self._lost,
         }
-        so_far(aggregator)
-        fingerprint = new_fingerprint(self._made_from, aggregator.next_index)
-        parquet.write_table(self._folder / "trace.parquet", self._trace(), fingerprint)
+        save_values(aggregator)
+        trace = _trace_table(aggregator, wave_s)
+        made_of = new_fingerprint(self._fingerprint, aggregator.next_index)
+        parquet.write_table(self._folder / "trace.parquet", trace, made_of)
+        left = self._seconds_left()
         self._run.record_section(
-            "sampling" if self._into == "values" else f"sampling_{self._into}",
+            self._target.section,
             utility=self._config.value.utility,
-            sampler=plan.name,
-            gain=plan.gain,
-            stop=aggregator.stop.describe(),
-            done=aggregator.done or self._is_time_up(),
-            rounds=aggregator.rounds,
-            chains=len(aggregator.chains),
-            orders=aggregator.orders,
-            insertions=aggregator.insertions,
-            imputed=aggregator.imputed,
-            compute_seconds=round(aggregator.seconds, 2),
-            **kept,
+            **_aggregator_record(aggregator),
+            **_plan_record(plan),
+            **spent,
+            done=self.finished,
             seconds_left=None if left is None else round(left, 1),
-            settled=last.settled,
-            max_stderr=last.max_stderr,
-            r_hat=last.r_hat if last.r_hat == last.r_hat else None,
             workers=workers,
-            rounds_per_block=plan.rounds_per_block,
-            min_rounds=plan.min_rounds,
         )
-        notes = {**kept, "seconds_at": self._seconds_at, "plan": asdict(plan)}
+        notes = {**spent, "wave_seconds": wave_s, "plan": asdict(plan)}
         state = aggregator.state()
-        write_checkpoint(self._folder / "checkpoint", state, self._made_from, notes)
+        write_checkpoint(self._folder / "checkpoint", state, self._fingerprint, notes)
 
-    def _trace(self) -> pa.Table:
-        rows = [
-            {**asdict(row), "seconds": self._seconds_at.get(row.waves)}
-            for row in self.aggregator.trace
-        ]
-        columns = {name: [row[name] for row in rows] for name in schemas.TRACE.names}
-        return pa.table(columns, schema=schemas.TRACE)
+
+def _aggregator_record(aggregator: Aggregator) -> dict[str, Any]:
+    """What run.json says of the state of a sampling."""
+    last = aggregator.trace[-1]
+    return {
+        "stop": aggregator.stop.describe(),
+        "rounds": aggregator.rounds,
+        "chains": len(aggregator.chains),
+        "orders": aggregator.orders,
+        "insertions": aggregator.insertions,
+        "imputed": aggregator.imputed,
+        "compute_seconds": round(aggregator.seconds, 2),
+        "settled": last.settled,
+        "max_stderr": last.max_stderr,
+        "r_hat": last.r_hat if last.r_hat == last.r_hat else None,
+    }
+
+
+def _plan_record(plan: Plan) -> dict[str, Any]:
+    """What run.json says of a plan."""
+    return {
+        "sampler": plan.name,
+        "gain": plan.gain,
+        "rounds_per_block": plan.rounds_per_block,
+        "min_rounds": plan.min_rounds,
+    }
+
+
+def _trace_table(aggregator: Aggregator, wave_s: Mapping[int, float]) -> pa.Table:
+    rows = [{**asdict(row), "seconds": wave_s.get(row.waves)} for row in aggregator.trace]
+    columns = {name: [row[name] for row in rows] for name in schemas.TRACE.names}
+    return pa.table(columns, schema=schemas.TRACE)
 
 
 def estimate(utility: Utility, config: Config) -> list[str]:
-    """What a sampling will take, from a few rounds computed here: lines for a person."""
+    """The cost of a sampling, estimated from a few rounds computed here: lines for people."""
     plan = plan_of(utility, config)
     aggregator = aggregator_of(plan, config)
     start = time.perf_counter()
-    while not aggregator.done and aggregator.rounds < _ESTIMATED_ROUNDS:
+    while not aggregator.done and aggregator.rounds < _ESTIMATE_ROUNDS:
         index = aggregator.next_index
         for chain in range(len(aggregator.chains)):
             aggregator.add(run_block(plan, utility, chain, index))
-    per_round = (time.perf_counter() - start) / aggregator.rounds
+    round_s = (time.perf_counter() - start) / aggregator.rounds
     connection.connect(config.resources)
     workers = connection.num_workers(config.resources)
     left = aggregator.rounds_left
-    lines = [
-        f"{config.value.utility}: {plan.name} {_gain(plan)}",
-        f"{len(aggregator.chains)} chains, {plan.rounds_per_block} rounds a block; a round takes "
-        f"{1000 * per_round:.3g} ms on one core",
-        f"until {aggregator.stop.describe()}: ",
-        f"memory: {size_bytes(utility) / 2**20:,.0f} MB on each machine, shared by its workers",
-    ]
     if left is None:
-        lines[2] += "how many rounds that takes cannot be told"
+        cost = "the number of rounds cannot be estimated yet"
     else:
         rounds = max(aggregator.rounds + left, plan.min_rounds)
-        seconds = per_round * rounds / workers
-        lines[2] += f"about {rounds:,.0f} rounds, {seconds:,.0f} s on {workers} cores"
-    return lines
+        seconds = round_s * rounds / workers
+        cost = f"about {rounds:,.0f} rounds, {seconds:,.0f} s on {workers} cores"
+    return [
+        f"{config.value.utility}: {plan.name} {_gain(plan)}",
+        f"{len(aggregator.chains)} chains, {plan.rounds_per_block} rounds per block; one round "
+        f"takes {1000 * round_s:.3g} ms on one core",
+        f"until {aggregator.stop.describe()}: {cost}",
+        f"memory: {size_bytes(utility) / 2**20:,.0f} MB on each node, shared by its workers",
+    ]
 
 
 def _gain(plan: Plan) -> str:
     if plan.gain is None:
         return ""
-    return f"(by a pilot; full orders would take {plan.gain:.1f} times the work)"
+    return f"(by a pilot; full permutations would take {plan.gain:.1f} times the work)"

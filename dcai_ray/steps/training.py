@@ -18,6 +18,7 @@ from dcai_ray.steps import tasks
 from dcai_ray.steps.reading import ImageSet, contents
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.parquet import new_fingerprint
+from dcai_ray.storage.values import check_ids, kept_mask
 
 Rows = Sequence[dict[str, Any]]  # of tables.IMAGES
 
@@ -35,11 +36,11 @@ def retrain_networks(
     """Step 3: every arm but `all`, which step 1 trained; `cleaned/metrics.parquet`."""
     rows = images.split("train")
     values = run.read_values()
-    values.check_ids(run.values, values["id"].to_pylist(), [row["id"] for row in rows])
+    check_ids(run.values, values["id"].to_pylist(), [row["id"] for row in rows])
     _, y = _examples(rows, images.classes)
     clean = images.split("shapley_val")
     chosen = arms_of(
-        values.kept_mask(values),
+        kept_mask(values),
         y,
         None if truth is None else truth.wrong,
         has_clean=bool(clean),

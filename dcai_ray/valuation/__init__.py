@@ -5,16 +5,19 @@ C classes. A *utility* v(S) scores a model trained on the coalition S of trainin
 *marginal* of i is v(S + i) - v(S); a *semivalue* is the mean of i's marginals, weighted by the size
 of S. Shapley weighs all sizes alike.
 
+    neighbours      training points ranked by distance; ties broken alike on every machine
     knn_shapley     values of the nearest-neighbour utility in closed form
-    utilities       what a coalition is worth, one file a kind
+    utilities       what a coalition is worth, one file per kind
     semivalues      weights by coalition size; values by enumeration
     samplers        rounds of weighted orders: unbiased estimates of all values at once
-    sweeps          a block: its orders swept, weighed, accumulated
-    moments         count, mean and spread of what was seen, and their merge
-    intervals       how far a mean may be from the truth, whenever one looks
-    stopping        when it is enough
-    convergence     the aggregator: blocks in, values, intervals and the end out
-    estimation      what is swept in which order, until when
+    pilot           how many levels of orders pay, from two rounds
+    plan            every choice that decides the blocks, but for the utility
+    blocks          a block: rounds of one chain, their marginals weighed and accumulated
+    moments         count, mean and spread of observations, and how they merge
+    intervals       anytime-valid confidence intervals and e-values
+    stopping        stopping rules
+    aggregator      blocks in; values, intervals and the decision to stop out
+    sampling        the loop over blocks in this process
 """
 
 from dcai_ray.valuation.knn_shapley import knn_shapley

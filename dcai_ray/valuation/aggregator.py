@@ -1,12 +1,12 @@
-"""The aggregator: merges blocks in the order of their ids, says what is known and when to stop.
+"""The aggregator merges blocks in the order of their ids and decides when to stop.
 
 Blocks come from workers late, twice and in any order. A *wave* is the blocks of one index, one of
-every chain; waves are merged whole, in the order of their index and within a wave in that of the
-chains, and each is followed by a check. Blocks that come early wait, others are dropped. So all
-that is reported is a function of the blocks, not of their ways.
+every chain. Waves are merged whole, in the order of their index, and within a wave in the order of
+the chains; after each the stopping rule is judged. Blocks that come early wait, repeated ones are
+dropped. So the result is a function of the blocks, not of how or when they arrived.
 
 Per chain it keeps the moments of whole rounds; merged over chains they give values, standard errors
-and intervals (`intervals`), which decide; ranks and R-hat are there to be looked at.
+and intervals (`intervals`), which decide; ranks and R-hat are for display only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,23 +35,24 @@ Interval = Literal["asymptotic", "bernstein"]
 
 
 class Aggregator:
-    """What is known after the complete waves of blocks so far; state only, no clock, no files.
+    """The state of a sampling after its complete waves; it knows no clock and no files.
 
     Args:
         num_players: n.
-        num_chains: chains, a wave is one block of each.
+        num_chains: independent chains; a wave holds one block of each.
         num_semivalues: S, estimated from the same orders; the first one decides.
-        alpha: chance that an interval ever misses its value.
-        simultaneous: whether that is the chance that any of the n intervals does.
-        interval: "asymptotic", of rounds, or "bernstein", of the means of blocks, which holds at
-            any count but needs a range.
-        observation_range: for "bernstein": width of an interval that holds zero and whatever a
-            round may say of a value; one number, or one a semivalue.
+        alpha: probability that an interval ever misses its value.
+        simultaneous: whether alpha is the probability that any of the n intervals does.
+        interval: "asymptotic", over rounds, or "bernstein", over the means of blocks, which is
+            valid at any count but needs a range.
+        observation_range: for "bernstein": width of an interval that contains zero and every
+            possible observation of a round; one number, or one per semivalue.
         indifference: half width below which a point is settled; None: what `stop` asks, or 0.1 / n.
-        threshold: the value that parts harm from good; an interval that excludes it is settled.
-        min_rounds: rounds before which asymptotic intervals are infinite, as their spread is not
-            to be believed.
-        stop: the rule judged after each wave.
+        threshold: the threshold between harmful and useful points; a point whose interval excludes
+            it is settled.
+        min_rounds: rounds before which asymptotic intervals are infinite, as the spread of so few
+            is not reliable.
+        stop: the rule judged after each wave; by default `Settled()`.
     Raises:
         UserError: for numbers out of range, an unknown interval, "bernstein" without a range, or
             an indifference that contradicts the one in `stop`.
@@ -70,8 +71,9 @@ class Aggregator:
         indifference: float | None = None,
         threshold: float = 0.0,
         min_rounds: int = MIN_ROUNDS,
-        stop: StopRule = Settled(),  # noqa: B008 (frozen)
+        stop: StopRule | None = None,
     ) -> None:
+        stop = stop or Settled()
         sizes = {"num_players": num_players, "num_chains": num_chains}
         _check_settings(sizes | {"num_semivalues": num_semivalues}, alpha, interval)
         self._shape = (num_semivalues, num_players)
@@ -100,12 +102,12 @@ class Aggregator:
         self._last: Progress | None = None
 
     def add(self, block: Block) -> list[Progress]:
-        """Take a block; merge and check what waves it completes.
+        """Take a block, and merge every wave that it completes.
 
         Args:
-            block: of any chain, at any time; dropped if it was here before or the end is reached.
+            block: of any chain, in any order; dropped if it is a repeat, or sampling has stopped.
         Returns:
-            One row a check, in order; empty while no wave is complete.
+            One look per wave completed, in order; empty if none was.
         Raises:
             UserError: for a chain that is not one, shapes that do not fit, no rounds, or numbers
                 that are not finite.
@@ -114,17 +116,17 @@ class Aggregator:
         if self.done or block.index < self.next_index:
             return []
         self._waiting.setdefault(block.index, {}).setdefault(block.chain, block)
-        checks: list[Progress] = []
+        looks: list[Progress] = []
         while not self.done and len(self._waiting.get(self.next_index, ())) == len(self.chains):
             self._merge_wave()
-            checks.append(self._check())
+            looks.append(self._look())
         if self.done:
             self._waiting.clear()
-        return checks
+        return looks
 
     @property
     def buffered(self) -> int:
-        """Blocks that wait for their wave."""
+        """Blocks that wait for the rest of their wave."""
         return sum(len(blocks) for blocks in self._waiting.values())
 
     @property
@@ -134,7 +136,7 @@ class Aggregator:
 
     @property
     def trace(self) -> list[Progress]:
-        """The checks, thinned: one whenever rounds have grown by 5 %, and the last."""
+        """The looks, thinned: one whenever rounds have grown by 5 %, and the last."""
         if self._last is None or (self._kept and self._kept[-1].waves == self._last.waves):
             return list(self._kept)
         return [*self._kept, self._last]
@@ -158,21 +160,21 @@ class Aggregator:
 
     @property
     def _spread(self) -> NDArray[np.float64]:
-        """(S, n) half widths, whether to be believed yet or not."""
+        """(S, n) half widths, also before they are reliable."""
         if self._method == "asymptotic":
             return asymptotic_half_width(self.total, self._alpha)
         return bernstein_half_width(self._num_blocks, self._variation, self._range, self._alpha)
 
     def interval(self, semivalue: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lower and upper bounds (n,) of a semivalue, valid whenever one looks."""
+        """(n,) lower and upper anytime-valid bounds of a semivalue."""
         centre, half = self._centre[semivalue], self.half_width[semivalue]
         return centre - half, centre + half
 
     def decisions(self, semivalue: int = 0) -> NDArray[np.str_]:
         """(n,) "keep", "drop" or "undecided".
 
-        An interval above or below the threshold decides; one narrower than the indifference lets
-        the estimate decide, which drops at the threshold itself; others leave it open.
+        An interval wholly above or below the threshold decides. Where it is narrower than the
+        indifference, the estimate decides, and one exactly at the threshold is dropped.
         """
         low, high = self.interval(semivalue)
         narrow = self.half_width[semivalue] < self.indifference
@@ -187,12 +189,12 @@ class Aggregator:
 
     @property
     def r_hat(self) -> NDArray[np.float64]:
-        """(n,) Gelman-Rubin's of the main semivalue over chains; NaN while unknown."""
+        """(n,) Gelman-Rubin statistic of the main semivalue over chains; NaN while unknown."""
         return gelman_rubin(self.chains)[0]
 
     @property
     def rounds_left(self) -> float | None:
-        """Rough number of rounds until the rule is met, for displays; None while unknown."""
+        """Estimated rounds until the rule is met, for display; None while unknown."""
         if self._last is None:
             return None
         enough = np.maximum(np.abs(self._centre[0] - self.threshold), self.indifference)
@@ -201,9 +203,9 @@ class Aggregator:
         return estimate_rounds(self._last, self.stop, shortfall)
 
     def state(self) -> dict[str, Any]:
-        """All that goes into a checkpoint: arrays, numbers, and the trace as rows of numbers.
+        """The content of a checkpoint: arrays, numbers, and the trace as rows.
 
-        Blocks that wait are not in it; they are computed again.
+        Blocks that wait are not part of it; they are computed again.
         """
         return {
             "count": np.array([chain.count for chain in self.chains], dtype=np.int64),  # (C,)
@@ -222,14 +224,14 @@ class Aggregator:
 
     @classmethod
     def restore(cls, state: Mapping[str, Any], **settings: Any) -> "Aggregator":
-        """Go on from a `state` as if never interrupted.
+        """Resume from a `state` as if never interrupted.
 
-        The last wave is judged again, so another rule may be given: a tighter one goes on where the
-        earlier one stopped.
+        The last wave is judged again, so another rule may be given: a tighter one continues where
+        the earlier one stopped.
 
         Args:
             state: from `state`.
-            settings: the keywords of a new one, `alpha` to `stop`; they are not part of the state.
+            settings: keyword arguments of the constructor; they are not part of the state.
         """
         num_chains, num_semivalues, num_players = np.shape(state["mean"])
         self = cls(num_players, num_chains, num_semivalues, **settings)
@@ -279,7 +281,7 @@ class Aggregator:
         self.total = reduce(merge, self.chains)
         self.next_index += 1
 
-    def _check(self) -> Progress:
+    def _look(self) -> Progress:
         self._last = self._progress()
         self.done = self.stop.met(self._last)
         # 5 % in whole numbers, so that no rounding decides.

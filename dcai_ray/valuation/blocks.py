@@ -1,7 +1,8 @@
 """A block: consecutive rounds of one chain, computed by a worker, sent to the aggregator.
 
-A block is a function of plan, utility and its own number: whoever computes it, whenever, gets the
-same bits. One observation is one whole round, all components together: the mean over components of
+A block is a function of plan, utility and its own number: whoever computes it, and whenever, the
+result is bitwise the same. One observation is one whole round of all components, the mean over
+components of
 
     x_i = sum over the orders of the round of  weight x n p(position of i) x marginal of i
 """
@@ -24,7 +25,7 @@ BlockId = tuple[int, int]  # chain, index
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What the rounds of one block say, with all their counts; (chain, index) is its id.
+    """The observations of one block's rounds, with their counts; (chain, index) is its id.
 
     One observation is one whole round: an unbiased estimate of every value, of S semivalues from
     the same orders. The first is the main one, by which decisions are made and sampling stops.

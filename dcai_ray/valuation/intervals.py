@@ -1,16 +1,16 @@
-"""How far a mean may be from its truth, valid whenever one looks; and which findings are certain.
+"""Anytime-valid confidence intervals of a mean, and e-values for findings that are certain.
 
-t observations have mean x and standard deviation s. An interval x +- h_t is a *confidence sequence*
-at level alpha if the chance that the truth is *ever* outside, at any t, is at most alpha; so one
-may look after every block and stop when one likes. Two are here.
+t observations have mean x and standard deviation s. The intervals x +- h_t are a *confidence
+sequence* at level alpha if the probability that the truth is *ever* outside, at any t, is at most
+alpha: they stay valid however often you look and whenever you stop. There are two.
 
 **Asymptotic**: with r a tuning constant, narrowest near t of some multiples of 1 / r,
 
     h = s sqrt(2 (t r + 1) / (t^2 r) * log(sqrt(t r + 1) / alpha))
 
-It is a Gaussian's, with s estimated: no range is needed, but the first few rounds deceive it (of
-two observations that happen to agree it makes a narrow interval). Believe it from some 30 rounds,
-and where a mean rests on rare events, only once they have happened several times.
+It is that of a Gaussian with s estimated: no range is needed, but the first few observations can
+deceive it (two that happen to agree give a narrow interval). It is reliable from some 30 rounds on,
+and where a mean rests on rare events, only once these have happened several times.
 
 **Empirical Bernstein**: holds at every t, for observations in a range c. Let y_t be a guess at x_t
 made before it is seen, within the range, and V = sum (x_t - y_t)^2 / c^2, at least 1. Then
@@ -53,7 +53,7 @@ def asymptotic_half_width(
 
     Args:
         moments: of t independent observations.
-        alpha: chance in (0, 1) that the truth is ever outside.
+        alpha: probability in (0, 1) that the truth is ever outside.
         rho2: tuning constant r; no effect on validity.
     Source: arXiv 2103.06476, Theorem 2.2.
     """
@@ -103,7 +103,7 @@ def bernstein_half_width(
         count: t, the observations.
         variation: (...,) sum of (x_t - y_t)^2, in squared units of the observations.
         range_: width c of an interval that holds all x_t and y_t; broadcast against `variation`.
-        alpha: chance in (0, 1) that the truth is ever outside.
+        alpha: probability in (0, 1) that the truth is ever outside.
     Source: arXiv 1810.08240, Theorem 4.
     """
     if count < 1:

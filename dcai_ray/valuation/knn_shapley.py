@@ -11,7 +11,7 @@ and every semivalue of it follows from one walk from the farthest point to the n
     s_j = s_{j+1} + (a_j - a_{j+1}) / K * g_j
 
 where g_j is the probability that a random coalition holds fewer than K of the j - 1 nearer points:
-the chance that j gets a vote. The semivalue enters through the table g alone. The utility of a
+the probability that j gets a vote. The semivalue enters through the table g alone. The utility of a
 validation set is the mean over its points, and so is the value.
 
 Without a clean validation set the training set serves as its own (`y_val=None`): each training
@@ -49,7 +49,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class KnnGame:
-    """Everything a block of validation points is valued with."""
+    """The aligned points and gains with which validation points are valued."""
 
     train: NDArray[np.float64]  # (n, d), aligned
     val: NDArray[np.float64]  # (m, d), aligned
@@ -179,7 +179,7 @@ def standard_error(sums: Sums, count: int) -> NDArray[np.float64]:
 def vote_chances(
     num_players: int, k: int, semivalue: str = "shapley", beta: tuple[float, float] = (4, 1)
 ) -> NDArray[np.float64]:
-    """g_1..g_n of the module's formula: the chance that the j-th nearest point gets a vote.
+    """g_1..g_n of the module's formula: the probability that the j-th nearest point gets a vote.
 
     Args:
         num_players: n.
@@ -244,10 +244,10 @@ def _check(
             )
         if len(x) != len(y):
             sizes = f"{len(x)} and {len(y)}"
-            raise UserError(f"x_{name} and y_{name} must have one row a point, got {sizes}")
+            raise UserError(f"x_{name} and y_{name} must have one row per point, got {sizes}")
         if not np.isfinite(x).all():
             bad = np.count_nonzero(~np.isfinite(x))
             raise UserError(f"x_{name} must be finite, got {bad} NaN or infinite entries")
     if x_train.shape[1] != x_val.shape[1]:
         widths = f"{x_train.shape[1]} and {x_val.shape[1]}"
-        raise UserError(f"x_train and x_val must have as many features, got {widths}")
+        raise UserError(f"x_train and x_val must have the same number of features, got {widths}")

@@ -1,4 +1,9 @@
-"""Neighbours."""
+"""Training points ranked by distance from validation points, bitwise the same on every machine.
+
+Distances come from one matrix product of centred float64 features. Those that agree to 2^-30 of
+their range are ties, broken by the lowest training index, so neither BLAS nor the kind of CPU
+decides a rank.
+"""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -11,18 +16,17 @@ from dcai_ray.errors import UserError
 
 Metric = Literal["euclidean", "cosine"]
 
-# Distances that agree to 2^-30 of their range are ties: neither BLAS nor CPU decides a rank.
 # Rounding error does not count as a range, so the range is at least 2^-10 of the largest distance.
 _DISTANCE_BITS = 30
 _DIGIT_BITS, _DIGITS = 11, 3  # of the radix sort; together more than _DISTANCE_BITS
 _MIN_RANGE = 2.0**-10
-_BYTES_AN_ENTRY = 12  # of a tile: distance and rank
+_BYTES_PER_ENTRY = 12  # of a tile: distance and rank
 
 
 def aligned(
     x_train: NDArray[np.floating], x_val: NDArray[np.floating] | None, metric: Metric
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Points whose products rank as the metric does; without `x_val` the training points serve.
+    """Features whose products rank as the metric does; without `x_val` the training points' own.
 
     Returns:
         Training (n, d) and validation (m, d) features and offsets (n,): offset - val @ train.T
@@ -55,9 +59,9 @@ def neighbour_order(
 
     Args:
         distance: (m, n).
-        left_out: (m,) one training index a row that is not ranked; -1 for none.
+        left_out: (m,) per row one training index that is not ranked; -1 for none.
     Returns:
-        (m, n) int32, or (m, n - 1) with `left_out`: a row that leaves none out lacks its farthest.
+        (m, n) int32, or (m, n - 1) with `left_out`, where a row with -1 lacks its farthest point.
     """
     num_rows, num_players = distance.shape
     lowest, highest = distance.min(axis=1), distance.max(axis=1)
@@ -85,7 +89,7 @@ def _radix_order(distance, lowest, scale, skipped, order):  # type: ignore[no-un
         for player in range(num_players):
             if player == skipped[row]:
                 continue
-            # To the nearest: cut off, equal distances at a border would part by rounding errors.
+            # Rounded to nearest: truncation would separate equal distances at a cell's border.
             cell = np.int64((distance[row, player] - lowest[row]) * scale[row] + 0.5)
             keys[count] = cell << 32 | player
             for digit in range(_DIGITS):
@@ -105,7 +109,7 @@ def _radix_order(distance, lowest, scale, skipped, order):  # type: ignore[no-un
 
 
 def tiles(rows: slice, num_columns: int, tile_bytes: int) -> Iterator[slice]:
-    """Parts of `rows` whose distances, keys and ranks fit `tile_bytes`."""
-    height = max(1, tile_bytes // (_BYTES_AN_ENTRY * num_columns))
+    """Slices of `rows` whose distances, keys and ranks fit into `tile_bytes`."""
+    height = max(1, tile_bytes // (_BYTES_PER_ENTRY * num_columns))
     for start in range(rows.start, rows.stop, height):
         yield slice(start, min(start + height, rows.stop))

@@ -1,4 +1,12 @@
-"""The pilot."""
+"""The pilot: how many levels of orders pay, from a few rounds of a utility's own marginals.
+
+Many levels visit the positions near the start of an order often, where marginals are large, and
+cost little there; few levels estimate the far positions better. The pilot measures how marginals
+shrink along an order, takes their cost by position from the utility, and picks the layout with the
+least variance x cost. It never looks at a clock, so the choice is a function of data and seed.
+
+It also finds after how many rounds an asymptotic interval is reliable (`Pilot.min_rounds`).
+"""
 
 from dataclasses import dataclass
 
@@ -6,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.valuation.samplers import Sampler, multilevel, randomness
+from dcai_ray.valuation.stopping import MIN_ROUNDS
 from dcai_ray.valuation.utilities import Utility
 
 BASES = (2, 4)
 """Factors between the levels that are tried."""
 
-_MIN_ROUNDS = 32
 _MIN_VISITS = 50  # of the positions that matter
 _NOTABLE = 0.25  # share of the variance that matters: without it, intervals are 13 % too short
 _WIDTHS = 3.0  # standard errors in half an interval, for predictions
@@ -23,7 +31,7 @@ PILOT_CHAIN = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Pilot:
-    """Marginals by position, in the mean over players and over components, from a few rounds.
+    """Marginals by position from a few rounds, averaged over players and components.
 
     Positions are binned 0, 1, 2-3, 4-7, ...
     """
@@ -33,59 +41,59 @@ class Pilot:
     costs: NDArray[np.float64]  # (n,) `position_costs` of the utility
     num_components: int
 
-    def variance(self, rounds: Sampler) -> float:
-        """Of one round's estimate, in the mean over players.
+    def variance(self, sampler: Sampler) -> float:
+        """Variance of one round's estimate, averaged over players.
 
         Levels are independent; on each it is E[w^2 x^2] - E[w x]^2 over the position, which is
         uniform among those of the level.
         """
-        n, num_bins = rounds.num_players, len(self.square)
-        bins = _bins(rounds.positions)
+        n, num_bins = sampler.num_players, len(self.square)
+        bins = _bins(sampler.positions)
         variance = 0.0
-        for level in range(rounds.num_permutations):
+        for level in range(sampler.num_permutations):
             places = slice(level * n, (level + 1) * n)
-            first = np.bincount(bins[places], rounds.weights[places], num_bins) / n
-            second = np.bincount(bins[places], rounds.weights[places] ** 2, num_bins) / n
+            first = np.bincount(bins[places], sampler.weights[places], num_bins) / n
+            second = np.bincount(bins[places], sampler.weights[places] ** 2, num_bins) / n
             variance += float(second @ self.square - first @ self.signal @ first)
         return max(variance, 0.0) / self.num_components
 
-    def cost(self, rounds: Sampler) -> float:
-        """Of one round, in about microseconds."""
-        return float(self.costs[rounds.positions].sum())
+    def cost(self, sampler: Sampler) -> float:
+        """Cost of one round, in nominal microseconds."""
+        return float(self.costs[sampler.positions].sum())
 
-    def min_rounds(self, rounds: Sampler) -> int:
-        """Rounds before which a spread must not be believed.
+    def min_rounds(self, sampler: Sampler) -> int:
+        """Rounds before which the observed spread is not reliable.
 
-        Much of a value may come from the few positions near the start, where a player seldom is.
-        Until it has been there some dozens of times its spread looks small, and any interval made
-        of it is too short. What counts are the first positions that together hold a notable share
-        of the variance.
+        Much of a value may come from the few positions near the start, which a player seldom
+        visits. Until it has been there some dozens of times its spread looks small, and every
+        interval made of it is too short. What counts are the first positions that together hold a
+        notable share of the variance.
         """
-        bins, num_bins = _bins(rounds.positions), len(self.square)
-        share = np.cumsum(np.bincount(bins, rounds.weights**2, num_bins) * self.square)
+        bins, num_bins = _bins(sampler.positions), len(self.square)
+        share = np.cumsum(np.bincount(bins, sampler.weights**2, num_bins) * self.square)
         if not share[-1] > 0:
-            return _MIN_ROUNDS
+            return MIN_ROUNDS
         start = int(np.argmax(share >= _NOTABLE * share[-1]))
-        visits = self.num_components * np.count_nonzero(bins <= start) / rounds.num_players
-        return max(_MIN_ROUNDS, int(np.ceil(_MIN_VISITS / visits)))
+        visits = self.num_components * np.count_nonzero(bins <= start) / sampler.num_players
+        return max(MIN_ROUNDS, int(np.ceil(_MIN_VISITS / visits)))
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The rounds that a pilot chose."""
+    """The multilevel layout that a pilot chose."""
 
     base: int
     levels: int
     gain: float
-    """Predicted work with plain permutations over that with the choice."""
+    """Predicted work with plain permutations, divided by that with the choice."""
 
 
 def run_pilot(utility: Utility, seed: int) -> Pilot:
-    """Sweep a few rounds of the deepest levels on some of the components."""
+    """Compute a few rounds of the deepest levels on some of the components."""
     n, components = utility.num_players, utility.components
-    rounds = multilevel(n, base=2, levels=_max_levels(n, 2))
+    sampler = multilevel(n, base=2, levels=_max_levels(n, 2))
     tried = components[:: max(1, len(components) // _PILOT_COMPONENTS)][:_PILOT_COMPONENTS]
-    found = [_by_position(component, index, rounds, seed) for index, component in enumerate(tried)]
+    found = [_by_position(component, index, sampler, seed) for index, component in enumerate(tried)]
     return Pilot(
         square=np.mean([square for square, _ in found], axis=0),
         signal=np.mean([signal for _, signal in found], axis=0),
@@ -95,10 +103,9 @@ def run_pilot(utility: Utility, seed: int) -> Pilot:
 
 
 def choose_multilevel(pilot: Pilot, half_width: float) -> Choice:
-    """The base and number of levels that need the least work for intervals of a wanted width.
+    """The base and number of levels that need the least work for intervals of a given width.
 
-    That is variance x cost, but for rounds that put a player too seldom where its value is made.
-    Costs are the utility's own, never measured times: the choice is a function of data and seed.
+    Work is variance x cost, with at least the rounds that make an interval reliable.
 
     Args:
         pilot: of the utility.
@@ -106,9 +113,9 @@ def choose_multilevel(pilot: Pilot, half_width: float) -> Choice:
     """
     n = len(pilot.costs)
 
-    def work(rounds: Sampler) -> float:
-        needed = pilot.variance(rounds) * (_WIDTHS / half_width) ** 2
-        return pilot.cost(rounds) * max(needed, pilot.min_rounds(rounds))
+    def work(sampler: Sampler) -> float:
+        needed = pilot.variance(sampler) * (_WIDTHS / half_width) ** 2
+        return pilot.cost(sampler) * max(needed, pilot.min_rounds(sampler))
 
     tried = [
         (work(multilevel(n, base=base, levels=levels)), base, levels)
@@ -120,7 +127,7 @@ def choose_multilevel(pilot: Pilot, half_width: float) -> Choice:
 
 
 def position_costs(utility: Utility) -> NDArray[np.float64]:
-    """(n,) cost of a marginal by the size of the coalition, in about microseconds."""
+    """(n,) cost of a marginal by coalition size, in nominal microseconds."""
     costs = getattr(utility, "position_costs", None)
     return np.ones(utility.num_players) if costs is None else np.asarray(costs, dtype=np.float64)
 
@@ -139,15 +146,15 @@ def _bins(positions: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def _by_position(
-    component: Utility, index: int, rounds: Sampler, seed: int
+    component: Utility, index: int, sampler: Sampler, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Of one component, (bins,) mean squares of the marginals and (bins, bins) mean products of two
     marginals of one player."""
-    n, bins = rounds.num_players, _bins(rounds.positions)
+    n, bins = sampler.num_players, _bins(sampler.positions)
     num_bins = int(_bins(np.array([n - 1], dtype=np.int32))[0]) + 1
     count, total, squares = (np.zeros((num_bins, n)) for _ in range(3))
     for number in range(_PILOT_ROUNDS):
-        orders = rounds.draw(randomness(seed, PILOT_CHAIN, index, number))
+        orders = sampler.draw(randomness(seed, PILOT_CHAIN, index, number))
         marginals = np.nan_to_num(component.marginals(orders))
         np.add.at(count, (bins, orders.players), 1)
         np.add.at(total, (bins, orders.players), marginals)

@@ -1,7 +1,7 @@
 """The plan of a sampling: every choice that decides its blocks, but for the utility itself.
 
-What the settings leave open a pilot fills in. The record is plain numbers and names: it is kept in
-checkpoints as it is, so a sampling that resumes needs no pilot and draws the same orders.
+A pilot makes the choices that the settings leave open. The record holds plain numbers and names and
+is stored in checkpoints, so a sampling that resumes needs no pilot and draws the same orders.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from dcai_ray.valuation.semivalues import size_weights
 from dcai_ray.valuation.stopping import DEFAULT_INDIFFERENCE
 from dcai_ray.valuation.utilities import Utility
 
-_BLOCK_US = 3e5  # work of a block: much longer than its way to the aggregator
+_BLOCK_US = 3e5  # work of a block: much longer than sending it to the aggregator
 _MAX_ROUNDS = 64
 
 
@@ -31,22 +31,22 @@ class Plan:
     """Of multilevel rounds; None for the other samplers."""
     levels: int | None
     gain: float | None
-    """Predicted work of full permutations over that of the rounds a pilot chose; None where the
-    settings left nothing to choose."""
+    """Predicted work with full permutations, divided by that with the layout a pilot chose; None
+    where the settings left nothing to choose."""
     semivalues: tuple[str, ...]
     """Estimated from the same marginals; the first decides."""
     beta: tuple[float, float]
     seed: int
     rounds_per_block: int
     min_rounds: int
-    """Rounds, over all chains, before which intervals must not be believed."""
+    """Rounds, over all chains, before which asymptotic intervals are not reliable."""
     observation_ranges: tuple[float, ...]
-    """Per semivalue the width of an interval that holds whatever a round may say of a value;
-    infinite where the utility's marginals have no known range."""
+    """Per semivalue, the width of an interval that contains every possible observation of a round;
+    infinite where the utility states no `marginal_range`."""
 
     @classmethod
     def restore(cls, kept: Mapping[str, Any]) -> "Plan":
-        """A plan from its `asdict`, also after a way through JSON, which knows no tuples."""
+        """A plan from its `asdict`, also from JSON, which has no tuples."""
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()
         }
@@ -85,11 +85,11 @@ def new_plan(
         semivalues: estimated from the same marginals; the first decides when to stop.
         beta: (a, b) of Beta Shapley.
         seed: random seed.
-        half_width: of the intervals that are wanted, for the pilot's choice; by default 0.1 / n.
-        rounds_per_block: rounds that travel together; None: as many as make a block much longer
-            than its way. Stopping is judged at blocks, so it has a part in the result.
+        half_width: width of the intervals that the pilot plans for; by default 0.1 / n.
+        rounds_per_block: rounds per block; None: as many as take about a third of a second. The
+            stopping rule is judged after blocks, so this affects where sampling stops.
     Raises:
-        UserError: for a sampler or semivalue that is unknown, or numbers out of range.
+        UserError: for an unknown sampler or semivalue, or numbers out of range.
     """
     n, gain = utility.num_players, None
     if not semivalues:
@@ -106,8 +106,8 @@ def new_plan(
     if sampler == "multilevel" and (base is None or levels is None):
         choice = choose_multilevel(pilot, half_width or DEFAULT_INDIFFERENCE / n)
         base, levels, gain = choice.base, choice.levels, choice.gain
-    rounds = new_sampler(sampler, n, base, levels)
-    cost = float(position_costs(utility)[rounds.positions].sum())
+    layout = new_sampler(sampler, n, base, levels)
+    cost = float(position_costs(utility)[layout.positions].sum())
     return Plan(
         num_players=n,
         sampler_name=sampler,
@@ -118,8 +118,8 @@ def new_plan(
         beta=beta,
         seed=seed,
         rounds_per_block=rounds_per_block or _block_rounds(cost),
-        min_rounds=pilot.min_rounds(rounds),
-        observation_ranges=_observation_ranges(utility, rounds, semivalues, beta),
+        min_rounds=pilot.min_rounds(layout),
+        observation_ranges=_observation_ranges(utility, layout, semivalues, beta),
     )
 
 
@@ -129,17 +129,17 @@ def _block_rounds(cost: float) -> int:
 
 
 def _observation_ranges(
-    utility: Utility, rounds: Sampler, semivalues: Sequence[str], beta: tuple[float, float]
+    utility: Utility, sampler: Sampler, semivalues: Sequence[str], beta: tuple[float, float]
 ) -> tuple[float, ...]:
     """A player has one marginal per level (two in an antithetic round), each bounded by the
     utility's `marginal_range`."""
-    n = rounds.num_players
+    n = sampler.num_players
     bounds = [
         float(getattr(component, "marginal_range", np.inf)) for component in utility.components
     ]
     found = []
     for name in semivalues:
-        weights = rounds.weights * (n * size_weights(name, n, beta))[rounds.positions]
+        weights = sampler.weights * (n * size_weights(name, n, beta))[sampler.positions]
         highest = weights.reshape(-1, n).max(axis=1).sum()
         found.append(2 * float(np.mean(bounds)) * float(highest))
     return tuple(found)

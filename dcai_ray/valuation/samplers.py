@@ -4,18 +4,19 @@ In an order drawn uniformly, player i stands at each position t with the same pr
 marginal there has the mean e_i(t) over coalitions of t others. The Shapley value is the mean of
 e_i(t) over t; other semivalues weigh it by the probability p(t) that a coalition has t others.
 
-    permutation   one full order a round; antithetic: the order and its reverse
+    permutation   one full order per round
+    antithetic    a full order and its reverse
     multilevel    for each level l = 0..L a fresh permutation, cut into b^l orders of equal length,
-                  each from the empty coalition
+                  each starting from the empty coalition
 
 The marginal at position t weighs 1 / (orders of the round that are longer than t); a semivalue
-multiplies this by n p(t). In sum over a round i's marginals then have i's value as their mean: an
-order longer than t has i at position t with probability 1/n. No order is cut for good, so nothing
-is biased, whatever the utility; but positions near the start, where marginals are large, are seen
-b^L times as often as those near the end.
+multiplies this by n p(t). Summed over a round, the weighted marginals of i have i's value as their
+expectation, as an order longer than t has i at position t with probability 1/n. Nothing is
+truncated, so the estimate is unbiased for every utility; but positions near the start, where
+marginals are large, are visited b^L times as often as those near the end.
 
-How many levels pay depends on how marginals shrink along an order and on what they cost there:
-`choose_multilevel` measures the first in a small pilot and takes the second from the utility.
+How many levels pay depends on how marginals shrink along an order and on what they cost there: see
+`pilot`.
 """
 
 from collections.abc import Sequence
@@ -35,12 +36,12 @@ SamplerName = Literal["multilevel", "permutation", "antithetic"]
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """All of a round but the players that are drawn."""
+    """The layout of a round: all of it but the permutations that are drawn."""
 
     name: str
     num_players: int
     num_permutations: int
-    """Fresh permutations a round."""
+    """Fresh permutations per round."""
     antithetic: bool
     """Whether the permutations are followed by their reverses."""
     offsets: NDArray[np.int64]  # (s + 1,)
@@ -59,14 +60,14 @@ class Sampler:
 
 
 def permutation(num_players: int, *, antithetic: bool = False) -> Sampler:
-    """One full order a round, or one and its reverse.
+    """One full order per round, or one and its reverse.
 
     Raises:
         UserError: without players.
     """
     lengths = [num_players] * (1 + antithetic)
     name = "antithetic permutation" if antithetic else "permutation"
-    return _rounds(name, num_players, lengths, num_permutations=1, antithetic=antithetic)
+    return _sampler(name, num_players, lengths, num_permutations=1, antithetic=antithetic)
 
 
 def multilevel(num_players: int, *, base: int, levels: int) -> Sampler:
@@ -87,14 +88,14 @@ def multilevel(num_players: int, *, base: int, levels: int) -> Sampler:
         cuts = [num_players * j // base**level for j in range(base**level + 1)]
         lengths += [end - start for start, end in pairwise(cuts)]
     name = f"multilevel base {base} levels 0..{levels}"
-    return _rounds(name, num_players, lengths, num_permutations=levels + 1, antithetic=False)
+    return _sampler(name, num_players, lengths, num_permutations=levels + 1, antithetic=False)
 
 
 @lru_cache(maxsize=8)
 def new_sampler(
     name: SamplerName, num_players: int, base: int | None = None, levels: int | None = None
 ) -> Sampler:
-    """The rounds of a sampler by its name; made once per process, as nothing changes them.
+    """A sampler by its name; made once per process, as nothing changes it.
 
     Raises:
         UserError: for an unknown name, or numbers out of range.
@@ -109,11 +110,11 @@ def new_sampler(
 
 
 def randomness(seed: int, chain: int, component: int, number: int) -> np.random.SeedSequence:
-    """What decides round `number` of a component in a chain; a function of these four alone."""
+    """The seed of round `number` of a component in a chain; a function of these four alone."""
     return np.random.SeedSequence(seed, spawn_key=(chain, component, number))
 
 
-def _rounds(
+def _sampler(
     name: str, num_players: int, lengths: Sequence[int], *, num_permutations: int, antithetic: bool
 ) -> Sampler:
     if num_players < 1:

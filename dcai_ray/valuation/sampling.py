@@ -1,7 +1,6 @@
 """Sampling in this process: an aggregator for a plan, the order of blocks, the plain loop.
 
-Whoever computes the blocks, here or on many machines, hands them to the aggregator and gets the
-same values.
+Blocks computed anywhere else give the same values once the aggregator has merged them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -31,8 +30,8 @@ def new_aggregator(
     Args:
         plan: what the blocks are.
         num_chains: independent sequences of rounds.
-        confidence: chance that an interval never misses its value.
-        simultaneous: whether that is the chance for all points at once.
+        confidence: probability that an interval never misses its value.
+        simultaneous: whether that is the probability for all points at once.
         interval: asymptotic or bernstein.
         indifference: half width below which a point is settled; None: what `stop` asks, or 0.1 / n.
         threshold: the threshold between harmful and useful points.
@@ -57,11 +56,11 @@ def new_aggregator(
 
 
 def block_ids(aggregator: Aggregator, waves_ahead: Callable[[], int]) -> Iterator[BlockId | None]:
-    """Ids in the order in which they are merged, without end; None while that is too far ahead.
+    """Ids in the order in which they are merged, without end; None while too far ahead.
 
     Args:
-        aggregator: merges them; ids begin with its next wave.
-        waves_ahead: how many waves may be begun before the next one is complete, at least 1.
+        aggregator: the one that merges them; ids begin with its next wave.
+        waves_ahead: how many waves may be in progress before the next one is complete, at least 1.
     """
     index = aggregator.next_index
     while True:
@@ -73,7 +72,7 @@ def block_ids(aggregator: Aggregator, waves_ahead: Callable[[], int]) -> Iterato
 
 
 def sample(plan: Plan, utility: Utility, aggregator: Aggregator) -> Iterator[Progress]:
-    """Compute blocks in this process until the aggregator has seen enough; a check at a time.
+    """Compute blocks in this process until the stopping rule is met; yields one look per wave.
 
     Raises:
         Exception: what the utility raises.

@@ -170,7 +170,7 @@ def test_a_job_stopped_and_machines_lost_change_no_bit(machines, laptop):
     machines.boot(machines.two)
     assert second.wait(WAIT_S) == 0, machines.said("second")
     said = machines.said("second")
-    assert "sampling goes on after" in said
+    assert "sampling resumes after" in said
     assert "wrong labels: detection AUC" in said
 
     record = json.loads(machines.python("print(json.dumps(json.load(s3.open_input_file("

@@ -110,7 +110,7 @@ def test_sampling_killed_with_its_checkpoints_on_the_store_goes_on_from_them(
     there = object_store.objects(run)
     for name in ("values/values.parquet", "kept.parquet"):
         assert there[name] == (tmp_path / "whole" / name).read_bytes()
-    assert "sampling goes on after" in capfd.readouterr().err
+    assert "sampling resumes after" in capfd.readouterr().err
     assert SECRET_KEY not in process.said()
 
 

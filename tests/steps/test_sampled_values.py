@@ -186,7 +186,7 @@ def test_ctrl_c_saves_what_is_complete_and_the_same_command_goes_on(features, tm
 def test_a_tighter_stop_goes_on_from_what_is_there(finished, features, tmp_path, capsys):
     run = shutil.copytree(finished, tmp_path / "run")
     value(features, run, "--stop", "rounds", "--rounds", 3000, *SLOW[:2])
-    assert "sampling goes on after 1,5" in capsys.readouterr().err
+    assert "sampling resumes after 1,5" in capsys.readouterr().err
     at_once = tmp_path / "at once"
     value(features, at_once, "--stop", "rounds", "--rounds", 3000, *SLOW[:2])
     assert values_of(run).equals(values_of(at_once))

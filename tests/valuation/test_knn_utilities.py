@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.neighbors import KNeighborsClassifier
 
 from dcai_ray.valuation import knn_shapley
-from dcai_ray.valuation.utilities import Orders, knn
+from dcai_ray.valuation.utilities import Orders, neighbour_table
 from dcai_ray.valuation.utilities.knn import Knn
 from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
 
@@ -213,7 +213,7 @@ def buffers_of(thing):
 def test_parts_are_views_and_as_many_as_the_bound_on_their_bytes_asks_for(
     kind, monkeypatch, walked_by_rank
 ):
-    monkeypatch.setattr(knn, "SKYBAND_FROM", 1 if walked_by_rank else 1000)
+    monkeypatch.setattr(neighbour_table, "SKYBAND_FROM", 1 if walked_by_rank else 1000)
     found = utility(kind, grid(10, n=300, m=17), k=5, max_component_bytes=5000, num_components=2)
     row_bytes = 300 * 2 * (2 if walked_by_rank else 1)  # 16 bits hold 300 players
     components = found.components
@@ -238,7 +238,7 @@ def test_a_row_larger_than_the_bound_is_a_part_of_its_own():
 
 @pytest.mark.parametrize("walked_by_rank", [True, False])
 def test_works_from_read_only_buffers(kind, monkeypatch, walked_by_rank):
-    monkeypatch.setattr(knn, "SKYBAND_FROM", 1 if walked_by_rank else 1000)
+    monkeypatch.setattr(neighbour_table, "SKYBAND_FROM", 1 if walked_by_rank else 1000)
     found = utility(kind, grid(11, n=300, m=8), k=5).components[3]
     rest, buffers = buffers_of(found)
     back = pickle.loads(rest, buffers=[bytes(buffer) for buffer in buffers])
@@ -255,9 +255,11 @@ def test_skyband_has_the_bits_of_insertion(kind, monkeypatch, k):
     game = (rng.standard_normal((n, 3)), rng.choice(LABELS, n))
     game += (rng.standard_normal((9, 3)), rng.choice(LABELS, 9))
     walks = []
-    skyband = knn._skyband
-    monkeypatch.setattr(knn, "_skyband", lambda *args: (walks.append(args[10]), skyband(*args)))
-    monkeypatch.setattr(knn, "SKYBAND_FROM", 10)
+    skyband = neighbour_table.skyband
+    monkeypatch.setattr(
+        neighbour_table, "skyband", lambda *args: (walks.append(args[10]), skyband(*args))
+    )
+    monkeypatch.setattr(neighbour_table, "SKYBAND_FROM", 10)
     found = utility(kind, game, k=k)
     by_distance = (game[0] @ game[2][0]).argsort()
     lengths = (n, n, n // 2, 2 * n // 3, n // 4, 5)
@@ -266,7 +268,7 @@ def test_skyband_has_the_bits_of_insertion(kind, monkeypatch, k):
     orders = orders_of(*chosen)
     by_skyband = found.marginals(orders)
     assert_array_equal(walks, [[0, 1, 2, 3, 6, 7]])  # neither the quarter nor the five
-    monkeypatch.setattr(knn, "SKYBAND_FROM", n + 1)
+    monkeypatch.setattr(neighbour_table, "SKYBAND_FROM", n + 1)
     assert_array_equal(by_skyband, found.marginals(orders))
     assert len(walks) == 1
 
@@ -322,7 +324,7 @@ def test_costs_fall_with_position_and_are_shared_among_parts(kind):
         ({"num_components": 0}, "num_components must be at least 1, got 0"),
         ({"metric": "manhattan"}, "metric must be euclidean or cosine, got 'manhattan'"),
         ({"x_train": np.full((7, 2), np.nan)}, "x_train must be finite, got 14 NaN"),
-        ({"x_val": np.ones((3, 5))}, "as many features, got 2 and 5"),
+        ({"x_val": np.ones((3, 5))}, "same number of features, got 2 and 5"),
         ({"x_val": np.ones((0, 2)), "y_val": np.ones(0, int)}, "x_val must be a non-empty"),
         ({"y_train": np.ones(6, int)}, "each of 7 points, got shape .6,."),
         ({"y_val": np.ones(3)}, "y_val must be integers, got float64"),

@@ -212,7 +212,7 @@ def test_inputs_that_do_not_fit_are_named(make):
         ((x, y, x_val, y_val[:, np.newaxis]), "y_val must hold one label"),
         ((x, y / 2, x_val, y_val), "y_train must be integers, got float64"),
         ((holes, y, x_val, y_val), "x_train must be finite, got 2 NaN or infinite entries"),
-        ((x, y, x_val[:, :3], y_val), "as many features, got 4 and 3"),
+        ((x, y, x_val[:, :3], y_val), "same number of features, got 4 and 3"),
     ]:
         with pytest.raises(ValueError, match=message):
             make(*game)
@@ -381,7 +381,7 @@ def test_logistic_converges_whatever_the_penalty_and_scale(c, scale):
 
 def test_a_fit_that_does_not_converge_is_an_error_that_says_what_to_do(monkeypatch):
     utility = Logistic(*cloud(9, 40, 10, 4, 2), c=100.0)
-    monkeypatch.setattr(logistic, "_fit", lambda *points: 3.0)  # the norm that is left
+    monkeypatch.setattr(logistic, "fit", lambda *points: 3.0)  # the norm that is left
     with pytest.raises(ModelError, match=r"= 3 is left; take a smaller c than 100"):
         utility.marginals(order_of(shuffled(40)))
 

@@ -1,9 +1,9 @@
 """Utilities: what a classifier trained on a coalition of training points is worth.
 
-One file for each kind. A utility v(S) says two things about coalitions: `score`, the definition,
-and `marginals`, the marginals of whole orders in one call, which equal differences of scores:
+One file per kind. A utility v(S) has two methods: `score`, the definition, and `marginals`, which
+gives the marginals of whole orders in one call and must equal differences of scores:
 
-    sweep(orders)[t] = v(p_0, ..., p_j) - v(p_0, ..., p_{j-1})    for the player p_j of an order
+    marginals(orders)[t] = v(p_0, ..., p_j) - v(p_0, ..., p_{j-1})    for the player p_j of an order
 
 Anything that has the members of `Utility` is one; nothing has to be inherited or registered.
 """
@@ -26,12 +26,12 @@ class Orders:
 
 
 class Utility(Protocol):
-    """What a utility has to have.
+    """The members that a utility must have.
 
     It may also have `marginal_range`, a bound on |v(S + i) - v(S)|, which makes finite-sample
-    intervals possible, and `position_costs` (n,), the relative cost of a marginal by the size of
-    the coalition, which guides the choice of a sampler; without them marginals count as unbounded
-    and equally dear.
+    intervals possible, and `position_costs` (n,), the relative cost of a marginal by coalition
+    size, which guides the choice of a sampler. Without them marginals count as unbounded, and as
+    equally expensive.
     """
 
     @property

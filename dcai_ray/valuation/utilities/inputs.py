@@ -1,7 +1,7 @@
-"""Labelled points as the model utilities take them: checked, classes numbered, perhaps projected.
+"""Labelled points for the utilities: checked, classes numbered, optionally projected.
 
-Classes are numbered 0..C-1 by their labels over training and validation points together, so that a
-class only one of them has is a class all the same.
+Classes are numbered 0..C-1 by their labels over training and validation points together, so a class
+that only one of them has counts too.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ def labelled_points(
             raise UserError(f"x_{name} must be finite, got {bad} NaN or infinite entries")
     if x_train.shape[1] != x_val.shape[1]:
         widths = f"{x_train.shape[1]} and {x_val.shape[1]}"
-        raise UserError(f"x_train and x_val must have as many features, got {widths}")
+        raise UserError(f"x_train and x_val must have the same number of features, got {widths}")
     labels, numbers = np.unique(np.concatenate([y_train, y_val]), return_inverse=True)
     numbers = numbers.astype(np.int64)
     n = len(x_train)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dcai_ray.errors import UserError
 from dcai_ray.valuation.neighbours import Metric
 from dcai_ray.valuation.utilities import Orders
-from dcai_ray.valuation.utilities.knn import neighbour_table
+from dcai_ray.valuation.utilities.neighbour_table import neighbour_table
 
 
 class KnnAccuracy:
@@ -79,7 +79,7 @@ class KnnAccuracy:
 
     @property
     def position_costs(self) -> NDArray[np.float64]:
-        """(n,) cost of a marginal by the size of the coalition, in about microseconds."""
+        """(n,) cost of a marginal by coalition size, in nominal microseconds."""
         return self._table.position_costs
 
     def score(self, coalition: NDArray[np.intp]) -> float:

@@ -7,15 +7,15 @@ coalition S with rows X_S and one-hot classes T_S has the weights, class scores 
     accuracy    share of validation points whose true class has the largest f
     margin      - mean over validation points of sum over classes of (1[class is true] - f)^2
 
-Of classes whose f tie the smallest wins; all C classes take part, those not in S with f = 0. For
+Of classes whose f tie the smallest wins; all C classes compete, those not in S with f = 0. For
 two classes this is least squares on targets of -1 and 1.
 
-A sweep never refits. When (x, t) joins, with A the inverse above (Sherman & Morrison),
+Nothing is ever refitted. When (x, t) joins, with A the inverse above (Sherman & Morrison),
 
     g = A x / (1 + x' A x)       A <- A - g (A x)'       f(z) <- f(z) + (z' g) (t - f(x))
 
 so a marginal costs O(p^2 + m (p + C)). The recursion loses about log10(|x|^2 / ridge) digits of
-16: `ridge` has a least value.
+16: `ridge` has a minimum.
 
 Source: Plackett 1950, Biometrika 37, recursive least squares; Sherman & Morrison 1950.
 """
@@ -32,7 +32,7 @@ from dcai_ray.valuation.utilities import Orders
 from dcai_ray.valuation.utilities.inputs import labelled_points, projected, with_intercept
 from dcai_ray.valuation.utilities.scores import TIE, differences, empty_score
 
-_LEAST_RIDGE = 1e-6  # of the largest squared row: f is then right to 1e-9, a hundredth of a tie
+_MIN_RIDGE = 1e-6  # of the largest squared row: f is then right to 1e-9, a hundredth of a tie
 _FLOP_US = 1.3e-4  # as measured; decides costs that guide samplers, never a result
 
 
@@ -41,7 +41,7 @@ class LeastSquares:
 
     Args:
         x_train: (n, d) features; centred here by their mean.
-        y_train: (n,) integer labels, any numbers.
+        y_train: (n,) integer labels, any integers.
         x_val: (m, d) features of the validation points.
         y_val: (m,) their labels.
         ridge: penalty on squared weights, in units of squared features.
@@ -74,7 +74,7 @@ class LeastSquares:
         self._val_columns = np.ascontiguousarray(with_intercept(points.x_val).T)  # (p, m)
         self._y_train, self._y_val = points.y_train, points.y_val
         self._num_classes = len(points.labels)
-        least = _LEAST_RIDGE * float(np.einsum("np,np->n", self._rows, self._rows).max())
+        least = _MIN_RIDGE * float(np.einsum("np,np->n", self._rows, self._rows).max())
         if not least <= ridge < np.inf:
             raise UserError(f"ridge must be finite and at least {least:.3g} here, got {ridge}")
         self._ridge = float(ridge)
@@ -103,7 +103,7 @@ class LeastSquares:
 
     @property
     def position_costs(self) -> NDArray[np.float64]:
-        """(n,) cost of a marginal by the size of the coalition, in about microseconds: constant."""
+        """(n,) cost of a marginal by coalition size, in nominal microseconds: constant."""
         p, m = self._val_columns.shape
         flops = 4 * p * p + 2 * m * p + 6 * m * self._num_classes
         return np.full(self.num_players, flops * _FLOP_US)

@@ -121,7 +121,7 @@ class Refit:
 
     @property
     def position_costs(self) -> NDArray[np.float64]:
-        """(n,) cost of a marginal by the size of the coalition, in about microseconds.
+        """(n,) cost of a marginal by coalition size, in nominal microseconds.
 
         A fit of a small linear model: so much to begin with, so much a point. Never measured, so
         that the choice of a sampler does not depend on a clock.

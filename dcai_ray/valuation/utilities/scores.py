@@ -4,7 +4,7 @@ Of m points, with classes numbered 0..C-1 and the larger score the more likely c
 
     accuracy            share of the points whose predicted class is the true one
     balanced-accuracy   mean of the shares among the points of each class present
-    auroc               mean over classes present of the chance that a point of the class has a
+    auroc               mean over classes present of the probability that a point of the class has a
                         larger score for it than one of another class, ties half; 0.5 if only one
                         class is present
     neg-log-loss        mean log of the probability of the true class, clipped as scikit-learn does
