@@ -1,10 +1,10 @@
 """Fixtures that many tests use, and the lanes that the tests run in.
 
-`make test` runs three lanes side by side, each in a process of its own (`--dist loadgroup`):
+`make test` runs three lanes side by side (`--dist loadgroup`):
 
-- `ray`: tests that use `ray_cluster`; they share the one cluster of their lane;
-- `hosts`: other tests marked `ray`: they start Ray themselves, some on machines of their own;
-- all others, which need no Ray; whichever process has nothing left to do takes these.
+- `hosts`: tests marked `ray` that start Ray themselves, some on machines of their own;
+- `ray`: tests that use `ray_cluster`; they share the one cluster of their process;
+- all others, which need no Ray, a file at a time by whichever process is free.
 """
 
 import os
@@ -24,22 +24,36 @@ from tests.support.object_store import ObjectStore, running_store
 from tests.support.small_runs import done, write_pictures, write_settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+_LANES = ("hosts", "ray")
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by marker and sent to processes by group
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its lane."""
+    """Mark each test with its lane, the long lanes first.
+
+    Of the others the numerical core is first: it compiles the kernels while the `ray` lane boots,
+    and all that follow find them in numba's cache beside the sources.
+    """
     for item in items:
-        if lane := _lane(item):
+        lane = _lane(item)
+        item.add_marker(pytest.mark.xdist_group(lane))
+        if lane in _LANES:
             item.add_marker(lane)
-            item.add_marker(pytest.mark.xdist_group(lane))
             item.add_marker("ray")
+    items.sort(key=_place)
 
 
 def _lane(item: pytest.Item) -> str:
     if "ray_cluster" in getattr(item, "fixturenames", ()):
         return "ray"
-    return "hosts" if item.get_closest_marker("ray") else ""
+    return "hosts" if item.get_closest_marker("ray") else item.path.stem
+
+
+def _place(item: pytest.Item) -> int:
+    for place, lane in enumerate(_LANES):
+        if item.get_closest_marker(lane):
+            return place
+    return len(_LANES) + ("valuation" not in item.path.parts)
 
 
 @pytest.fixture(autouse=True)

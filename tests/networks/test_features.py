@@ -12,6 +12,7 @@ from dcai_ray.networks.backbones import feature_extractor
 from dcai_ray.networks.features import extract
 from dcai_ray.storage.location import Location
 
+pytestmark = pytest.mark.slow  # networks of full size
 SIZE_PX = 64
 
 

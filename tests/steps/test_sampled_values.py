@@ -116,9 +116,7 @@ def test_any_number_of_workers_gives_the_same_bytes(finished, features, tmp_path
             assert (run / name).read_bytes() == (finished / name).read_bytes()
 
 
-def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(
-    features, tmp_path, ray_cluster
-):
+def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(features, tmp_path, ray_cluster):
     arguments = (
         "value", "--features", features, "--method", "sample", *SETTINGS, *SLOW,
         "--stop", "rounds", "--rounds", 6_000,

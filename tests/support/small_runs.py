@@ -127,7 +127,7 @@ class Process:
             os.killpg(self._process.pid, number)
 
     def _wait_for_workers(self) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + _WAIT_S
         while left := self.workers():
             assert time.monotonic() < end, f"{len(left)} processes outlive their driver"
             time.sleep(0.05)
