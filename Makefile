@@ -1,5 +1,7 @@
 # make demo    install, then the whole line on the embedded demo set
-# make test    install, then all tests
+# make test    install, then all tests, in lanes side by side (tests/conftest.py);
+#              LANE="not ray", LANE="ray and not hosts" or LANE=hosts for one of them
+# make quick   install, then the tests that need no Ray and take less than a second each
 # make check   install, then lint and types
 # make bench   install, then all benchmarks: half an hour; writes docs/benchmarks.md
 #              (BENCH="--study FOLDER --pydvl PYTHON": see benchmarks/report.py)
@@ -8,15 +10,19 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
 PROJECT := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test check bench wheel clean
+.PHONY: demo test quick check bench wheel clean
 
 demo: .venv/.demo
 	$(BIN)/dcai-ray demo
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST) -n 3 $(if $(LANE),-m "$(LANE)")
+
+quick: .venv/.dev
+	$(PYTEST) -n 2 -m "not ray and not slow"
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -1,6 +1,20 @@
+"""Fixtures that many tests use, and the lanes that the tests run in.
+
+`make test` runs three lanes side by side (`--dist loadgroup`):
+
+- `hosts`: tests marked `ray` that start Ray themselves, some on machines of their own;
+- `ray`: tests that use `ray_cluster`; they share the one cluster of their process;
+- all others, which need no Ray, a file at a time by whichever process is free.
+"""
+
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+# Before NumPy and torch are imported: lanes share the cores, and threads that wait for each other
+# spin. How many threads there are decides no result (tests/networks/test_features.py).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -10,6 +24,50 @@ from tests.support.object_store import ObjectStore, running_store
 from tests.support.small_runs import done, write_pictures, write_settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+_LANES = ("hosts", "ray")
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by marker and sent to processes by group
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its lane, the long lanes first.
+
+    Of the others the numerical core is first: it compiles the kernels while the `ray` lane boots,
+    and all that follow find them in numba's cache beside the sources.
+    """
+    for item in items:
+        lane = _lane(item)
+        item.add_marker(pytest.mark.xdist_group(lane))
+        if lane in _LANES:
+            item.add_marker(lane)
+            item.add_marker("ray")
+    items.sort(key=_place)
+
+
+def _lane(item: pytest.Item) -> str:
+    if "ray_cluster" in getattr(item, "fixturenames", ()):
+        return "ray"
+    return "hosts" if item.get_closest_marker("ray") else item.path.stem
+
+
+def _place(item: pytest.Item) -> int:
+    for place, lane in enumerate(_LANES):
+        if item.get_closest_marker(lane):
+            return place
+    return len(_LANES) + ("valuation" not in item.path.parts)
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster_by_accident(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A command that joins no cluster starts one: its test must use `ray_cluster`."""
+    before = _has_cluster()
+    yield
+    assert before or not _has_cluster() or "ray_cluster" in request.fixturenames, (
+        "started a Ray cluster in the tests' own process; use ray_cluster"
+    )
+
+
+def _has_cluster() -> bool:
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
 @pytest.fixture
@@ -69,9 +127,9 @@ def object_store() -> Iterator[ObjectStore]:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(object_store) -> Iterator[None]:
-    """One local cluster of two worker processes for all tests that need one; its workers know the
-    object store."""
+def ray_cluster(object_store) -> Iterator[str]:
+    """The address of one local cluster of two worker processes, which this process has joined, for
+    all tests that need one; its workers know the object store."""
     import ray
 
     from dcai_ray.cluster.connection import connect
@@ -80,5 +138,5 @@ def ray_cluster(object_store) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         connect(ResourcesConfig(num_cpus=2))
-    yield
+    yield ray.get_runtime_context().gcs_address
     ray.shutdown()

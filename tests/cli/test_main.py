@@ -116,9 +116,9 @@ def test_a_wrong_config_is_refused_with_its_key(content, message, tmp_path, caps
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"d": 4}, "train"),
-        ({"backbone": "alexnet"}, "alexnet"),
-        ({"labels": ("a", "z")}, "z"),
+        ({"d": 4}, "train and shapley_val must have the same width, got 3 and 4"),
+        ({"backbone": "alexnet"}, "must have the same backbone, got resnet18 and alexnet"),
+        ({"labels": ("a", "z")}, "shapley_val: class z does not occur in train"),
         ({"x": [[0, np.nan, 0], [0, 0, 1]]}, "NaN or infinite"),
         ({"x": [[0, np.inf, 0], [0, 0, 1]]}, "NaN or infinite"),
     ],

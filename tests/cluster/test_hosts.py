@@ -14,7 +14,7 @@ import yaml
 
 from tests.conftest import REPOSITORY
 from tests.support.hosts import lacking, network
-from tests.support.small_runs import SETTINGS, done, write_pictures
+from tests.support.small_runs import SETTINGS, Process, write_pictures
 
 pytestmark = [
     pytest.mark.ray,
@@ -90,7 +90,7 @@ class Cluster:
         return int(self.python(
             "found = s3.get_file_info(fs.FileSelector('bucket/run/values/checkpoint', "
             "allow_not_found=True))\n"
-            "print(max([0, *(int(f.base_name[4:12]) for f in found)]))"
+            "print(max([0, *(int(f.base_name[5:13]) for f in found)]))"
         ))  # fmt: skip
 
     def wait_for_waves(self, count, job):
@@ -102,15 +102,16 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def laptop(tmp_path_factory, ray_cluster):
+def laptop(tmp_path_factory):
     """Data and settings, and the digests of a run on this machine."""
     folder = tmp_path_factory.mktemp("laptop")
     write_pictures(folder / "data")
     (folder / "small.yaml").write_text(yaml.safe_dump(settings()))
-    done(
-        "run", "--data", folder / "data", "--run", folder / "run",
+    alone = Process(
+        folder / "log", "run", "--data", folder / "data", "--run", folder / "run",
         "--config", folder / "small.yaml",
     )  # fmt: skip
+    assert alone.finish() == 0, alone.said()
     return folder
 
 

@@ -23,6 +23,7 @@ from dcai_ray.networks.backbones import (
     weights_sha256,
 )
 
+pytestmark = pytest.mark.slow  # networks of full size
 WIDTHS = {  # from the papers' last layers; 512 for SqueezeNet's last Fire module
     "resnet18": 512,
     "resnet101": 2048,

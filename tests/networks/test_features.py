@@ -12,6 +12,7 @@ from dcai_ray.networks.backbones import feature_extractor
 from dcai_ray.networks.features import extract
 from dcai_ray.storage.location import Location
 
+pytestmark = pytest.mark.slow  # networks of full size
 SIZE_PX = 64
 
 
@@ -51,12 +52,19 @@ def plain_loop(network, files):
     return torch.stack(rows).numpy()
 
 
+@pytest.fixture(scope="module")
+def expected(network, files):
+    return plain_loop(network, files)
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 10, 11, 32])
-def test_features_are_those_of_a_plain_loop_in_the_files_order(network, files, batch_size):
+def test_features_are_those_of_a_plain_loop_in_the_files_order(
+    network, files, expected, batch_size
+):
     found = extract(network, files, size_px=SIZE_PX, batch_size=batch_size)
     assert found.dtype == np.float32
     # Features up to 4 in float32, through 18 layers summed in another order.
-    assert_allclose(found, plain_loop(network, files), rtol=0, atol=3e-5)
+    assert_allclose(found, expected, rtol=0, atol=3e-5)
     assert found.std(axis=0).max() > 0.01  # the pictures do differ
 
 

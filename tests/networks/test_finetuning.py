@@ -20,6 +20,7 @@ from dcai_ray.networks.finetuning import Pictures, finetune, new_training
 from dcai_ray.networks.transforms import centre_crop, normalized
 from dcai_ray.storage.location import Location
 
+pytestmark = pytest.mark.slow  # networks of full size
 CPU = torch.device("cpu")
 RECIPE = FinetuneConfig(weights="none", epochs=2, batch_size=4, learning_rate=0.01)
 WHOLE = {"crop_scale": (1.0, 1.0), "flip": False}  # nothing random is done to square pictures

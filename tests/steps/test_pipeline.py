@@ -12,7 +12,6 @@ from PIL import Image
 from dcai_ray.cli import main
 from tests.support.small_runs import CLASSES, Process, done, files
 
-pytestmark = pytest.mark.ray
 RESULTS = (
     "values/values.parquet",
     "kept.parquet",
@@ -186,12 +185,12 @@ def test_one_worker_process_gives_the_values_of_two(finished, data, config, tmp_
     ],
 )
 def test_a_run_killed_in_a_step_goes_on_to_the_same_bits(
-    finished, again, data, config, tmp_path, step, first_sign, without
+    finished, again, data, config, tmp_path, ray_cluster, step, first_sign, without
 ):
     for folder in without:
         shutil.rmtree(again / folder)
     arguments = ("run", "--data", data, "--run", again, "--config", config)
-    process = Process(tmp_path / "log", *arguments)
+    process = Process(tmp_path / "log", *arguments, address=ray_cluster)
     process.wait_until(lambda: any(again.glob(first_sign)) or first_sign in process.said())
     process.send(signal.SIGKILL)
     assert process.finish() == -signal.SIGKILL
@@ -207,10 +206,10 @@ def test_a_run_killed_in_a_step_goes_on_to_the_same_bits(
     assert not list(again.rglob("*.checkpoint"))
 
 
-def test_ctrl_c_leaves_a_run_that_goes_on(finished, data, config, tmp_path):
+def test_ctrl_c_leaves_a_run_that_goes_on(finished, data, config, tmp_path, ray_cluster):
     run = tmp_path / "run"
     arguments = ("run", "--data", data, "--run", run, "--config", config, "--no-finetune")
-    process = Process(tmp_path / "log", *arguments)
+    process = Process(tmp_path / "log", *arguments, address=ray_cluster)
     process.wait_until(lambda: any(run.glob("features/train/part-*")))
     process.send(signal.SIGINT)
     assert process.finish() == 130
@@ -277,7 +276,9 @@ def test_sampled_values_go_all_the_way_to_the_report(finished, data, config, tmp
     assert set(values.decision) == {"keep", "drop"}  # the rule validated decides by rank
     page = (run / "report.html").read_text()
     assert "How sure the values are" in page
-    assert "200 rounds" in page or "of 8 chains" in page
+    record = json.loads((run / "run.json").read_text())["sampling"]
+    assert record["rounds"] >= 200
+    assert f"{record['rounds']:,} of 8 chains" in page
     assert set(pd.read_parquet(run / "cleaned/probes.parquet").arm) == ARMS
     before = files(run)
     done("report", "--run", run)

@@ -16,7 +16,6 @@ from dcai_ray.api import read_features
 from tests.support.object_store import ACCESS_KEY, SECRET_KEY
 from tests.support.small_runs import Process, done, files
 
-pytestmark = pytest.mark.ray
 SAMPLED = ("--method", "sample", "--k", 5, "--rule", "zero", "--seed", 3, "--stop", "rounds")
 
 
@@ -96,14 +95,15 @@ def test_weights_lie_on_the_store_too(bucket, object_store, tmp_path, ray_cluste
 
 
 def test_sampling_killed_with_its_checkpoints_on_the_store_goes_on_from_them(
-    finished, bucket, object_store, tmp_path, capfd
+    finished, bucket, object_store, tmp_path, capfd, ray_cluster
 ):
     flags = ("--features", f"{finished}/features", *SAMPLED, "--rounds", 300)
     flags = (*flags, "--rounds-per-block", 4)
     done("value", "--run", tmp_path / "whole", *flags)
     run = f"{bucket}/sampled"
-    process = Process(tmp_path / "log", "value", "--run", run, *flags, "--checkpoint-s", 0.1)
-    process.wait_until(lambda: any("checkpoint/set" in key for key in object_store.written(run)))
+    arguments = ("value", "--run", run, *flags, "--checkpoint-s", 0.1)
+    process = Process(tmp_path / "log", *arguments, address=ray_cluster)
+    process.wait_until(lambda: any("checkpoint/wave" in key for key in object_store.written(run)))
     process.send(signal.SIGKILL)
     process.finish()
     assert "kept.parquet" not in object_store.objects(run)

@@ -16,7 +16,6 @@ from dcai_ray.storage.location import Location
 from dcai_ray.valuation.knn_shapley import knn_shapley
 from tests.support.small_runs import Process, done, files
 
-pytestmark = pytest.mark.ray
 SETTINGS = ("--k", 5, "--rule", "zero", "--seed", 3)
 SLOW = ("--rounds-per-block", 4, "--checkpoint-s", 0.2)
 N, M = 120, 40
@@ -117,7 +116,7 @@ def test_any_number_of_workers_gives_the_same_bytes(finished, features, tmp_path
             assert (run / name).read_bytes() == (finished / name).read_bytes()
 
 
-def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(features, tmp_path):
+def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(features, tmp_path, ray_cluster):
     arguments = (
         "value", "--features", features, "--method", "sample", *SETTINGS, *SLOW,
         "--stop", "rounds", "--rounds", 6_000,
@@ -125,13 +124,13 @@ def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(features, tmp_
     whole, run = tmp_path / "whole", tmp_path / "run"
     done(*arguments, "--run", whole)
     kills = 0
-    for sets in (1, 60):
+    for waves in (1, 60):
 
-        def far_enough(least=sets):
+        def far_enough(least=waves):
             found = sorted((run / "values/checkpoint").glob("wave-*.parquet"))
             return bool(found) and int(found[-1].stem.removeprefix("wave-")) >= least
 
-        process = Process(tmp_path / "log", *arguments, "--run", run)
+        process = Process(tmp_path / "log", *arguments, "--run", run, address=ray_cluster)
         process.wait_until(far_enough)
         process.send(signal.SIGKILL)
         kills += process.finish() == -signal.SIGKILL
@@ -144,6 +143,21 @@ def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(features, tmp_
         assert (run / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.ray
+def test_a_ray_that_the_command_started_ends_with_its_killed_driver(features, tmp_path):
+    process = Process(
+        tmp_path / "log", "value", "--features", features, "--run", tmp_path / "run",
+        "--method", "sample", *SETTINGS, *SLOW, "--stop", "rounds", "--rounds", 20_000,
+    )  # fmt: skip
+    process.wait_until(lambda: any((tmp_path / "run/values/checkpoint").glob("*.parquet")))
+    there = process.workers()
+    process.send(signal.SIGKILL)
+    assert process.finish() == -signal.SIGKILL
+    assert len(there) > 2  # the object store's, the node's, those of the chains
+    assert process.workers() == []
+
+
+@pytest.mark.ray
 def test_ctrl_c_saves_what_is_complete_and_the_same_command_goes_on(features, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = (

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+
+_MAX_TABLE_PLAYERS = 14
 
 
 @dataclass
@@ -19,10 +22,32 @@ class Game:
         return (self,)
 
     def score(self, coalition):
-        return self.v(frozenset(np.asarray(coalition).tolist()))
+        if self.num_players > _MAX_TABLE_PLAYERS:
+            return self.v(frozenset(np.asarray(coalition).tolist()))
+        return self._table[(1 << np.asarray(coalition, dtype=np.int64)).sum()]
 
     def marginals(self, orders):
         self.calls.append(len(orders.players))
+        if self.num_players > _MAX_TABLE_PLAYERS:
+            return self._marginals_by_score(orders)
+        player = 1 << orders.players.astype(np.int64)
+        sums = np.concatenate([[0], np.cumsum(player)])
+        before_order = np.repeat(sums[orders.offsets[:-1]], np.diff(orders.offsets))
+        coalition = sums[1:] - before_order
+        return self._table[coalition] - self._table[coalition - player]
+
+    @cached_property
+    def _table(self):
+        """(2^n,) v of every coalition, whose number has bit i set if player i is in it."""
+        players = range(self.num_players)
+        return np.array(
+            [
+                self.v(frozenset(i for i in players if number >> i & 1))
+                for number in range(1 << self.num_players)
+            ]
+        )
+
+    def _marginals_by_score(self, orders):
         marginals = np.empty(len(orders.players))
         for start, end in zip(orders.offsets, orders.offsets[1:], strict=False):
             before = self.score([])

@@ -1,5 +1,6 @@
 """A set of images small enough to run everything on in seconds, and the command line to do it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -73,18 +74,28 @@ def done(*arguments: object) -> None:
 
 
 class Process:
-    """The command line in a process of its own, with a Ray cluster of its own."""
+    """The command line in a process of its own.
 
-    def __init__(self, log: Path, *arguments: object) -> None:
+    It joins the cluster at `address` (`ray_cluster` gives it), or starts a Ray of its own, which
+    takes some ten seconds longer.
+    """
+
+    def __init__(self, log: Path, *arguments: object, address: str | None = None) -> None:
         self._mark = uuid.uuid4().hex
         self._log = log
         environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+        environment[_MARK] = self._mark
+        if address:
+            environment["RAY_ADDRESS"] = address
+            # Workers do not descend from their driver there: the job hands them the mark.
+            job = {"runtime_env": {"env_vars": {_MARK: self._mark}}}
+            environment["RAY_JOB_CONFIG_JSON_ENV_VAR"] = json.dumps(job)
         with log.open("wb") as stream:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "dcai_ray.cli", *map(str, arguments)],
                 stdout=stream,
                 stderr=stream,
-                env={**environment, _MARK: self._mark},
+                env=environment,
                 start_new_session=True,
             )
 
@@ -99,13 +110,16 @@ class Process:
             time.sleep(0.002)
 
     def finish(self) -> int:
-        """Its exit code, once it and all that it started have ended."""
+        """Its exit code, once it and all its workers have ended, as they do by themselves."""
         try:
-            return self._process.wait(_WAIT_S)
+            code = self._process.wait(_WAIT_S)
+            self._wait_for_workers()
+            return code
         finally:
             self.send(signal.SIGKILL)
             self._process.wait()
-            self._wait_for_workers()
+            for pid in self.workers():
+                os.kill(pid, signal.SIGKILL)
 
     def send(self, number: signal.Signals) -> None:
         """To the whole process group, as a terminal does at Ctrl-C."""
@@ -113,17 +127,18 @@ class Process:
             os.killpg(self._process.pid, number)
 
     def _wait_for_workers(self) -> None:
-        """Ray's processes end with their driver, in sessions of their own; kill those left over."""
-        end = time.monotonic() + 30
-        while (left := self._workers()) and time.monotonic() < end:
+        end = time.monotonic() + _WAIT_S
+        while left := self.workers():
+            assert time.monotonic() < end, f"{len(left)} processes outlive their driver"
             time.sleep(0.05)
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
 
-    def _workers(self) -> list[int]:
+    def workers(self) -> list[int]:
+        """Processes of Ray that work for it or that it has started."""
         mark = f"{_MARK}={self._mark}".encode()
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
+            if entry.name == str(self._process.pid):
+                continue
             try:
                 if mark in (entry / "environ").read_bytes().split(b"\0"):
                     found.append(int(entry.name))

@@ -79,13 +79,13 @@ def test_sampled_banzhaf_of_neighbours_agrees_with_the_closed_form():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sampler", "seeds"), [("multilevel", 50), ("permutation", 20)])
-def test_errors_have_the_stated_spread_and_intervals_hold_whenever_one_looks(sampler, seeds):
+@pytest.mark.parametrize("sampler", ["multilevel", "permutation"])
+def test_errors_have_the_stated_spread_and_intervals_hold_whenever_one_looks(sampler):
     data = noisy_clusters()
     exact = knn_shapley(*data, k=10, metric="euclidean")
     utility = Knn(*data, k=10, metric="euclidean")
     missed, wrong, errors = [], [], []
-    for seed in range(seeds):
+    for seed in range(10):  # 200 in benchmarks/coverage.py
         plan = new_plan(utility, sampler=sampler, seed=seed, rounds_per_block=4)
         aggregator = Aggregator(300, 8, min_rounds=plan.min_rounds, stop=Settled())
         ever, signs = np.zeros(300, dtype=bool), np.zeros(300, dtype=bool)
@@ -96,9 +96,13 @@ def test_errors_have_the_stated_spread_and_intervals_hold_whenever_one_looks(sam
         missed.append(ever.mean())
         wrong.append(signs.mean())
         errors.append((aggregator.value[0] - exact) / aggregator.stderr[0])
-    assert np.mean(missed) <= 0.05  # alpha
-    assert np.mean(wrong) <= 0.01
-    # 6,000 errors and more; stopping looks at the spread, which takes it for a little too small.
+    # The points of a seed share its draws, so seeds are counted, which are independent: if half of
+    # all seeds missed more points than they may, at most one of these ten would do so with a
+    # probability of 11 / 2^10 = 0.011.
+    assert sum(share > 0.05 for share in missed) <= 1  # alpha
+    assert sum(share > 0.01 for share in wrong) <= 1
+    # 3,000 errors: their spread is known within 0.013 or, as they are dependent, a little more, and
+    # stopping, which looks at the spread, takes it for a little too small.
     assert 0.95 < np.std(errors) < 1.1
     assert abs(np.mean(errors)) < 0.05
 
