@@ -15,6 +15,8 @@ from pathlib import Path
 # Before NumPy and torch are imported: lanes share the cores, and threads that wait for each other
 # spin. How many threads there are decides no result (tests/networks/test_features.py).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers would give way to all other lanes: their niceness is 15.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import numpy as np
 import pytest

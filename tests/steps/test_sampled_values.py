@@ -178,7 +178,7 @@ def test_ctrl_c_saves_what_is_complete_and_the_same_command_goes_on(features, tm
     # Values so far are for looking at: nothing is trained on them.
     (run / "features").symlink_to(features)
     assert main(["retrain", "--run", str(run), "--no-finetune"]) == 1
-    assert "of a sampling that is not finished" in capsys.readouterr().err
+    assert "interim values of an unfinished run" in capsys.readouterr().err
 
 
 def test_a_tighter_stop_goes_on_from_what_is_there(finished, features, tmp_path, capsys):

@@ -61,6 +61,7 @@ class Network:
             # The python of the tests is that of every machine and of every job.
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(folder),
+            "RAY_worker_niceness": "0",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": "5" * 64,
             **environment,
