@@ -55,9 +55,7 @@ def writer_of_noise(width: int) -> Callable[..., Iterator[int]]:
     """Stands for `run_tasks`: writes shards of noise instead of extracting features on Ray."""
     rng = np.random.default_rng(0)
 
-    def write(
-        name: str, function: Any, jobs: Sequence[tasks.ExtractJob], *_: Any, **__: Any
-    ) -> Any:
+    def write(function: Any, jobs: Sequence[tasks.ExtractJob], *_: Any) -> Any:
         for job in jobs:
             x = rng.normal(size=(len(job.ids), width)).astype(np.float32)
             table = feature_table(job.ids, job.labels, x, job.notes)

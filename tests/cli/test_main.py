@@ -210,7 +210,7 @@ def test_debug_shows_the_traceback_of_a_users_mistake_too(tmp_path, capsys):
     assert main(arguments) == 1
     lines = capsys.readouterr().err.splitlines()
     assert "Traceback (most recent call last):" in lines
-    assert lines[-1] == f"dcai-ray: {tmp_path / 'nowhere'}: no run there (no config.yaml)"
+    assert lines[-1] == f"dcai-ray: {tmp_path / 'nowhere'}: not a run folder (no config.yaml)"
 
 
 def test_debug_and_quiet_together_are_wrong_usage(tmp_path, capsys):

@@ -52,12 +52,11 @@ def ran():
     """The names of the steps that had something to do, in this process rather than on Ray."""
     found = []
 
-    def in_process(name, function, jobs, resources, *, shared=None, ticking=False, **_):
+    def in_process(function, jobs, step, resources):
         if jobs:
-            found.append(name)
-        arguments = [] if shared is None else [shared]
-        arguments += [lambda done: None] if ticking else []
-        return [function(job, *arguments) for job in jobs]
+            found.append(step.name)
+        tick = (lambda done: None,) if step.reports_progress else ()
+        return [function(job, *tick) for job in jobs]
 
     def one_after_the_other(plan, utility, aggregator, resources, after):
         found.append(SAMPLING)
