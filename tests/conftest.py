@@ -29,19 +29,21 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 _LANES = ("hosts", "ray")
 
 
-@pytest.hookimpl(tryfirst=True)  # before tests are chosen by marker and sent to processes by group
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test with its lane, before any plugin asks for markers."""
+    lane = _lane(item)
+    item.add_marker(pytest.mark.xdist_group(lane))
+    if lane in _LANES:
+        item.add_marker(lane)
+        item.add_marker("ray")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its lane, the long lanes first.
+    """Begin with the long lanes.
 
     Of the others the numerical core is first: it compiles the kernels while the `ray` lane boots,
     and all that follow find them in numba's cache beside the sources.
     """
-    for item in items:
-        lane = _lane(item)
-        item.add_marker(pytest.mark.xdist_group(lane))
-        if lane in _LANES:
-            item.add_marker(lane)
-            item.add_marker("ray")
     items.sort(key=_place)
 
 
