@@ -47,6 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_place)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Ungrouped tests would pass too, with several clusters and in twice the time."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not all("@" in i.nodeid for i in session.items):
+        raise pytest.UsageError("lanes need --dist loadgroup and a pytest-xdist that groups by it")
+
+
 def _lane(item: pytest.Item) -> str:
     if "ray_cluster" in getattr(item, "fixturenames", ()):
         return "ray"
