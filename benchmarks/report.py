@@ -49,6 +49,7 @@ def main() -> None:
     print(f"\n{output('chains.py', *study, '--simulated-s', args.simulated_s)}")
     print(f"\n{output('saturation.py')}")
     print(f"\n{output('coverage.py')}")
+    print(f"\n{output('rerun.py')}")
     if args.study and args.run:
         print(f"\n{output('utilities.py', *study, '--run', args.run)}")
     for title, script in (

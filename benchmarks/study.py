@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.cleaning import rules
-from dcai_ray.cleaning.probes import probe_scores
+from dcai_ray.cleaning.choices import Valued
+from dcai_ray.cleaning.probes import probe_scores, share_loss
+from dcai_ray.cleaning.rules import Validated
 from dcai_ray.storage.feature_files import read_arrays, read_feature_pickle
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation import knn_shapley
@@ -54,13 +55,18 @@ def main() -> None:
     print(f"{(study < 0).sum()} of {len(study)} are negative\n")
 
     cosine = knn_shapley(x, y, x_clean, y_clean, k=10, metric="cosine")
-    losses = {s: rules.share_loss(cosine, s, x, y, x_clean, y_clean) for s in rules.SHARES}
-    share = rules.best_share(losses)
-    default = rules.keep_share(cosine, share, y)
+    choice = Validated().choose(
+        Valued(
+            value=cosine,
+            y=y,
+            losses=lambda shares: [share_loss(cosine, s, x, y, x_clean, y_clean) for s in shares],
+        )
+    )
+    default = choice.kept
     rows = [
         row("all", x, y, *val),
         row("kept by the study (value > 0)", x[study > 0], y[study > 0], *val),
-        row(f"kept by default (drop {share:.0%})", x[default], y[default], *val),
+        row(f"kept by default (drop {choice.share:.0%})", x[default], y[default], *val),
         row("clean set alone", x_clean, y_clean, *val),
     ]
     widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]

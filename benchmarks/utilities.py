@@ -22,8 +22,9 @@ from sweeps import study
 
 from dcai_ray import shapley_values
 from dcai_ray.api import read_features
-from dcai_ray.cleaning import rules
-from dcai_ray.cleaning.probes import probe_scores
+from dcai_ray.cleaning.choices import Valued
+from dcai_ray.cleaning.probes import probe_scores, share_loss
+from dcai_ray.cleaning.rules import Validated
 from dcai_ray.report.findings import read_findings
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.location import Location
@@ -67,11 +68,16 @@ def probe_accuracy(
     value: NDArray[np.float64], train: Points, clean: Points, val: Points
 ) -> tuple[float, float]:
     """Of the logistic probe on what the rule keeps, and the share it drops."""
-    losses = {s: rules.share_loss(value, s, *train, *clean) for s in rules.SHARES}
-    share = rules.best_share(losses)
-    kept = rules.keep_share(value, share, train[1])
+    valued = Valued(
+        value=value,
+        y=train[1],
+        losses=lambda shares: [share_loss(value, s, *train, *clean) for s in shares],
+    )
+    choice = Validated().choose(valued)
+    kept = choice.kept
     scores = probe_scores("logistic", train[0][kept], train[1][kept], *val, len(np.unique(val[1])))
-    return scores["accuracy"], share
+    assert choice.share is not None
+    return scores["accuracy"], choice.share
 
 
 def main() -> None:

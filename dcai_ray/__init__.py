@@ -1,23 +1,21 @@
 """Data-Shapley cleaning of image-classification training sets, distributed on Ray.
 
-The package in the order in which data goes through it:
+The package in the order in which data flows through it:
 
-    images          a folder -> a list in stable order; a file -> pixels
-    transforms      pixels -> what a network sees
-    backbones       pretrained networks by name
-    finetuning      step 1: one network trained
-    features        step 2a: one vector an image
-    valuation       step 2b: one value an image; sampling, estimates: of any utility, sampled
-    cleaning        values -> what to keep
-    evaluation      step 3: what leaving the rest out bought
-    findings        a run read back, with certainty; report, verdicts, gallery, figures: what a
-                    person sees of it
+    cli          a command: its flags and settings, then the steps it runs
+    steps        one file per step: read what earlier steps wrote, compute, write
+    cluster      what needs Ray: connecting, tasks with ordered results, actors that come and go
+    images       a folder -> a list in stable order; a file -> pixels
+    networks     what needs torch: fine-tuning (steps 1 and 3), one feature vector per image (2a)
+    valuation    one value per image (2b): the closed form; utilities, samplers, intervals
+    cleaning     values -> what to keep (3); probes, control arms, the comparison
+    report       a run read back from its files: verdicts, plots, thumbnails, one HTML page
+    storage      files by path or URI, Parquet tables, fingerprints
 
-    storage         files by path or URI       distributed     the steps on Ray
-    tables          Parquet and its schemas    cli, commands   the command line
-    config, flags   settings                   run_directory   one run's files
+    api          values, features and sampling for notebooks      config     settings
+    run_directory   the files of one run     errors     what a user can fix     progress   messages
 
-Importing this loads neither torch nor ray; public names are loaded when first used.
+Public names are imported when first used: `import dcai_ray` loads neither torch nor ray.
 """
 
 from importlib import import_module
@@ -26,12 +24,27 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "AllOf": "dcai_ray.valuation.stopping",
+    "AnyOf": "dcai_ray.valuation.stopping",
+    "Knn": "dcai_ray.valuation.utilities.knn",
+    "KnnAccuracy": "dcai_ray.valuation.utilities.knn_accuracy",
+    "LeastSquares": "dcai_ray.valuation.utilities.least_squares",
+    "Logistic": "dcai_ray.valuation.utilities.logistic",
+    "MaxRounds": "dcai_ray.valuation.stopping",
+    "Orders": "dcai_ray.valuation.utilities",
+    "RankStability": "dcai_ray.valuation.stopping",
+    "Refit": "dcai_ray.valuation.utilities.refit",
+    "Settled": "dcai_ray.valuation.stopping",
+    "StandardError": "dcai_ray.valuation.stopping",
+    "UserError": "dcai_ray.errors",
+    "Utility": "dcai_ray.valuation.utilities",
     "Values": "dcai_ray.api",
     "knn_shapley": "dcai_ray.valuation",
     "read_features": "dcai_ray.api",
     "read_values": "dcai_ray.api",
     "shapley_values": "dcai_ray.api",
 }
+"""Each public name and the module that defines it."""
 __all__ = ["__version__", *_PUBLIC]
 
 

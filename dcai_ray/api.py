@@ -18,7 +18,7 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import Features, read_split
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.values import estimate_table
+from dcai_ray.storage.values import Estimates
 from dcai_ray.valuation.aggregator import Aggregator, Interval
 from dcai_ray.valuation.plan import Plan, new_plan
 from dcai_ray.valuation.samplers import SamplerName
@@ -62,19 +62,17 @@ class Values:
 
     def to_arrow(self) -> "pa.Table":
         """As the columns of `values.parquet`, without those of other steps."""
-        n = len(self)
-        columns: dict[str, Any] = {
-            "id": list(self.ids),
-            "label": list(self.labels),
-            "value": self.value,
-            "stderr": self.stderr,
-            "low": self.low,
-            "high": self.high,
-            "rounds": np.full(n, self.rounds),
-            "evaluated": self.evaluated,
-            "decision": self.decision.tolist(),
-        }
-        return estimate_table(columns)
+        return Estimates(
+            id=self.ids,
+            label=self.labels,
+            value=self.value,
+            stderr=self.stderr,
+            low=self.low,
+            high=self.high,
+            rounds=np.full(len(self), self.rounds),
+            evaluated=self.evaluated,
+            decision=self.decision,
+        ).table()
 
     def to_pandas(self) -> Any:
         """The table as a pandas DataFrame; needs pandas."""
@@ -172,8 +170,9 @@ def shapley_values(
         labels: class names.
         report: called with every check, for those who wait.
     Raises:
-        UserError: for settings out of range; with Ray, also where the utility fails.
-        Exception: without Ray, what the utility raises.
+        UserError: for settings out of range.
+        ModelError: a model fails; the message names the coalition.
+        Exception: what else the utility raises; with Ray, a RuntimeError caused by it.
     """
     plan = new_plan(utility, sampler=sampler, semivalues=(semivalue,), beta=beta, seed=seed)
     aggregator = new_aggregator(

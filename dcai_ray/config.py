@@ -1,7 +1,7 @@
-"""Settings: one frozen dataclass a step; the string under a field is its help.
+"""Settings: one frozen dataclass per step; the string under a field is its `--help`.
 
-The settings of a run come from these defaults, then a YAML file, then flags. Every field but those
-of `ResourcesConfig` can change a result, so a run directory belongs to one set of them.
+A run's settings come from these defaults, then a YAML file, then flags. Every field outside
+`ResourcesConfig` can change a result, so a run directory belongs to one set of settings.
 """
 
 from dataclasses import asdict, dataclass, field, fields
@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from dcai_ray.cleaning.rules import RuleName, check_needs
 from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.object_store import check_no_secret
@@ -25,10 +26,12 @@ Backbone = Literal[
     "efficientnet_lite0",
 ]
 Metric = Literal["euclidean", "cosine"]
-Rule = Literal["validated", "zero", "chance", "share", "certain"]
 Semivalue = Literal["shapley", "banzhaf", "beta", "leave-one-out"]
 Stop = Literal["settled", "stderr", "rank", "rounds", "seconds"]
 
+# What PyYAML raises over text that makes no sense, dates and tagged scalars among it.
+_DAMAGE = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
+_RESOURCES_OF_RAY = ("CPU", "GPU", "memory", "object_store_memory")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -45,9 +48,10 @@ class ImagesConfig:
 
     __pydantic_config__: ClassVar = _STRICT
     unreadable: Literal["fail", "skip"] = "fail"
-    """An image that cannot be decoded ends the run, or is left out (listed in skipped.parquet)."""
+    """What to do with an image that cannot be decoded: fail, or skip it and list it in
+    skipped.parquet."""
     split_seed: int = 0
-    """Decides which half of val serves as shapley_val where the data has none."""
+    """Random seed for halving val where the data has no shapley_val."""
 
     def __post_init__(self) -> None:
         _check_min("images", self, 0, "split_seed")
@@ -55,41 +59,43 @@ class ImagesConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinetuneConfig:
-    """Steps 1 and 3: fine-tuning; the defaults are the study's recipe."""
+    """Steps 1 and 3: fine-tuning. The defaults are the published study's recipe."""
 
     __pydantic_config__: ClassVar = _STRICT
     backbones: tuple[Backbone, ...] = ("vgg11_bn",)
-    """Networks to fine-tune."""
+    """Names of the networks to fine-tune."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """One training a backbone, seed and arm."""
+    """Random seeds; every backbone is trained once per seed and training set."""
     weights: str = "imagenet"
-    """Start: imagenet, none, or a file (safetensors or a PyTorch state dict), local or remote."""
+    """Initial weights: imagenet, none (random), or a file (safetensors or a PyTorch state dict;
+    path or URI)."""
     feature_extract: bool = False
-    """Train the head alone and freeze the rest."""
+    """Train only the head and freeze all other layers."""
     epochs: int = 15
     """Passes over the training images."""
     batch_size: int = 32
-    """Images a step."""
+    """Images per optimizer step."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with momentum, or AdamW."""
+    """Optimizer: sgd (SGD with momentum) or adamw (AdamW)."""
     learning_rate: float = 0.001
-    """Step size."""
+    """Initial learning rate."""
     momentum: float = 0.9
-    """Of SGD."""
+    """Momentum (SGD only)."""
     weight_decay: float = 0.0
-    """L2 penalty (SGD) or decoupled decay (AdamW)."""
+    """Weight decay: an L2 penalty with sgd, decoupled decay with adamw."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """How the step size goes over the epochs; cosine ends near zero."""
+    """Learning-rate schedule: constant, or cosine decay to near zero."""
     freeze_batchnorm: bool = False
-    """Keep BatchNorm's pretrained statistics; needed where there are few steps."""
+    """Keep BatchNorm's pretrained statistics; recommended when there are few optimizer steps."""
     size_px: int | None = None
-    """Side of the square the network sees; by default what the backbone was made for."""
+    """Side of the network's square input in pixels; by default the size the backbone was made
+    for."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Share of the picture's area that a random crop takes in training."""
+    """Smallest and largest share of an image's area that a random training crop covers."""
     flip: bool = True
     """Mirror training images left to right at random."""
     num_threads: int = 1
-    """CPU threads a training; another number may change the last bits of a result."""
+    """CPU threads per training; another number may change the last bits of a result."""
 
     def __post_init__(self) -> None:
         check_no_secret(self.weights)
@@ -110,19 +116,21 @@ class FinetuneConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExtractConfig:
-    """Step 2a: one feature vector an image, from a frozen pretrained backbone."""
+    """Step 2a: one feature vector per image, from a frozen pretrained backbone."""
 
     __pydantic_config__: ClassVar = _STRICT
     backbone: Backbone = "resnet18"
-    """Network whose last layer before the head gives the features."""
+    """Network that computes the features; a feature vector is the input of its last layer."""
     weights: str = "imagenet"
-    """imagenet, none, or a file (safetensors or a PyTorch state dict), local or remote."""
+    """Weights of the backbone: imagenet, none (random), or a file (safetensors or a PyTorch state
+    dict; path or URI)."""
     size_px: int | None = None
-    """Side of the square the network sees; by default what the backbone was made for."""
+    """Side of the network's square input in pixels; by default the size the backbone was made
+    for."""
     batch_size: int = 32
-    """Images a forward pass."""
+    """Images per forward pass."""
     shard_size: int = 256
-    """Images a Parquet shard: the unit of work and of resuming."""
+    """Images per Parquet shard, the unit of work and of resuming."""
 
     def __post_init__(self) -> None:
         check_no_secret(self.weights)
@@ -133,50 +141,57 @@ class ExtractConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValueConfig:
-    """Step 2b: the value of every training image."""
+    """Step 2b: the value of every training image, and what to keep."""
 
     __pydantic_config__: ClassVar = _STRICT
     method: Literal["exact", "sample"] = "exact"
-    """exact: the closed form, for the utility knn; sample: orders drawn at random, for any."""
+    """How values are computed: exact (the closed form, for the utility knn only) or sample
+    (estimates from randomly drawn orders, for any utility)."""
     utility: str = "knn"
-    """What a set of images is worth: knn, knn-accuracy, least-squares, logistic, a scikit-learn
-    classifier by its import path (sklearn.svm.SVC), or package.module:factory, a function of
-    (x_train, y_train, x_val, y_val) that gives a utility."""
+    """Utility, the score of a model trained on a set of images: knn, knn-accuracy,
+    least-squares, logistic, a scikit-learn classifier by its import path (sklearn.svm.SVC), or
+    package.module:factory, a function of (x_train, y_train, x_val, y_val) that returns a
+    utility."""
     utility_options: dict[str, bool | int | float | str] = field(default_factory=dict)
-    """Further arguments of the utility: ridge, c, num_features, score, few; parameters of the
-    scikit-learn classifier; keywords of the factory."""
+    """Further arguments of the utility, as names and values: ridge, c, num_features, score, few;
+    parameters of the scikit-learn classifier; keyword arguments of the factory."""
     k: int = 10
-    """Neighbours K of the K-nearest-neighbour utilities."""
+    """Number of nearest neighbours K (utilities knn and knn-accuracy)."""
     metric: Metric = "cosine"
-    """Distance between features; cosine is taken after centring."""
+    """Distance between features: cosine (of centred features) or euclidean."""
     validation: Literal["clean", "self", "both"] = "clean"
-    """Valued by shapley_val, by the training set itself (leave-one-out), or by both."""
+    """What training images are valued against: clean (shapley_val), self (the training set itself,
+    leave-one-out) or both."""
     semivalue: Semivalue = "shapley"
-    """Weight of a marginal by coalition size."""
+    """How marginals are weighted by coalition size: shapley (all sizes alike), banzhaf (all
+    coalitions alike), beta (Beta Shapley) or leave-one-out (the full set only)."""
     beta: tuple[float, float] = (4.0, 1.0)
-    """(a, b) of Beta Shapley; larger a weighs small coalitions more."""
+    """Parameters a and b of Beta Shapley; a larger a gives small coalitions more weight."""
     second_opinion_up_to: int = 50_000
-    """With validation clean, also value by self up to this many training images; 0 for never."""
-    rule: Rule | None = None
-    """What to keep: validated (the share that serves a probe best on shapley_val; the default with
-    a clean shapley_val), zero (value > 0; the default without one), chance (value > 1 / (classes x
-    images), which finds more and errs more; for the utility knn), share (drop the lowest
-    `drop_share`) or certain (sampled values: drop what is below zero with a false-discovery rate of
-    1 - sample.confidence)."""
+    """With validation clean, also value the training set against itself (leave-one-out) if it has
+    at most this many images; 0 turns this off."""
+    self_weight: float = 0.4
+    """Weight of a training image that serves as a validation image, relative to an image of
+    shapley_val (validation both only)."""
+    rule: RuleName | None = None
+    """Rule that decides what to keep. validated: drop the share that gives a probe its smallest
+    loss on shapley_val (the default with a clean shapley_val). zero: keep value > 0 (the default
+    without one). chance: keep value > 1 / (classes x images), which drops more wrong labels and
+    more good images (utility knn only). share: drop the lowest drop_share. certain: drop what lies
+    below zero, at a false-discovery rate of 1 - sample.confidence (sampled values only)."""
     drop_share: float = 0.2
-    """For the rule share: the part of the training images to drop."""
+    """Share of the training images to drop, between 0 and 1 (rule share only)."""
     per_class: bool = False
-    """For the rules share and validated: drop that share of each class rather than of the whole."""
+    """Drop the share from each class rather than from the whole training set (rules share and
+    validated)."""
 
     def __post_init__(self) -> None:
         _check_min("value", self, 1, "k")
-        _check_min("value", self, 0, "second_opinion_up_to")
+        _check_min("value", self, 0, "second_opinion_up_to", "self_weight")
         if not 0 < self.drop_share < 1:
             raise UserError(f"value.drop_share must lie in (0, 1), got {self.drop_share}")
         if min(self.beta) <= 0:
             raise UserError(f"value.beta must be positive, got {self.beta}")
-        if self.rule == "validated" and self.validation == "self":
-            raise UserError("value.rule validated needs a clean shapley_val; use zero or chance")
         if self.method == "exact":
             if self.utility != "knn":
                 raise UserError(
@@ -184,75 +199,90 @@ class ValueConfig:
                 )
             if self.utility_options:
                 raise UserError("value.utility_options are for value.method sample")
-            if self.rule == "certain":
-                raise UserError("value.rule certain is for value.method sample; use zero or chance")
         elif self.validation != "clean":
             raise UserError(
                 f"value.method sample values by shapley_val alone, got value.validation "
                 f"{self.validation}; use clean"
             )
-        if self.rule == "chance" and self.utility != "knn":
-            raise UserError("value.rule chance is for the utility knn; use zero")
+        check_needs(
+            self.chosen_rule,
+            clean_set=self.validation != "self",
+            sampled_values=self.method == "sample",
+            utility=self.utility,
+        )
 
     @property
-    def chosen_rule(self) -> Rule:
+    def chosen_rule(self) -> RuleName:
         """The rule, with its default filled in."""
         return self.rule or ("zero" if self.validation == "self" else "validated")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleConfig:
-    """Sampling, for `value.method sample`: which orders are drawn, and when it is enough."""
+    """Sampling, for `value.method sample`: which orders are drawn, and when to stop."""
 
     __pydantic_config__: ClassVar = _STRICT
     sampler: Literal["multilevel", "permutation", "antithetic"] = "multilevel"
-    """Rounds of short and long orders, or of full ones; none is biased."""
+    """How orders are drawn; each way is unbiased. multilevel: full permutations, and permutations
+    cut into ever shorter orders. permutation: full permutations. antithetic: each permutation and
+    its reverse."""
     base: int | None = None
-    """Multilevel: how many times shorter the orders of the next level are; by default a pilot
-    chooses this and `levels`."""
+    """Factor by which orders get shorter from one level to the next (multilevel only); by default a
+    pilot chooses base and levels."""
     levels: int | None = None
-    """Multilevel: levels besides the first."""
+    """Number of levels below the full permutations (multilevel only); set it together with base."""
     semivalues: tuple[Semivalue, ...] = ()
-    """Also estimated from the same orders, each to values/values-<semivalue>.parquet."""
+    """Further semivalues to estimate from the same orders; each is written to
+    values/values-<semivalue>.parquet."""
     parts: int = 4
-    """Parts of shapley_val that draw orders of their own (knn utilities)."""
+    """Number of components that shapley_val is split into; each draws orders of its own (utilities
+    knn and knn-accuracy)."""
     chains: int = 8
-    """Independent sequences of rounds, whatever the number of workers."""
+    """Number of independent sequences of rounds, whatever the number of workers."""
     rounds_per_block: int | None = None
-    """Rounds computed at a time; stopping is judged after a block of every chain."""
+    """Rounds per block, the unit of work; stopping is judged after one block of every chain. By
+    default a block takes about a third of a second."""
     truncation: float | None = None
-    """scikit-learn utilities: give an order up once its score stays within this share of the whole
-    set's. Saves refits; the values are biased then, and the share of imputed marginals is told."""
+    """Stop an order once its score stays within this share of the full set's score (scikit-learn
+    utilities only). Saves refits but biases the values; the share of imputed marginals is
+    reported. By default no order is stopped."""
     every: int = 1
-    """scikit-learn utilities: refit at every so many images of an order, which share the gain."""
+    """Images of an order per refit; they share the gain equally (scikit-learn utilities only)."""
     check: str = ""
-    """With value.method exact: also sample this utility, for comparison in the report."""
+    """Cross-check: with value.method exact, also sample this utility and compare both in the
+    report."""
     seed: int = 0
-    """Of all randomness."""
+    """Random seed."""
     confidence: float = 0.95
-    """Chance that the interval of an image never misses its value, whenever one looks."""
+    """Confidence level of the intervals, which are anytime-valid: they hold however often you look
+    and whenever you stop."""
     simultaneous: bool = False
-    """That chance for all images at once rather than for each."""
+    """Make the intervals hold at this confidence for all images at once rather than for each
+    image."""
     interval: Literal["asymptotic", "bernstein"] = "asymptotic"
-    """bernstein holds from the first round on, but is wide and needs a utility of known range."""
+    """Kind of interval: asymptotic, or bernstein (valid from the first round on, but wider, and
+    only for a utility of known range)."""
     stop: tuple[Stop, ...] = ("settled",)
-    """When it is enough: settled (a share of the images is decided), stderr (no standard error
-    above a bound), rank (two halves of the chains rank alike), rounds, seconds."""
+    """Stopping rules: settled (enough images are decided), stderr (every standard error is small
+    enough), rank (two halves of the chains rank the images alike), rounds (enough rounds) or
+    seconds (time is up)."""
     stop_when: Literal["any", "all"] = "any"
-    """With several rules: at the first that is met, or when all are; seconds end it in any case."""
+    """With several stopping rules: stop when any of them is met, or when all are. The rule
+    seconds stops in either case."""
     settled_share: float = 0.95
-    """For the rule settled: the share of the images."""
+    """Share of the images that must be decided (rule settled)."""
     indifference: float | None = None
-    """A value known to within this counts as decided; by default 0.1 / images."""
+    """Half-width, in units of the utility, below which an interval counts as decided whatever its
+    sign; 0.1 / images by default."""
     stderr: float = 1e-4
-    """For the rule stderr: the largest standard error allowed."""
+    """Largest standard error allowed, in units of the utility (rule stderr)."""
     rank: float = 0.99
-    """For the rule rank: Spearman's correlation."""
+    """Spearman correlation that the two halves must reach (rule rank)."""
     rounds: int = 2000
-    """For the rule rounds: how many, summed over chains."""
+    """Number of rounds, summed over chains (rule rounds)."""
     seconds: float = 600.0
-    """For the rule seconds: of sampling, summed over resumed runs; stops at the last complete set,
-    so the result depends on the machine."""
+    """Seconds of sampling, summed over resumed runs (rule seconds). Sampling stops at the last
+    complete wave of blocks, so the result depends on the machine's speed."""
 
     def __post_init__(self) -> None:
         _check_min("sample", self, 1, "parts", "chains", "every", "rounds")
@@ -275,18 +305,18 @@ class SampleConfig:
 STOPPING = (
     *("stop", "stop_when", "settled_share", "indifference", "stderr", "rank", "rounds", "seconds"),
 )
-"""Fields of `SampleConfig` that say when to stop: they may change, and sampling goes on."""
+"""Fields of `SampleConfig` that decide when to stop; they may change when sampling resumes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetrainConfig:
-    """Step 3: before against after; the networks use the recipe of step 1."""
+    """Step 3: the comparison before and after cleaning. Networks use the recipe of step 1."""
 
     __pydantic_config__: ClassVar = _STRICT
     probe_seeds: int = 10
-    """Draws of the random control arm for the quick probes on features."""
+    """Number of random draws of the control arm `random`, for the probes on features."""
     standardize: bool = True
-    """Scale features to mean 0 and variance 1 before the logistic probe."""
+    """Scale features to mean 0 and variance 1 for the logistic probe."""
 
     def __post_init__(self) -> None:
         _check_min("retrain", self, 1, "probe_seeds")
@@ -294,31 +324,33 @@ class RetrainConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResourcesConfig:
-    """Where it runs; none of these changes a result."""
+    """Where the work runs. No field here changes a result."""
 
     __pydantic_config__: ClassVar = _STRICT
     num_cpus: int | None = None
-    """Worker processes of a cluster started here; all cores by default."""
+    """CPUs of the Ray cluster that the command starts; all cores by default. Ignored when it joins
+    a running cluster."""
     gpus_per_training: float | None = None
-    """GPUs a training asks for; 1 by default where the cluster has any. 0: none. Given, it waits
-    for a machine that has them, which makes an autoscaling cluster add one."""
+    """GPUs per training; by default 1 if the cluster has any, else 0. If set, trainings wait for a
+    node that has them, and an autoscaling cluster adds one."""
     gpus_per_extraction: float | None = None
-    """The same of a task that extracts features; 0.25 by default: four share a GPU."""
+    """GPUs per extraction task; by default 0.25 (four tasks share a GPU) if the cluster has any,
+    else 0."""
     read_threads: int = 16
-    """Images a task reads at once, ahead of decoding: an object store answers slowly but many."""
+    """Images that a task reads concurrently, ahead of decoding, to hide the latency of an object
+    store."""
     decode_threads: int = 2
-    """Threads a task that decode images ahead of the network."""
+    """Threads per task that decode images ahead of the network."""
     num_workers: int | None = None
-    """Sampling: actors to ask for; by default as many as there are cores. More than that make an
-    autoscaling cluster grow."""
+    """Number of actors for sampling; by default one per core of the cluster. A larger number makes
+    an autoscaling cluster grow."""
     worker_resource: str = ""
-    """A custom resource of Ray that each actor of a sampling and each task without a GPU takes one
-    of, so that they run only on machines that offer it, and not on those with GPUs; none by
-    default."""
+    """Custom Ray resource of which every sampling actor and every task without a GPU takes one, so
+    that they run only on nodes that offer it and keep off GPU nodes."""
     checkpoint_s: float = 30.0
-    """Sampling: seconds between checkpoints."""
+    """Seconds between checkpoints (sampling only)."""
     hedge_s: float = 60.0
-    """Sampling: seconds after which a block is computed by a second actor as well."""
+    """Seconds after which a second actor also computes an outstanding block (sampling only)."""
 
     def __post_init__(self) -> None:
         _check_min("resources", self, 1, "read_threads", "decode_threads")
@@ -326,6 +358,10 @@ class ResourcesConfig:
             _check_min("resources", self, 1, "num_workers")
         if self.checkpoint_s <= 0 or self.hedge_s <= 0:
             raise UserError("resources.checkpoint_s and resources.hedge_s must be positive")
+        if self.worker_resource in _RESOURCES_OF_RAY:
+            raise UserError(
+                f"resources.worker_resource must be a name of your own, got {self.worker_resource}"
+            )
         if self.num_cpus is not None:
             _check_min("resources", self, 1, "num_cpus")
         for name in ("gpus_per_training", "gpus_per_extraction"):
@@ -348,22 +384,29 @@ class Config:
 
 
 def read_config(path: str) -> Config:
-    """The settings of a YAML file, defaults for what it leaves out.
+    """Read settings from a YAML file; what it leaves out takes its default.
 
     Raises:
-        UserError: the file is not YAML or holds unknown keys or wrong values: all are named.
+        UserError: the file is not YAML, or has unknown keys or wrong values; all are named.
         OSError: the file cannot be read.
     """
-    location = Location(path)
+    return parse_config(load_yaml(Location(path).read_bytes(), path) or {}, path)
+
+
+def load_yaml(content: bytes, origin: str) -> Any:
+    """The content of a YAML file as plain dicts, lists and scalars.
+
+    Raises:
+        UserError: it is not YAML.
+    """
     try:
-        content = yaml.safe_load(location.read_bytes()) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    return parse_config(content, path)
+        return yaml.safe_load(content)
+    except _DAMAGE as error:
+        raise UserError(f"{origin}: not YAML ({' '.join(str(error).split())})") from None
 
 
 def parse_config(content: Any, origin: str) -> Config:
-    """Settings from plain dicts and lists.
+    """Build settings from plain dicts and lists.
 
     Raises:
         UserError: unknown keys or wrong values; the message names each with its path.
@@ -380,23 +423,43 @@ def plain(settings: Any) -> Any:
 
 
 def preset(name: Literal["study"]) -> dict[str, Any]:
-    """Fields of `ValueConfig` that repeat a published setting.
+    """Fields of `ValueConfig` that reproduce a published setting.
 
-    study: Liang et al. 2022, K = 10, Euclidean on a clean validation set, keep value > 0.
+    study: Liang et al. 2022, with K = 10, Euclidean distance, a clean validation set and the rule
+    that keeps value > 0.
     """
     assert name == "study"
     return {"k": 10, "metric": "euclidean", "validation": "clean", "rule": "zero"}
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[str]:
-    """`key: old there, new now` for every key of both in which two plain settings differ."""
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One setting that differs between a run and what is requested of it."""
+
+    path: tuple[str, ...]
+    """From the section down, such as ("value", "k")."""
+    old: Any
+    new: Any
+
+    @property
+    def key(self) -> str:
+        """The path as it is written on the command line: value.k."""
+        return ".".join(self.path)
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.old} in the run, {self.new} requested"
+
+
+def differences(
+    old: dict[str, Any], new: dict[str, Any], path: tuple[str, ...] = ()
+) -> list[Difference]:
+    """The keys of both in which two plain settings differ, sorted by key."""
     found = []
     for key in sorted(old.keys() & new.keys()):
-        where = f"{path}{key}"
         if isinstance(old[key], dict) and isinstance(new[key], dict):
-            found += differences(old[key], new[key], f"{where}.")
+            found += differences(old[key], new[key], (*path, key))
         elif old[key] != new[key]:
-            found.append(f"{where}: {old[key]} there, {new[key]} now")
+            found.append(Difference((*path, key), old[key], new[key]))
     return found
 
 
@@ -419,4 +482,4 @@ def _listed(value: Any) -> Any:
 
 
 STEPS = tuple(entry.name for entry in fields(Config) if entry.name != "resources")
-"""Names of the sections whose settings decide results."""
+"""Names of the sections whose settings can change a result."""

@@ -26,3 +26,12 @@ class ClusterError(UserError):
 
 class StorageError(UserError, OSError):
     """An object store refused a request or did not answer; the message begins with the URI."""
+
+
+def can_be_mended(error: BaseException) -> bool:
+    """Whether an error is a `UserError`, or an `OSError` that names its file.
+
+    Libraries raise ValueErrors of their own, and OSErrors without a file, over our mistakes.
+    """
+    named = isinstance(error, OSError) and error.filename is not None
+    return named or isinstance(error, UserError)

@@ -1,23 +1,26 @@
 """One run's folder: where each file is, which settings it belongs to, what was done when.
 
 config.yaml           the settings of the steps done so far
-run.json              versions, and of each step its fingerprint, seconds and what it found
-images.parquet        every image: split, id, class, size, content hash; skipped.parquet the rest
+run.json              versions; fingerprint, seconds and findings of each step
+images.parquet        every readable image: split, id, class, size, content hash
+skipped.parquet       the unreadable ones
 baseline/, cleaned/   metrics.parquet, model-<arm>-<backbone>-<seed>.safetensors
 features/<split>/     part-00000.parquet ..., _manifest.json
 values/values.parquet kept.parquet report.html
+run.log               what the commands logged, see `cli.logs`
 """
 
 import json
+import logging
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pyarrow as pa
 import yaml
 
-from dcai_ray.config import STOPPING, differences
+from dcai_ray.config import STOPPING, differences, load_yaml
 from dcai_ray.errors import UserError
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
@@ -35,7 +38,9 @@ _WRITES = {
     "sample": "values",
     "retrain": "cleaned/probes.parquet",
 }
-_MAY_CHANGE = {f"sample.{name}" for name in STOPPING}  # sampling goes on from what is there
+logger = logging.getLogger(__name__)
+
+_MAY_CHANGE = {f"sample.{name}" for name in STOPPING}  # sampling resumes from what is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +48,13 @@ class RunDirectory:
     """The folder of one run, local or remote."""
 
     location: Location
-    features: Location = field(default=None)  # type: ignore[assignment]
-    """Where the features are; in the folder itself by default."""
+    external_features: Location | None = None
+    """Features that were made elsewhere, to be valued in this run."""
 
-    def __post_init__(self) -> None:
-        if self.features is None:
-            object.__setattr__(self, "features", self.location / "features")
+    @property
+    def features(self) -> Location:
+        """One folder per split; in the run's own folder unless they were made elsewhere."""
+        return self.external_features or self.location / "features"
 
     @property
     def images(self) -> Location:
@@ -67,7 +73,7 @@ class RunDirectory:
 
     @property
     def trace(self) -> Location:
-        """How sampling went, a check a row."""
+        """How sampling went: one row per look."""
         return self.location / "values/trace.parquet"
 
     @property
@@ -91,26 +97,26 @@ class RunDirectory:
 
     @property
     def probes(self) -> Location:
-        """Scores of the probes on features, an arm and seed a row."""
+        """Scores of the probes on features: one row per probe, arm and seed."""
         return self.location / "cleaned/probes.parquet"
 
     @property
     def report(self) -> Location:
-        """What a person reads."""
+        """The page for people."""
         return self.location / "report.html"
 
     def read_values(self) -> pa.Table:
         """The values, complete, with what the rule keeps.
 
         Raises:
-            UserError: their sampling was interrupted, or the file is damaged.
+            UserError: their sampling is unfinished, or the file is damaged.
             OSError: there are none.
         """
         values = parquet.read_table(self.values)
-        if not parquet.is_up_to_date(self.kept, parquet.fingerprint_of(self.values)):
+        if not parquet.is_up_to_date(self.kept, parquet.read_note(values, "fingerprint")):
             raise UserError(
-                f"{self.values}: values so far, of a sampling that is not finished; the same "
-                "dcai-ray value goes on"
+                f"{self.values}: interim values of an unfinished run; rerun `dcai-ray value` to "
+                "finish it"
             )
         return values
 
@@ -122,38 +128,47 @@ class RunDirectory:
         """A trained network."""
         return self.location / f"{step}/model-{arm}-{backbone}-{seed}.safetensors"
 
+    def checkpoint(
+        self, step: str, arm: str, backbone: str, seed: int, fingerprint: str
+    ) -> Location:
+        """An unfinished training of that network."""
+        name = f"model-{arm}-{backbone}-{seed}-{fingerprint}.checkpoint"
+        return self.location / f"{step}/{name}"
+
     def settings(self) -> dict[str, Any]:
         """The settings of the steps done so far; empty for a new folder."""
         file = self.location / "config.yaml"
         if not file.exists():
             return {}
+        content = file.read_bytes()
         try:
-            content = yaml.safe_load(file.read_bytes())
-        except yaml.YAMLError:
-            content = None
-        if not isinstance(content, dict):
+            settings = load_yaml(content, file.uri)
+        except UserError:
+            settings = None
+        if not isinstance(settings, dict):
             raise UserError(f"{file}: not the settings of a run; use another --run")
-        return content
+        return settings
 
     def bind_settings(self, sections: dict[str, Any]) -> None:
-        """Make the folder these settings' own, or see that it is.
+        """Bind the run folder to these settings, or check that they match.
 
-        Settings of a step that has written nothing yet, such as a mistaken file of weights, bind
-        nobody.
+        A section binds from the first file that its step writes: a mistaken file of weights, say,
+        can still be corrected.
 
         Args:
-            sections: plain settings by step; those of other steps stay as they are.
+            sections: plain settings by section; all others stay as they are.
         Raises:
-            UserError: the folder was made with other settings; the differing keys are named.
+            UserError: the folder was made with other settings; the message names the keys.
         """
         there = self.settings()
-        bound = {key: entry for key, entry in there.items() if self._has_used(key)}
-        other = [
-            each for each in differences(bound, sections) if each.split(":")[0] not in _MAY_CHANGE
+        refused = [
+            each
+            for each in differences(there, sections)
+            if each.key not in _MAY_CHANGE and self._has_used(each.path[0])
         ]
-        if other:
+        if refused:
             raise UserError(
-                f"{self.location} was made with other settings ({'; '.join(other)}); "
+                f"{self.location} was made with other settings ({'; '.join(map(str, refused))}); "
                 "use another --run, or the same settings"
             )
         merged = {**there, **sections}
@@ -165,21 +180,26 @@ class RunDirectory:
         return (self.location / _WRITES.get(section, "config.yaml")).exists()
 
     def record(self) -> dict[str, Any]:
-        """What run.json says; empty for a new folder."""
+        """The content of run.json; empty for a new folder."""
         file = self.location / "run.json"
+        content = file.read_bytes() if file.exists() else b"{}"
         try:
-            return json.loads(file.read_bytes()) if file.exists() else {}
-        except ValueError:
-            raise UserError(f"{file}: damaged; delete it, it is written again") from None
+            record = json.loads(content)
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            record = None
+        if not isinstance(record, dict):
+            raise UserError(f"{file}: damaged; delete it, and it is written again")
+        return record
 
     def record_step(self, step: str, fingerprint: str, seconds: float, **found: Any) -> None:
-        """Write into run.json that a step was done."""
+        """Record in run.json that a step was done."""
         steps = self.record().get("steps", {})
         steps[step] = {"fingerprint": fingerprint, "seconds": round(seconds, 2), **found}
         self.record_section("steps", **steps)
+        logger.info("step %s: done in %.2f s", step, seconds, extra={"work": True})
 
     def record_section(self, section: str, **found: Any) -> None:
-        """Write one section of run.json anew, beside the versions."""
+        """Replace one section of run.json, beside the versions."""
         record = self.record()
         record["versions"] = {"python": platform.python_version(), **package_versions()}
         record[section] = found

@@ -1,16 +1,16 @@
-r"""Step 2a: one feature vector an image from a frozen pretrained backbone.
+r"""Step 2a: compute one feature vector per image with a frozen pretrained backbone.
 
-On this machine, with a Ray cluster that ends with the script:
+On this machine, with a Ray cluster that stops with the script:
 
     python jobs/step_2a_extract_features.py --data DATA --run RUN --config jobs/laptop.yaml
 
-On a running cluster (DATA and RUN: URIs, or absolute paths that every machine sees):
+On a running cluster (DATA and RUN: URIs, or absolute paths that every node sees):
 
     export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265
     ray job submit --working-dir . -- \
         python jobs/step_2a_extract_features.py --data DATA --run RUN --config jobs/laptop.yaml
 
-`--help` shows every flag; the same command again goes on where it was.
+`--help` lists all flags. Run the same command again to resume.
 """
 
 import sys

@@ -1,22 +1,22 @@
-r"""Step 2b: the value of every training image, and what to keep.
+r"""Step 2b: compute the value of every training image and decide what to keep.
 
-On this machine, with a Ray cluster that ends with the script:
+On this machine, with a Ray cluster that stops with the script:
 
     python jobs/step_2b_compute_values.py --run RUN --config jobs/laptop.yaml
 
-On a running cluster (DATA and RUN: URIs, or absolute paths that every machine sees):
+On a running cluster (DATA and RUN: URIs, or absolute paths that every node sees):
 
     export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265
     ray job submit --working-dir . -- \
         python jobs/step_2b_compute_values.py --run RUN --config jobs/laptop.yaml
 
-By sampling, for a utility without a closed form, on as many machines as there are:
+By sampling, for a utility without a closed form, on a whole cluster:
 
     ray job submit --working-dir . -- \
         python jobs/step_2b_compute_values.py --run RUN --features FEATURES \
         --method sample --utility knn-accuracy --num-workers 64
 
-`--help` shows every flag; the same command again goes on where it was.
+`--help` lists all flags. Run the same command again to resume.
 """
 
 import sys

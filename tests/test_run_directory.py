@@ -7,10 +7,12 @@ import yaml
 import dcai_ray
 from dcai_ray.api import read_features, read_values
 from dcai_ray.config import Config, plain
+from dcai_ray.errors import StorageError, UserError
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.features import write_manifest
 from dcai_ray.storage.location import Location
+from dcai_ray.storage.values import kept_table
 
 
 @pytest.fixture
@@ -39,6 +41,16 @@ def test_every_file_lies_where_the_readme_says(run, tmp_path):
         assert place == Location(str(tmp_path / "a run" / name))
 
 
+@pytest.mark.parametrize(
+    ("folder", "options"),
+    [("/data/old.safetensors", ""), ("s3://bucket/a.safetensors", "?region=eu-west-1")],
+)
+def test_a_training_is_kept_beside_its_model_whatever_the_folder_is_called(folder, options):
+    run = RunDirectory(Location(f"{folder}{options}"))
+    place = run.checkpoint("cleaned", "kept", "alexnet", 3, "abc").uri
+    assert place == f"{folder}/cleaned/model-kept-alexnet-3-abc.checkpoint{options}"
+
+
 def test_features_may_lie_elsewhere(tmp_path):
     elsewhere = Location(str(tmp_path / "features of another run"))
     assert RunDirectory(Location(str(tmp_path)), elsewhere).features == elsewhere
@@ -50,7 +62,7 @@ def test_a_new_folder_has_no_settings_and_no_record_and_reading_makes_no_file(ru
     assert list(tmp_path.iterdir()) == []
 
 
-def test_claiming_writes_the_settings_as_yaml(run, tmp_path):
+def test_binding_writes_the_settings_as_yaml(run, tmp_path):
     run.bind_settings(sections(k=3))
     assert run.settings() == sections(k=3)
     text = (tmp_path / "a run/config.yaml").read_text()
@@ -58,7 +70,7 @@ def test_claiming_writes_the_settings_as_yaml(run, tmp_path):
     assert "k: 3\n" in text
 
 
-def test_claiming_again_with_the_same_settings_changes_no_file(run, tmp_path):
+def test_binding_again_with_the_same_settings_changes_no_file(run, tmp_path):
     run.bind_settings(sections())
     before = (tmp_path / "a run/config.yaml").stat()
     run.bind_settings(sections())
@@ -73,9 +85,9 @@ def test_other_settings_are_refused_with_the_differing_keys_and_stay_as_they_wer
     with pytest.raises(ValueError, match="made with other settings") as caught:
         run.bind_settings({**sections(k=3, metric="euclidean"), "data": "/elsewhere"})
     for part in (
-        "data: /data there, /elsewhere now",
-        "value.k: 10 there, 3 now",
-        "value.metric: cosine there, euclidean now",
+        "data: /data in the run, /elsewhere requested",
+        "value.k: 10 in the run, 3 requested",
+        "value.metric: cosine in the run, euclidean requested",
         "use another --run",
     ):
         assert part in str(caught.value)
@@ -104,7 +116,7 @@ def test_settings_bind_from_the_first_file_made_with_them(run, section, file):
         (run.location / file).write_bytes(b"made with them")
     else:
         run.bind_settings({section: "right"})
-    with pytest.raises(ValueError, match=f"{section}: right there, other now"):
+    with pytest.raises(ValueError, match=f"{section}: right in the run, other requested"):
         run.bind_settings({section: "other"})
     assert run.settings() == {section: "right"}
 
@@ -121,6 +133,24 @@ def test_a_folder_with_another_config_yaml_is_refused_in_one_line(run, content):
     with pytest.raises(ValueError, match=r"config\.yaml: not the settings of a run") as caught:
         run.bind_settings(sections())
     assert "\n" not in str(caught.value)
+
+
+def test_a_stopping_rule_may_change_though_its_section_has_been_used(run):
+    run.bind_settings({"sample": {"rounds": 10, "chains": 8}})
+    run.values.write_bytes(b"made with them")
+    run.bind_settings({"sample": {"rounds": 20, "chains": 8}})
+    assert run.settings() == {"sample": {"rounds": 20, "chains": 8}}
+    with pytest.raises(ValueError, match=r"\(sample\.chains: 8 in the run, 4 requested\)"):
+        run.bind_settings({"sample": {"rounds": 30, "chains": 4}})
+
+
+def test_interim_values_are_refused_and_finished_ones_read(run):
+    values = pa.Table.from_pylist([{"id": "cat/1", "label": "cat", "value": 0.25}], schemas.VALUES)
+    parquet.write_table(run.values, values, "f")
+    with pytest.raises(ValueError, match="interim values of an unfinished run; rerun `dcai-ray va"):
+        run.read_values()
+    parquet.write_table(run.kept, kept_table(values), "f")
+    assert run.read_values().equals(values)
 
 
 def test_a_step_done_is_noted_beside_the_others_with_the_versions(run):
@@ -170,3 +200,20 @@ def test_features_are_read_by_the_folder_of_a_split(run):
     write_manifest(folder, "all", ["any.parquet"])
     found = dcai_ray.read_features(folder.uri)
     assert (found.ids, found.labels, found.x.tolist()) == (("cat/1",), ("cat",), [[1.0, 2.0]])
+
+
+def test_a_store_that_does_not_answer_is_not_taken_for_a_damaged_record(run, monkeypatch):
+    run.record_step("values", "abc", 1.0)
+
+    def refuse(location):
+        raise StorageError(f"{location}: the store does not answer")
+
+    monkeypatch.setattr(Location, "read_bytes", refuse)
+    with pytest.raises(StorageError, match="does not answer"):
+        run.record()
+
+
+def test_a_record_that_is_json_of_another_kind_is_damaged(run):
+    (run.location / "run.json").write_bytes(b"[1]")
+    with pytest.raises(UserError, match=r"run\.json: damaged"):
+        run.record()

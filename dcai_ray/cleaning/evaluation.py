@@ -1,4 +1,4 @@
-"""What cleaning bought, and how well wrong labels were found.
+"""What cleaning gained, and how well wrong labels were found.
 
 A *probe* is a small classifier on frozen features: minutes of fine-tuning in a second. *Arms* are
 the training sets compared; the same seeds serve every arm, so that differences are paired.
@@ -51,17 +51,29 @@ def detection(
     Returns:
         None where all labels are right, or all wrong.
     """
-    if wrong.all() or not wrong.any():
+    auc = detection_auc(value, wrong)
+    if auc is None:
         return None
     false_rate, true_rate, _ = roc_curve(wrong, -value)
     return Detection(
-        auc=float(roc_auc_score(wrong, -value)),
+        auc=auc,
         false_positive_rate=false_rate,
         true_positive_rate=true_rate,
         wrong=int(wrong.sum()),
         dropped=int((~kept).sum()),
         dropped_wrong=int((wrong & ~kept).sum()),
     )
+
+
+def detection_auc(value: NDArray[np.float64], wrong: NDArray[np.bool_]) -> float | None:
+    """Area under the ROC curve of low values (n,) as a sign of wrong labels (n,).
+
+    Returns:
+        None where all labels are right, or all wrong.
+    """
+    if wrong.all() or not wrong.any():
+        return None
+    return float(roc_auc_score(wrong, -value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +97,11 @@ class Row:
 
 
 def comparison(scores: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """The before/after table: a row a model and arm, paired over seeds.
+    """The before/after table: one row per model and arm, paired over seeds.
 
     Args:
-        scores: one mapping a model, arm and seed with `model`, `arm`, `seed`, `images`, `accuracy`
-            and `auroc`.
+        scores: one mapping per model, arm and seed with `model`, `arm`, `seed`, `images`,
+            `accuracy` and `auroc`.
     """
     by_arm: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
     for score in scores:
@@ -97,15 +109,8 @@ def comparison(scores: Sequence[Mapping[str, Any]]) -> list[Row]:
     rows = []
     for (model, arm), seeds in by_arm.items():
         accuracy = np.array([s["accuracy"] for s in seeds.values()])
-
-        def against(
-            other: str, model: str = model, seeds: dict[int, Mapping[str, Any]] = seeds
-        ) -> NDArray[np.float64]:
-            rival = by_arm.get((model, other), {})
-            pairs = [(s["accuracy"], rival[i]["accuracy"]) for i, s in seeds.items() if i in rival]
-            return np.array([mine - theirs for mine, theirs in pairs])
-
-        to_all, to_random = against("all"), against("random")
+        to_all = _gains(seeds, by_arm.get((model, "all"), {}))
+        to_random = _gains(seeds, by_arm.get((model, "random"), {}))
         rows.append(
             Row(
                 model=model,
@@ -123,3 +128,16 @@ def comparison(scores: Sequence[Mapping[str, Any]]) -> list[Row]:
     models = list(dict.fromkeys(model for model, _ in by_arm))
     order = list(ARMS)
     return sorted(rows, key=lambda row: (models.index(row.model), order.index(row.arm)))
+
+
+def _gains(
+    scores: Mapping[int, Mapping[str, Any]], baseline: Mapping[int, Mapping[str, Any]]
+) -> NDArray[np.float64]:
+    """(seeds,) how much more accurate an arm is than a baseline, for the seeds that both have."""
+    return np.array(
+        [
+            score["accuracy"] - baseline[seed]["accuracy"]
+            for seed, score in scores.items()
+            if seed in baseline
+        ]
+    )

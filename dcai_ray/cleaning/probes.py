@@ -10,6 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from dcai_ray.cleaning.choices import keep_share
 from dcai_ray.valuation.utilities.scores import auroc
 
 PROBES = ("logistic", "10-nn")
@@ -57,3 +58,35 @@ def probe_scores(
         "accuracy": float((probabilities.argmax(axis=1) == y_val).mean()),
         "auroc": auroc(probabilities, y_val),
     }
+
+
+def share_loss(
+    value: NDArray[np.float64],
+    share: float,
+    x_train: NDArray[np.floating],
+    y_train: NDArray[np.integer],
+    x_val: NDArray[np.floating],
+    y_val: NDArray[np.integer],
+    *,
+    per_class: bool = False,
+) -> float | None:
+    """Log loss in nats, on clean images, of a logistic probe trained without the lowest `share`.
+
+    Args:
+        value: (n,).
+        share: part to drop.
+        x_train: (n, d) features.
+        y_train: (n,) class numbers.
+        x_val: (m, d) features of the clean images.
+        y_val: (m,).
+        per_class: drop that share of each class rather than of the whole.
+    Returns:
+        None where dropping that share would empty a class.
+    """
+    classes = np.unique(y_train)
+    kept = keep_share(value, share, y_train, per_class=per_class)
+    if len(np.unique(y_train[kept])) < len(classes):
+        return None
+    probe = new_probe("logistic", num_train=int(kept.sum()))
+    probe.fit(np.float64(x_train[kept]), y_train[kept])  # float32 would end in coarse losses
+    return float(log_loss(y_val, probe.predict_proba(np.float64(x_val)), labels=classes))

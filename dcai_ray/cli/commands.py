@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from dcai_ray import progress
-from dcai_ray.cli import flags
+from dcai_ray.cli import flags, logs
 from dcai_ray.cli.flags import parse, settings_of
-from dcai_ray.config import Config, ValueConfig, parse_config, plain
+from dcai_ray.config import Config, ValueConfig, parse_config
 from dcai_ray.errors import UserError
 from dcai_ray.images.folders import list_folder, list_splits
 from dcai_ray.run_directory import RunDirectory
@@ -52,9 +51,7 @@ def audit(arguments: Sequence[str]) -> None:
     data = _lasting("FOLDER", chosen.folder)
     directory = _directory(chosen.run or f"outputs/{data.name}")
     config = settings_of(chosen)
-    listing = list_folder(data)
-    directory.bind_settings({"data": data.uri, **_sections(config, "images", "extract", "value")})
-    pipeline.run_audit(directory, data, listing, config)
+    pipeline.run_audit(directory, list_folder(data), config)
     _finish(directory)
 
 
@@ -66,8 +63,7 @@ def finetune(arguments: Sequence[str]) -> None:
     data, config = _lasting("--data", chosen.data), settings_of(chosen)
     directory = _directory(chosen.run)
     listing = list_splits(data, split_seed=config.images.split_seed)
-    directory.bind_settings({"data": data.uri, **_sections(config, "images", "finetune")})
-    pipeline.run_baseline(directory, data, listing, config)
+    pipeline.run_baseline(directory, listing, config)
     print(f"done: {directory.metrics('baseline')}")
 
 
@@ -79,8 +75,7 @@ def extract(arguments: Sequence[str]) -> None:
     data, config = _lasting("--data", chosen.data), settings_of(chosen)
     directory = _directory(chosen.run)
     listing = list_splits(data, split_seed=config.images.split_seed)
-    directory.bind_settings({"data": data.uri, **_sections(config, "images", "extract")})
-    pipeline.run_extraction(directory, data, listing, config)
+    pipeline.run_extraction(directory, listing, config)
     print(f"done: {directory.features}")
 
 
@@ -94,10 +89,6 @@ def value(arguments: Sequence[str]) -> None:
     if chosen.dry_run:
         print("\n".join(pipeline.estimate_valuation(directory, config)))
         return
-    sections = _sections(config, "value", "sample")
-    if chosen.features:
-        sections["features"] = directory.features.uri
-    directory.bind_settings(sections)
     pipeline.run_valuation(directory, config)
     findings = read_findings(directory)
     print("\n".join(summary(findings)[:-1]))
@@ -116,20 +107,17 @@ def retrain(arguments: Sequence[str]) -> None:
             f"{directory.location}: no images known to fine-tune on; give --data, or --no-finetune"
         )
     if chosen.no_finetune:
-        directory.bind_settings(_sections(config, "retrain"))
         pipeline.run_probes(directory, config)
     else:
         location = _lasting("--data", str(data))
         listing = list_splits(location, split_seed=config.images.split_seed)
-        sections = _sections(config, "images", "finetune", "retrain")
-        directory.bind_settings({"data": location.uri, **sections})
-        pipeline.run_retraining(directory, location, listing, config)
+        pipeline.run_retraining(directory, listing, config)
     _finish(directory)
 
 
 def report(arguments: Sequence[str]) -> None:
     """The report of what is there."""
-    chosen = parse(flags.OfRun, arguments, Config(), "report")
+    chosen = parse(flags.Report, arguments, Config(), "report")
     _finish(_existing(chosen.run))
 
 
@@ -137,7 +125,7 @@ def status(arguments: Sequence[str]) -> None:
     """What is done and what is not."""
     from dcai_ray.report.sampling_summary import read_sampled
 
-    chosen = parse(flags.OfRun, arguments, Config(), "status")
+    chosen = parse(flags.Status, arguments, Config(), "status")
     directory = _existing(chosen.run)
     steps = directory.record().get("steps", {})
     for step in ("images", "baseline", "features", "values", "probes", "cleaned"):
@@ -181,11 +169,7 @@ def _pipeline(data: Location, run: str, config: Config, *, no_finetune: bool) ->
 
     listing = list_splits(data, split_seed=config.images.split_seed)
     directory = _directory(run)
-    sections = _sections(config, "images", "finetune", "extract", "value", "sample", "retrain")
-    if no_finetune:
-        del sections["finetune"]
-    directory.bind_settings({"data": data.uri, **sections})
-    pipeline.run_pipeline(directory, data, listing, config, networks=not no_finetune)
+    pipeline.run_pipeline(directory, listing, config, networks=not no_finetune)
     _finish(directory)
 
 
@@ -202,20 +186,13 @@ def _finish(directory: RunDirectory) -> None:
     print("\n".join(summary(findings)))
 
 
-def _sections(config: Config, *names: str) -> dict[str, Any]:
-    """Plain settings by section; those of sampling only where there is any."""
-    everything = plain(config)
-    if config.value.method == "exact" and not config.sample.check:
-        del everything["sample"]
-    return {name: everything[name] for name in names if name in everything}
-
-
 def _directory(run: str, features: str | None = None) -> RunDirectory:
     location = _lasting("--run", run)
+    logs.keep_in(location)
     where = features or RunDirectory(location).settings().get("features")
     if not where:
         return RunDirectory(location)
-    return RunDirectory(location, _lasting("--features", where))
+    return RunDirectory(location, _lasting("--features", str(where)))
 
 
 def _lasting(flag: str, uri: str) -> Location:
@@ -231,5 +208,5 @@ def _lasting(flag: str, uri: str) -> Location:
 
 def _existing(run: str) -> RunDirectory:
     if not (Location(run) / "config.yaml").exists():
-        raise UserError(f"{run}: no run there (no config.yaml)")
+        raise UserError(f"{run}: not a run folder (no config.yaml)")
     return _directory(run)

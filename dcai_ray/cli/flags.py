@@ -1,12 +1,14 @@
 """The flags of each command, and the settings that they make with a YAML file and presets."""
 
 import argparse
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tyro
 
+from dcai_ray.cli import helptext
 from dcai_ray.config import (
     Backbone,
     Config,
@@ -26,35 +28,64 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.location import Location
 
 T = TypeVar("T")
-File = Annotated[str | None, tyro.conf.arg(metavar="FILE")]
-Folder = Annotated[str | None, tyro.conf.arg(metavar="DIR")]
+
+
+def _optional(metavar: str) -> Any:
+    """A flag that may be left out; its help says what happens then, not a default of None."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="(optional)")
+
+
+Folder = Annotated[str, tyro.conf.arg(metavar="FOLDER")]
+RunFolder = Annotated[str, tyro.conf.arg(metavar="RUN")]
+OptionalFolder = Annotated[str | None, _optional("FOLDER")]
+OptionalRun = Annotated[str | None, _optional("RUN")]
+OptionalFile = Annotated[str | None, _optional("FILE")]
+OptionalBackbone = Annotated[Backbone | None, _optional(f"{{{','.join(get_args(Backbone))}}}")]
+OptionalPreset = Annotated[Literal["study"] | None, _optional("{study}")]
+Switch = tyro.conf.FlagCreatePairsOff[bool]  # off unless given; a setting also has its --no- flag
 Flat = tyro.conf.arg(name="")  # the flags of a section without its name before them
 _SECTIONS = tuple(field.name for field in fields(Config))
-_STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
+_STYLE = (tyro.conf.HelptextFromCommentsOff,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What stderr shows."""
+
+    debug: Switch = False
+    """Show everything that is logged, and a traceback with every error."""
+    quiet: Switch = False
+    """Show only warnings and errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
     """Where the images are and where results go."""
 
-    data: str
-    """Folder or URI with train, val and (optionally) shapley_val, a folder a class in each."""
-    run: str
-    """Folder or URI that collects the results."""
-    config: File = None
-    """YAML file with settings; flags win over it."""
+    data: Folder
+    """Folder or URI with train, val and, optionally, shapley_val; each has one subfolder per
+    class."""
+    run: RunFolder
+    """Folder or URI that collects the results. Run the same command again to resume."""
+    config: OptionalFile = None
+    """YAML file with settings; flags override it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Where):
-    """All steps: fine-tune, extract, value, clean, retrain, report."""
+    """Run all steps: fine-tune, extract features, value, clean, retrain, report.
 
-    backbone: Backbone | None = None
-    """Sets finetune.backbones and extract.backbone at once."""
-    preset: Literal["study"] | None = None
-    """study: K = 10, Euclidean, clean, keep value > 0."""
-    no_finetune: bool = False
-    """Leave out the networks of steps 1 and 3: quick probes on the features alone."""
+    Example:
+      dcai-ray run --data DATA --run outputs/mine --config jobs/laptop.yaml
+    """
+
+    backbone: OptionalBackbone = None
+    """Network for both fine-tuning and features: sets finetune.backbones and extract.backbone."""
+    preset: OptionalPreset = None
+    """Settings of the published study for the values: K = 10, Euclidean distance, clean validation
+    set, keep value > 0."""
+    no_finetune: Switch = False
+    """Train no networks (steps 1 and 3); compare with quick probes on the features only."""
     images: Annotated[ImagesConfig, Flat]
     finetune: FinetuneConfig
     extract: ExtractConfig
@@ -62,126 +93,186 @@ class Run(Where):
     sample: SampleConfig
     retrain: RetrainConfig
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Write the embedded demo set and run everything on it."""
+    """Write the bundled demo dataset (digits with wrong labels) and run all steps on it.
 
-    data: str = "data/digits"
-    """Where to write the demo set."""
-    run: str = "outputs/demo"
-    """Folder that collects the results."""
-    no_finetune: bool = False
-    """Leave out the networks: quick probes on the features alone."""
+    Example:
+      dcai-ray demo --run outputs/demo
+    """
+
+    data: Folder = "data/digits"
+    """Folder for the demo dataset."""
+    run: RunFolder = "outputs/demo"
+    """Folder or URI that collects the results."""
+    no_finetune: Switch = False
+    """Train no networks; compare with quick probes on the features only."""
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """Value a plain folder of class folders by itself; no training."""
+    """Value a folder of class subfolders against itself and write a report; nothing is trained.
 
-    folder: tyro.conf.Positional[str]
-    """Folder or URI with a folder a class."""
-    run: Folder = None
-    """Folder that collects the results; outputs/<name of the folder> by default."""
-    config: File = None
-    """YAML file with settings; flags win over it."""
+    Example:
+      dcai-ray audit FOLDER --backbone efficientnet_lite0
+    """
+
+    folder: tyro.conf.Positional[Folder]
+    """Folder or URI with one subfolder per class."""
+    run: OptionalRun = None
+    """Folder or URI that collects the results; outputs/<name of FOLDER> by default."""
+    config: OptionalFile = None
+    """YAML file with settings; flags override it."""
     images: Annotated[ImagesConfig, Flat]
     extract: Annotated[ExtractConfig, Flat]
     value: ValueConfig
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Where):
-    """Step 1: fine-tune on all training images, test on val."""
+    """Step 1: fine-tune the backbones on all training images and test them on val.
+
+    Example:
+      dcai-ray finetune --data DATA --run outputs/mine --backbones resnet18
+    """
 
     images: Annotated[ImagesConfig, Flat]
     finetune: Annotated[FinetuneConfig, Flat]
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extract(Where):
-    """Step 2a: one feature vector an image."""
+    """Step 2a: compute one feature vector per image with a frozen backbone.
+
+    Example:
+      dcai-ray extract --data DATA --run outputs/mine --backbone resnet18
+    """
 
     images: Annotated[ImagesConfig, Flat]
     extract: Annotated[ExtractConfig, Flat]
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """Step 2b: the value of every training image, and what to keep."""
+    """Step 2b: compute the value of every training image and decide what to keep.
 
-    run: str
-    """Folder or URI that collects the results."""
-    features: Folder = None
-    """Folder with the features of train and shapley_val; <run>/features by default."""
-    config: File = None
-    """YAML file with settings; flags win over it."""
-    preset: Literal["study"] | None = None
-    """study: K = 10, Euclidean, clean, keep value > 0."""
-    dry_run: bool = False
-    """Say what sampling would take, and stop."""
+    Example:
+      dcai-ray value --run outputs/mine --rule share --drop-share 0.1
+    """
+
+    run: RunFolder
+    """Folder or URI that collects the results. Run the same command again to resume."""
+    features: OptionalFolder = None
+    """Folder or URI with the features of train and shapley_val; RUN/features by default."""
+    config: OptionalFile = None
+    """YAML file with settings; flags override it."""
+    preset: OptionalPreset = None
+    """Settings of the published study: K = 10, Euclidean distance, clean validation set, keep
+    value > 0."""
+    dry_run: Switch = False
+    """Estimate the cost of sampling and exit without writing anything."""
     value: Annotated[ValueConfig, Flat]
     sample: Annotated[SampleConfig, Flat]
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retrain:
-    """Step 3: before against after, on networks and probes."""
+    """Step 3: train networks and probes on the cleaned set and its control arms, and compare them.
 
-    run: str
-    """Folder or URI that collects the results; holds the values."""
-    data: Folder = None
-    """The images; by default those of the run's earlier steps."""
-    config: File = None
-    """YAML file with settings; flags win over it."""
-    no_finetune: bool = False
-    """Probes on the features alone."""
+    Example:
+      dcai-ray retrain --run outputs/mine --no-finetune
+    """
+
+    run: RunFolder
+    """Folder or URI of the run; it must hold the values."""
+    data: OptionalFolder = None
+    """Folder or URI with the images; by default that of the run's earlier steps."""
+    config: OptionalFile = None
+    """YAML file with settings; flags override it."""
+    no_finetune: Switch = False
+    """Train no networks; compare with probes on the features only."""
     images: Annotated[ImagesConfig, Flat]
     finetune: FinetuneConfig
     retrain: Annotated[RetrainConfig, Flat]
     resources: Annotated[ResourcesConfig, Flat]
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfRun:
-    """A run that is there."""
+    """The run that a command is about."""
 
-    run: str
-    """The run's folder or URI."""
+    run: RunFolder
+    """Folder or URI of the run."""
+    shown: Annotated[Shown, Flat] = Shown()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(OfRun):
+    """Write report.html from what the run has found so far.
+
+    Example:
+      dcai-ray report --run outputs/mine
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status(OfRun):
+    """Show the progress of a run.
+
+    Example:
+      dcai-ray status --run outputs/mine
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export(OfRun):
-    """Write the cleaned set as a folder."""
+    """Write the cleaned training set as a folder of images.
 
-    to: str
-    """Folder to write; must not exist, or be empty."""
+    Example:
+      dcai-ray export --run outputs/mine --to cleaned --how hardlink
+    """
+
+    to: Folder
+    """Folder to write to; it must be empty or not exist yet."""
     how: Literal["copy", "hardlink", "symlink"] = "copy"
-    """Copy each file, or link to it (local folders only)."""
+    """Copy each file, or make a hard link or symbolic link to it (local folders only)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportFeatures:
-    """Features of a pickle (a dict of arrays) as Parquet."""
+    """Convert features from a pickle (a dictionary of arrays) to Parquet.
 
-    file: tyro.conf.Positional[str]
-    """Pickle of a dict with one (k, d) array of features and one (k,) array of labels."""
+    Example:
+      dcai-ray import-features train.pkl --split train --features outputs/features
+    """
+
+    file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
+    """Pickle of a dictionary with one (k, d) array of features and one (k,) array of labels."""
     split: Literal["train", "shapley_val", "val"]
-    """The split these are."""
-    features: str
-    """Folder that collects the splits; give it to `value --features`."""
+    """Split that these features belong to."""
+    features: Folder
+    """Folder or URI that collects the splits; pass it to `dcai-ray value --features`."""
     backbone: str = "imported"
-    """Name of the network they came from; the splits of a folder must agree."""
+    """Name of the network that computed the features; all splits must have the same."""
+    shown: Annotated[Shown, Flat] = Shown()
 
 
 def parse(command: type[T], arguments: Sequence[str], base: Config, name: str) -> T:
-    """Defaults, then the run's own settings or the YAML file, then presets, then flags."""
+    """Parse flags over presets, over the YAML file or the run's own settings, over defaults."""
     base = _base(arguments, base, name)
     entries = command.__dataclass_fields__  # type: ignore[attr-defined]
     default: dict[str, Any] = {}
@@ -191,13 +282,16 @@ def parse(command: type[T], arguments: Sequence[str], base: Config, name: str) -
         else:
             missing = field.default.__class__.__name__ == "_MISSING_TYPE"
             default[key] = tyro.MISSING if missing else field.default
-    return tyro.cli(
-        command,
-        prog=f"dcai-ray {name}",
-        args=list(arguments),
-        default=command(**default),
-        config=_STYLE,
-    )
+    helptext.join_lines(command)
+    with helptext.READABLE:
+        return tyro.cli(
+            command,
+            prog=f"dcai-ray {name}",
+            description=inspect.cleandoc(command.__doc__ or ""),
+            args=list(arguments),
+            default=command(**default),
+            config=_STYLE,
+        )
 
 
 def _base(arguments: Sequence[str], base: Config, name: str) -> Config:
@@ -222,5 +316,5 @@ def _base(arguments: Sequence[str], base: Config, name: str) -> Config:
 
 
 def settings_of(chosen: Any) -> Config:
-    """The sections that a command has; defaults for the others."""
+    """Settings from the sections that a command has; other sections take their defaults."""
     return Config(**{name: getattr(chosen, name) for name in _SECTIONS if hasattr(chosen, name)})

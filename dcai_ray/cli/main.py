@@ -1,44 +1,55 @@
 """The command line: settings from defaults, a YAML file and flags; then the steps.
 
-Exit code 0: done. 1: failed, one clear line on stderr. 2: wrong usage. 130: interrupted (Ctrl-C),
-143: stopped (SIGTERM, as `ray job stop` sends).
+Exit code 0: done. 1: failed; what a user can mend is one clear line on stderr, a bug has its
+traceback. 2: wrong usage. 130: interrupted (Ctrl-C), 143: stopped (SIGTERM, as `ray job stop`
+sends).
 Nothing heavy is imported before it is known what is wanted.
 """
 
+import logging
 import os
+import re
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import dcai_ray
+from dcai_ray.errors import can_be_mended
 
 _COMMANDS = {
-    "demo": "write the embedded demo set and run everything on it",
-    "run": "all steps: fine-tune, extract, value, clean, retrain, report",
-    "audit": "value a plain folder of class folders by itself; no training",
+    "demo": "write the bundled demo dataset and run all steps on it",
+    "run": "run all steps: fine-tune, extract, value, clean, retrain, report",
+    "audit": "value a folder of class subfolders against itself; no training",
     "finetune": "step 1: fine-tune on all training images",
-    "extract": "step 2a: features of every image",
-    "value": "step 2b: the value of every training image, and what to keep",
-    "retrain": "step 3: before against after, on networks and probes",
-    "report": "write report.html from what a run has found",
-    "status": "say how far a run is",
-    "export": "write the cleaned set as a folder: copy, hard link or symlink",
-    "import-features": "features of a pickle (a dict of arrays) as Parquet",
+    "extract": "step 2a: compute the features of every image",
+    "value": "step 2b: value every training image and decide what to keep",
+    "retrain": "step 3: train on the cleaned set and its control arms, compare",
+    "report": "write report.html from what a run has found so far",
+    "status": "show a run's progress",
+    "export": "write the cleaned training set as a folder of images",
+    "import-features": "convert features from a pickle to Parquet",
 }
-_USAGE = f"""usage: dcai-ray COMMAND [FLAGS]        (dcai-ray COMMAND --help says more)
+_USAGE = f"""usage: dcai-ray COMMAND [FLAGS]
 
 Find the training images that harm an image classifier, and drop them.
 
 {chr(10).join(f"  {name:<17}{what}" for name, what in _COMMANDS.items())}
 
-  dcai-ray run --data DATA --run RUN --config laptop.yaml
+DATA holds train, val and, optionally, shapley_val, each with one subfolder per class. DATA and RUN
+are paths or URIs (s3://...). RUN collects all results; run the same command again to resume.
+
+Examples:
+  dcai-ray run --data DATA --run RUN --config jobs/laptop.yaml
   dcai-ray audit FOLDER --backbone efficientnet_lite0
 
-DATA holds train, val and (optionally) shapley_val, each with a folder a class; DATA and RUN are
-paths or URIs (s3://...). RUN collects all results; the same command again goes on where it was.
+Show the flags of a command: dcai-ray COMMAND --help
+Every command takes --quiet (only warnings and errors on stderr) and --debug (the whole log).
 """
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Ray's, in the tracebacks of its workers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,9 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dcai_ray {dcai_ray.__version__}")
         return 0
     if name not in _COMMANDS:
-        print(f"dcai-ray: no command {name!r}; one of {', '.join(_COMMANDS)}", file=sys.stderr)
+        known = ", ".join(_COMMANDS)
+        print(f"dcai-ray: unknown command {name!r}; choose from {known}", file=sys.stderr)
         return 2
-    return _guarded(lambda: _command(name)(arguments[1:]))
+    debug, quiet = "--debug" in arguments, "--quiet" in arguments
+    if debug and quiet:
+        print("dcai-ray: --debug and --quiet exclude each other; give one of them", file=sys.stderr)
+        return 2
+    return _guarded(name, arguments[1:], debug=debug, quiet=quiet)
 
 
 def _command(name: str) -> Callable[[Sequence[str]], Any]:
@@ -63,31 +79,38 @@ def _command(name: str) -> Callable[[Sequence[str]], Any]:
     return getattr(commands, name.replace("-", "_"))
 
 
-def _guarded(function: Callable[[], Any]) -> int:
-    """Turn what a user can mend into one line; a bug keeps its traceback."""
+def _guarded(name: str, arguments: Sequence[str], *, debug: bool, quiet: bool) -> int:
+    """Run a command; its exit code. What a user can mend is one line, a bug keeps its traceback."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
-    try:
-        function()
-    except KeyboardInterrupt:
-        print("dcai-ray: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except SystemExit as stop:
-        if stop.code != signal.SIGTERM:
-            raise
-        print("dcai-ray: stopped; the same command goes on from here", file=sys.stderr)
-        return 128 + signal.SIGTERM
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (ValueError, OSError) as error:
-        if os.environ.get("DCAI_RAY_TRACEBACK"):
-            raise
-        from dcai_ray.progress import say
+    with ExitStack() as ends:
+        log = None
+        try:
+            from dcai_ray.cli import logs
 
-        say(f"dcai-ray: {_line(error)}")
-        return 1
-    return 0
+            log = ends.enter_context(logs.recorded([name, *arguments], debug=debug, quiet=quiet))
+            _command(name)(arguments)
+        except KeyboardInterrupt:
+            _tell("dcai-ray: interrupted; run the same command again to resume", logging.WARNING)
+            return 130
+        except SystemExit as stop:
+            if stop.code != signal.SIGTERM:
+                raise
+            _tell("dcai-ray: stopped; run the same command again to resume", logging.WARNING)
+            return 128 + signal.SIGTERM
+        except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except Exception as error:
+            if not can_be_mended(error):
+                _tell(_traceback(error), logging.CRITICAL)
+                _tell(f"dcai-ray: {_bug(log.file if log else None)}", logging.ERROR)
+                return 1
+            if debug:
+                _tell(_traceback(error), logging.ERROR)
+            _tell(f"dcai-ray: {_line(error)}", logging.ERROR)
+            return 1
+        return 0
 
 
 def _stop(number: int, _: Any) -> None:
@@ -95,8 +118,27 @@ def _stop(number: int, _: Any) -> None:
     sys.exit(number)
 
 
+def _tell(message: str, level: int) -> None:
+    """To the person and to the log, which a bug (critical) makes worth keeping."""
+    from dcai_ray.progress import say
+
+    say(message, level)
+
+
 def _line(error: Exception) -> str:
     """The message; for an operating system's error, the file first."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__
+
+
+def _traceback(error: Exception) -> str:
+    return _COLOURS.sub("", "".join(traceback.format_exception(error)).rstrip())
+
+
+def _bug(kept: object) -> str:
+    also = f", which is in {kept} too" if kept else ""
+    return (
+        "this is a bug in dcai_ray (or in your own utility), not in your settings or data; please "
+        f"report it with the traceback above{also}"
+    )

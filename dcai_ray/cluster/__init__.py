@@ -1,1 +1,4 @@
-"""Everything that needs Ray: the only folder that imports it."""
+"""Everything that needs Ray; no other folder imports it.
+
+Scheduling decisions are in `ledger`, which does not import Ray itself.
+"""

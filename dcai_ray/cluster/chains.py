@@ -1,8 +1,8 @@
 """Chains on Ray: actors compute blocks, the aggregator in the driver merges them in order.
 
-An actor is a thin shell around `run_block`, with one core and one thread. The utility, with
-its arrays, goes to the object store once; actors of a machine share one copy of it. The
-aggregator lives in the driver, so nothing but this loop decides when to stop.
+An actor is a thin shell around `run_block`, with one core and one thread. The utility, with its
+arrays, goes to the object store once, and the actors of a node share one copy of it. The aggregator
+lives in the driver, so only the loop in `stream_chains` decides when to stop.
 """
 
 import time
@@ -16,9 +16,9 @@ from threadpoolctl import threadpool_limits
 
 from dcai_ray.cluster import connection
 from dcai_ray.cluster.actor_pool import Pool, stream_blocks
-from dcai_ray.cluster.preflight import check_machines, check_packages, installed
+from dcai_ray.cluster.preflight import check_nodes, check_packages, installed
 from dcai_ray.config import ResourcesConfig
-from dcai_ray.errors import ClusterError, UserError
+from dcai_ray.errors import ClusterError, UserError, can_be_mended
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.blocks import Block, BlockId, run_block
 from dcai_ray.valuation.plan import Plan
@@ -26,25 +26,25 @@ from dcai_ray.valuation.sampling import block_ids
 from dcai_ray.valuation.utilities import Utility
 
 _BLOCKS_PER_ACTOR = 2
-_SPARE_WAVES = 2  # begun beyond those that keep every actor at work
+_SPARE_WAVES = 2  # started beyond those that keep every actor busy
 
 
 class Chain:
-    """Computes blocks of any chain."""
+    """Computes blocks of any chain; wrapped as a Ray actor where it is used."""
 
     def __init__(self, plan: Plan, utility: Utility, packages: Mapping[str, str]) -> None:
-        # First, as Ray asks for the name of an actor that could not be started, too.
+        # First, because Ray asks for the name even of an actor whose constructor fails.
         self._plan, self._utility = plan, utility
         check_packages(packages)
 
     def __repr__(self) -> str:
-        # What Ray's dashboard calls it.
+        # Its name in Ray's dashboard.
         return f"Chain({type(self._utility).__name__}, {self._plan.num_players} points)"
 
     def run(self, block_id: BlockId) -> Block:
-        """The block, with the seconds it took."""
+        """Compute the block (chain, index), and record the seconds that it took."""
         start = time.perf_counter()
-        with threadpool_limits(1):  # the last bits of a product depend on the number of threads
+        with threadpool_limits(1):  # their number decides the last bits of a product
             block = run_block(self._plan, self._utility, *block_id)
         return replace(block, seconds=time.perf_counter() - start)
 
@@ -59,21 +59,22 @@ def stream_chains(
     """Compute blocks on the cluster until the aggregator has seen enough.
 
     Args:
-        plan: what the blocks are.
-        utility: whose marginals they hold.
-        aggregator: new or restored; holds the result.
-        resources: the cluster to join or to start, and how many actors to ask for.
-        after: called with the pool when blocks came or a second has passed without any; True: stop
-            at the waves that are complete.
+        plan: defines the blocks.
+        utility: the game whose marginals the blocks hold.
+        aggregator: new or restored; it holds the result afterwards.
+        resources: the cluster to join or to start, and the number of actors to request.
+        after: called with the pool whenever blocks have arrived or a second has passed without
+            any; it returns True to stop with the waves that are complete.
     Returns:
-        Actors that died and were replaced.
+        Number of actors that were lost and replaced.
     Raises:
-        UserError: the utility fails, the message names the block and the cause; or a machine of
-            the cluster cannot do its share.
-        ClusterError: actors die again and again.
+        ModelError: a model fails; the message names the coalition.
+        UserError: a node of the cluster cannot take part.
+        ClusterError: actors were lost again and again.
+        RuntimeError: the code of the utility fails; it has the worker's traceback as its cause.
     """
     connection.connect(resources)
-    check_machines(None)
+    check_nodes(None)
     shared = ray.put(utility)
     actor: Any = ray.remote(**connection.actor_options(resources))(Chain)
     num_chains = len(aggregator.chains)
@@ -98,20 +99,27 @@ def stream_chains(
                 if after(pool) or aggregator.done:
                     break
         except RayTaskError as error:
-            raise UserError(f"the utility failed: {_first_line(error.cause)}") from None
+            if can_be_mended(error.cause):
+                raise error.cause from None
+            raise RuntimeError(
+                f"the utility {type(utility).__name__} failed in a worker, whose traceback is above"
+            ) from error
         except RayActorError as error:
             if getattr(error, "actor_init_failed", False):
-                raise UserError(_last_line(error)) from None
+                name, _, message = _last_line(error).partition(": ")
+                if name.endswith(UserError.__name__):
+                    raise UserError(message) from None
+                raise
             raise ClusterError(
-                f"workers died {pool.lost} times over "
-                f"({_first_line(error)}); the same command goes on from the last checkpoint"
+                f"workers died {pool.lost} times ({_first_line(error)}); run the same command "
+                "again to resume from the last checkpoint"
             ) from None
         return pool.lost
 
 
 def _last_line(error: BaseException) -> str:
-    """What Ray says of an actor that could not start ends with the actor's own error."""
-    return str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")
+    """The actor's own error, with which Ray's message on an actor that cannot start ends."""
+    return str(error).strip().splitlines()[-1].strip()
 
 
 def _first_line(error: BaseException) -> str:

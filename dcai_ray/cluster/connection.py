@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting one on this machine: every Ray option in one place."""
+"""Joining a Ray cluster, or starting a local one; all options given to Ray in one place."""
 
 import logging
 import os
@@ -12,13 +12,15 @@ from dcai_ray.config import ResourcesConfig
 from dcai_ray.errors import ClusterError, UserError
 from dcai_ray.progress import say
 
-_STORE_BYTES = 2 * 2**30  # of the object store of a local cluster, at most 30 % of the memory
+logger = logging.getLogger(__name__)
+
+_STORE_BYTES = 2 * 2**30  # object store of a local cluster, at most 30 % of the memory
 _STORE_SHARE = 0.3
 _REACH_S = 10.0
 
 
 def connect(resources: ResourcesConfig) -> None:
-    """Join the cluster of RAY_ADDRESS or of the submitted job; else start one here.
+    """Join the cluster at RAY_ADDRESS or that of the submitted job; otherwise start a local one.
 
     A second call does nothing. A cluster started here ends with this process.
 
@@ -28,7 +30,7 @@ def connect(resources: ResourcesConfig) -> None:
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS")
-    # This package's own messages come from the driver; a worker's prints would garble the bar.
+    # This package's own messages come from the driver; output of workers would garble the bar.
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -36,7 +38,7 @@ def connect(resources: ResourcesConfig) -> None:
             try:
                 _reach(address)
                 ray.init(**options)
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, ValueError) as error:  # ValueError: no address at all
                 reason = str(error).strip().splitlines()[0]
                 raise ClusterError(
                     f"no Ray cluster at RAY_ADDRESS={address} ({reason}); start it or unset it"
@@ -50,31 +52,42 @@ def connect(resources: ResourcesConfig) -> None:
                 object_store_memory=min(_STORE_BYTES, int(_STORE_SHARE * _memory_bytes())),
                 **options,
             )
-    where = f"cluster at {address}" if address else "this machine"
-    say(f"Ray on {where}: {_total('CPU'):g} CPUs, {_total('GPU'):g} GPUs")
+    cluster = f"Ray cluster at {address}" if address else "local Ray cluster"
+    say(f"{cluster}: {_total('CPU'):g} CPUs, {_total('GPU'):g} GPUs")
+    log_nodes()
     name = resources.worker_resource
     if name and not _total(name):
-        say(f"no machine of the cluster offers {name!r} yet: waiting for one")
+        say(f"no node of the cluster offers {name!r} yet: waiting for one")
 
 
 def num_cpus() -> int:
-    """Cores of the cluster as it is now."""
+    """Number of cores that the cluster has now, at least 1."""
     return max(1, int(_total("CPU")))
 
 
 def working_nodes() -> list[dict[str, Any]]:
-    """Machines that are up and that tasks may run on, as Ray describes them."""
+    """Nodes that are up and that tasks may run on, as Ray describes them."""
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     return [node for node in nodes if node["Alive"] and node["Resources"].keys() & {"CPU", "GPU"}]
 
 
+def log_nodes() -> None:
+    """Write into the log which nodes there are now."""
+    for node in working_nodes():
+        cpus, gpus = (node["Resources"].get(name, 0) for name in ("CPU", "GPU"))
+        logger.info("node %s: %g CPUs, %g GPUs", node["NodeManagerAddress"], cpus, gpus)
+
+
 def num_workers(resources: ResourcesConfig) -> int:
-    """Actors that sampling asks for: as many as set, or as the cluster has room for now."""
+    """Number of actors that sampling requests: as set, or as many as the cluster has cores now.
+
+    With `worker_resource`, units of that resource count instead of cores.
+    """
     return resources.num_workers or max(1, int(_total(resources.worker_resource or "CPU")))
 
 
 def actor_options(resources: ResourcesConfig) -> dict[str, Any]:
-    """What a chain's actor asks of Ray: one core, and to be replaced by us if it dies."""
+    """Options of a chain's actor: one core, and no restarts, because the pool replaces it."""
     name = resources.worker_resource
     return {
         "num_cpus": 1,
@@ -85,7 +98,7 @@ def actor_options(resources: ResourcesConfig) -> dict[str, Any]:
 
 
 def task_options(resources: ResourcesConfig, num_cpus: int, num_gpus: float) -> dict[str, Any]:
-    """What a task asks of Ray; one that needs no GPU keeps off the machines that have some."""
+    """Options of a task; one that needs no GPU keeps off the nodes that have them."""
     name = resources.worker_resource
     return {
         "num_cpus": num_cpus,
@@ -95,35 +108,42 @@ def task_options(resources: ResourcesConfig, num_cpus: int, num_gpus: float) -> 
     }
 
 
-def num_gpus(asked: float | None, usual: float) -> float:
-    """GPUs that a task of a network asks for: as set, or the usual share where there are any.
+def num_gpus(requested: float | None, default: float) -> float:
+    """GPUs per task: as requested, or if None, the default where the cluster has any GPU."""
+    if requested is not None:
+        return requested
+    return default if _total("GPU") else 0
 
+
+def check_gpus(requested: float | None) -> None:
+    """Refuse GPUs that can never be had; print that tasks wait for GPUs or run on CPUs instead.
+
+    Args:
+        requested: GPUs per task; None: the default where the cluster has any GPU.
     Raises:
-        UserError: some are asked for on a machine without, which no other will join.
+        UserError: a local cluster, which no node can join, has no GPU.
     """
-    there = _total("GPU")
-    if asked and not there:
-        if not os.environ.get("RAY_ADDRESS"):
-            raise UserError(
-                f"each task asks for {asked:g} GPUs and this machine has none; leave "
-                "--gpus-per-training and --gpus-per-extraction out, or join a cluster"
-            )
-        say(f"each task asks for {asked:g} GPUs and the cluster has none yet: waiting for one")
-    if asked is not None:
-        return asked
-    if not there:
-        say("no GPU in the cluster: on CPUs")
-    return usual if there else 0
+    if requested == 0 or _total("GPU"):
+        return
+    if requested is None:
+        say("no GPU in the cluster: running on CPUs")
+    elif os.environ.get("RAY_ADDRESS"):
+        say(f"each task requests {requested:g} GPUs; the cluster has none yet: waiting for one")
+    else:
+        raise UserError(
+            f"each task requests {requested:g} GPUs, but this local cluster has none; omit "
+            "--gpus-per-training and --gpus-per-extraction, or join a cluster that has GPUs"
+        )
 
 
 def _offered(resources: ResourcesConfig) -> dict[str, float] | None:
-    """This machine runs everything, so that a cluster's settings serve here too."""
+    """A local node runs everything, so that the settings of a cluster work here as well."""
     name = resources.worker_resource
     return {name: resources.num_cpus or os.cpu_count() or 1} if name else None
 
 
 def _reach(address: str) -> None:
-    """Fail at once where nobody listens at host:port; Ray would try for minutes."""
+    """Fail at once if nothing listens at host:port; Ray would keep trying for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit() and "://" not in address:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()

@@ -1,8 +1,8 @@
-"""How a step goes, as metrics of Ray, which Prometheus reads on every machine of a cluster.
+"""The progress of a step as Ray metrics, which Prometheus scrapes from every node of a cluster.
 
-Told by the driver alone, at most once a second, and they decide nothing. Ray writes `ray_` before
-each name and `_total` behind a counter's, and exports what was told last every 10 s
-(RAY_metrics_report_interval_ms), as long as the driver lives.
+Only the driver sets them, at most once per second, and they decide nothing. Ray puts `ray_` before
+each name and `_total` after the name of a counter, and exports the latest values every 10 s
+(RAY_metrics_report_interval_ms) for as long as the driver lives.
 """
 
 import math
@@ -23,30 +23,30 @@ from dcai_ray.valuation.aggregator import Aggregator
 
 PREFIX = "dcai_ray_"
 TAGS = {"sampling": ("run", "utility"), "step": ("run", "step", "unit")}
-"""By the first word of a metric's name."""
+"""Tags of the metrics whose names begin with the key."""
 GAUGES = {
-    "sampling_rounds": "Rounds merged; those before a resume count",
-    "sampling_rounds_per_second": "Rounds merged a second, over the last 10 s",
-    "sampling_rounds_left": "Rounds until the rule to stop is met, roughly; absent while unknown",
+    "sampling_rounds": "Rounds merged, including those before a resume",
+    "sampling_rounds_per_second": "Rounds merged per second, over the last 10 s",
+    "sampling_rounds_left": "Estimated rounds until the stopping rule is met; absent while unknown",
     "sampling_settled_ratio": "Share of the points that are settled",
     "sampling_max_stderr": "Largest standard error of a value, in units of the utility",
     "sampling_workers_up": "Actors at work",
-    "sampling_workers_starting": "Actors that wait for a core or are being started",
-    "sampling_workers_lost": "Actors lost and replaced since the driver began",
-    "sampling_blocks_waiting": "Blocks that wait in the aggregator for the rest of their wave",
-    "sampling_blocks_repeated": "Blocks that came a second time and were dropped",
+    "sampling_workers_starting": "Actors that wait for a core or are starting",
+    "sampling_workers_lost": "Actors lost and replaced since the driver started",
+    "sampling_blocks_waiting": "Blocks waiting in the aggregator for the rest of their wave",
+    "sampling_blocks_repeated": "Blocks that arrived a second time and were dropped",
     "step_tasks": "Tasks of the step",
-    "step_tasks_done": "Tasks that are done",
-    "step_units": "Units of work of the step, of the kind in the tag `unit`",
-    "step_units_done": "Units that are done",
-    "step_units_per_second": "Units done a second, over the last 10 s",
+    "step_tasks_done": "Tasks done",
+    "step_units": "Units of work of the step; the tag `unit` names the kind",
+    "step_units_done": "Units done",
+    "step_units_per_second": "Units done per second, over the last 10 s",
 }
-"""What each says; a gauge holds what was told last."""
+"""Description of each gauge; a gauge keeps the latest value."""
 COUNTERS = {
-    "sampling_received_bytes": "Blocks that came to the driver",
-    "sampling_merged_bytes": "Blocks merged into complete waves",
+    "sampling_received_bytes": "Bytes of the blocks received by the driver",
+    "sampling_merged_bytes": "Bytes of the blocks merged into complete waves",
 }
-"""These only grow, from zero in each driver."""
+"""Description of each counter; counters only grow, from zero in each driver."""
 
 _EVERY_S = 1.0
 _WINDOW_S = 10.0
@@ -56,10 +56,10 @@ _WINDOW_S = 10.0
 def sampling(
     run: Location, utility: str, aggregator: Aggregator
 ) -> Iterator[Callable[[Pool], None]]:
-    """Metrics of a sampling.
+    """Metrics of one sampling.
 
-    Yields a function to be told of the pool, as often as one likes; at the end all workers are
-    gone and the rest is as the aggregator has it.
+    Yields a function to call with the pool, as often as is convenient. On leaving, the final state
+    of the aggregator is published, with no workers.
     """
     metrics = _Metrics(run, utility=utility)
     pace = _Pace(aggregator.rounds)
@@ -68,7 +68,7 @@ def sampling(
     block_bytes = total.mean.nbytes + total.m2.nbytes + aggregator.evaluated.nbytes
     last: Pool | None = None
 
-    def tell_now(pool: Pool, rounds_per_second: float) -> None:
+    def publish(pool: Pool, rounds_per_second: float) -> None:
         metrics.set("sampling_rounds", aggregator.rounds)
         metrics.set("sampling_rounds_per_second", rounds_per_second)
         metrics.set("sampling_rounds_left", aggregator.rounds_left)
@@ -85,17 +85,17 @@ def sampling(
         metrics.count("sampling_received_bytes", block_bytes * pool.received)
         metrics.count("sampling_merged_bytes", block_bytes * merged)
 
-    def tell(pool: Pool) -> None:
+    def update(pool: Pool) -> None:
         nonlocal last
         last = pool
         if metrics.are_due():
-            tell_now(pool, pace.now(aggregator.rounds))
+            publish(pool, pace.now(aggregator.rounds))
 
     try:
-        yield tell
+        yield update
     finally:
         if last is not None:
-            tell_now(last, 0.0)
+            publish(last, 0.0)
             metrics.set("sampling_workers_up", 0)
             metrics.set("sampling_workers_starting", 0)
 
@@ -104,55 +104,55 @@ def sampling(
 def step(
     run: Location | None, name: str, unit: str, num_tasks: int, num_units: float
 ) -> Iterator[Callable[[int, float], None]]:
-    """Metrics of many tasks; yields a function to be told how many tasks and units are done."""
+    """Metrics of many tasks; yields a function to call with the tasks and the units done so far."""
     metrics = _Metrics(run, step=name, unit=unit)
     pace = _Pace(0.0)
     last = 0, 0.0
 
-    def tell_now(tasks_done: int, units_done: float, units_per_second: float) -> None:
+    def publish(tasks_done: int, units_done: float, units_per_second: float) -> None:
         metrics.set("step_tasks", num_tasks)
         metrics.set("step_tasks_done", tasks_done)
         metrics.set("step_units", num_units)
         metrics.set("step_units_done", units_done)
         metrics.set("step_units_per_second", units_per_second)
 
-    def tell(tasks_done: int, units_done: float) -> None:
+    def update(tasks_done: int, units_done: float) -> None:
         nonlocal last
         last = tasks_done, units_done
         if metrics.are_due():
-            tell_now(tasks_done, units_done, pace.now(units_done))
+            publish(tasks_done, units_done, pace.now(units_done))
 
     try:
-        yield tell
+        yield update
     finally:
-        tell_now(*last, 0.0)
+        publish(*last, 0.0)
 
 
 class _Metrics:
-    """Those of one step, with its tags."""
+    """The metrics of one step, with its tags."""
 
     def __init__(self, run: Location | None, **tags: str) -> None:
         self._tags = {
             key: _ascii(tag) for key, tag in {"run": run.name if run else "", **tags}.items()
         }
-        self._told = float("-inf")
+        self._published = float("-inf")
         self._counted: dict[str, float] = {}
 
     def are_due(self) -> bool:
-        """Whether a second has passed since they were."""
+        """Whether a second has passed since this last returned True."""
         now = time.monotonic()
-        if now - self._told < _EVERY_S:
+        if now - self._published < _EVERY_S:
             return False
-        self._told = now
+        self._published = now
         return True
 
     def set(self, name: str, value: float | None) -> None:
-        """A gauge; one that is unknown or infinite keeps what it had, as Ray exports no other."""
+        """Set a gauge; an unknown or infinite value leaves it as it was, since Ray exports none."""
         if value is not None and math.isfinite(value):
             _metric(name).set(value, self._tags)
 
     def count(self, name: str, total: float) -> None:
-        """A counter, told its total so far."""
+        """Raise a counter to its total so far."""
         more = total - self._counted.get(name, 0)
         if more > 0:
             self._counted[name] = total
@@ -160,13 +160,13 @@ class _Metrics:
 
 
 class _Pace:
-    """How much a second something has grown lately."""
+    """The recent growth of a number, per second."""
 
     def __init__(self, value: float) -> None:
         self._seen = deque([(time.monotonic(), value)])
 
     def now(self, value: float) -> float:
-        """Growth a second over the last ten."""
+        """Growth per second over the last 10 s, up to `value` now."""
         now = time.monotonic()
         self._seen.append((now, value))
         while len(self._seen) > 2 and now - self._seen[1][0] >= _WINDOW_S:
@@ -183,5 +183,5 @@ def _metric(name: str) -> Any:
 
 
 def _ascii(tag: str) -> str:
-    """Ray takes no other tags."""
+    """The tag in ASCII, because Ray accepts no other."""
     return quote(tag, safe=string.printable)

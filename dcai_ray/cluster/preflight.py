@@ -1,8 +1,8 @@
-"""Before a step: can every machine of the cluster do its share?
+"""Preflight checks before a step: can every node of the cluster take part?
 
-Results are equal to the last bit on every machine that has the same packages, so others are
-refused, at the start and, of those that join later, when they get their first work. What the tasks
-read and write has to be the same from everywhere: an object store, or a shared file system.
+Results are bitwise identical on all nodes that have the same packages, so nodes with other packages
+are refused: at the start, and those that join later when they are given their first work. What the
+tasks read and write must be the same from every node: an object store or a shared file system.
 """
 
 import platform
@@ -20,116 +20,135 @@ from dcai_ray.errors import UserError
 from dcai_ray.run_directory import package_versions
 from dcai_ray.storage.location import Location
 
-_ANSWER_S = 120.0  # a machine that has just joined imports everything for the first time
+_TIMEOUT_S = 120.0  # a node that has just joined imports everything for the first time
 _SHOWN = 5
-_SHARE = "give a URI, or a path that every machine sees"
+_SHARE = "give a URI, or a path that every node sees"
 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """What the tasks of a step read and write; every machine has to see the same."""
+    """What the tasks of a step read and write; it must be the same from every node."""
 
     data: Location
+    """Root folder of the images."""
     run: Location
-    """Has its config.yaml."""
+    """Folder of the run, which has its config.yaml already."""
 
 
-def check_machines(folders: Folders | None) -> None:
-    """Ask each machine that tasks may run on; nothing where that is this one alone.
+_passed: set[tuple[str, Folders | None]] = set()
+"""(driver's node id, folders) of the checks that passed; the ids of a new cluster are new."""
 
-    Asked once a cluster: those that join later are checked when they get work.
+
+def check_nodes(folders: Folders | None) -> None:
+    """Check every other node that tasks may run on; a local cluster has none.
+
+    Each cluster is checked once; nodes that join it later are checked when they are given work.
 
     Args:
-        folders: that the tasks use; None: they get and give everything through Ray.
+        folders: what the tasks read and write; None: they exchange everything through Ray.
     Raises:
-        UserError: a machine has other packages, cannot see a folder or write to the run, or does
-            not answer; each is named with its reason.
+        UserError: a node has other packages, cannot see a folder, cannot write to the run or does
+            not answer; the message names the nodes, each with its reason.
     """
-    _ask_others(ray.get_runtime_context().get_node_id(), folders)
-
-
-@lru_cache(maxsize=16)
-def _ask_others(here: str, folders: Folders | None) -> None:
+    here = ray.get_runtime_context().get_node_id()
+    if (here, folders) in _passed:
+        return
     nodes = [node for node in connection.working_nodes() if node["NodeID"] != here]
-    settings = (folders.run / "config.yaml").read_bytes() if folders and nodes else b""
-    asked = {
-        _look(node["NodeID"], installed(), folders, settings): node["NodeManagerAddress"]
-        for node in nodes
-    }
-    if asked:
-        ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
-    problems = [
-        f"{address}: {problem}" for ref, address in asked.items() if (problem := _answer(ref))
-    ]
+    problems = _problems(nodes, folders)
     if problems:
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         raise UserError(
-            f"{len(problems)} of {len(asked)} other machines cannot take part: "
+            f"{len(problems)} of {len(nodes)} other nodes cannot take part: "
             + "; ".join([*problems[:_SHOWN], *more])
         )
+    _passed.add((here, folders))
+
+
+def _problems(nodes: list[dict[str, Any]], folders: Folders | None) -> list[str]:
+    """`address: reason` of each node that cannot take part."""
+    if not nodes:
+        return []
+    settings = (folders.run / "config.yaml").read_bytes() if folders else b""
+    answers = {
+        _ask(node["NodeID"], installed(), folders, settings): node["NodeManagerAddress"]
+        for node in nodes
+    }
+    ray.wait(list(answers), num_returns=len(answers), timeout=_TIMEOUT_S)
+    return [f"{address}: {problem}" for ref, address in answers.items() if (problem := _get(ref))]
 
 
 @lru_cache(maxsize=1)
 def installed() -> dict[str, str]:
-    """Versions here of what decides the last bits; a build's own suffix (+cpu) does not count."""
+    """Versions on this node of all that decides the last bits; local suffixes (+cpu) are cut."""
     found = {name: text.partition("+")[0] for name, text in package_versions().items()}
     return {"python": platform.python_version(), **found}
 
 
-def check_packages(wanted: Mapping[str, str]) -> None:
-    """In a worker: refuse work where the packages are others than the driver's.
+def check_packages(required: Mapping[str, str]) -> None:
+    """In a worker: refuse to work if the packages differ from those of the driver.
 
+    Args:
+        required: versions by name, as the driver's `installed`.
     Raises:
-        UserError: with the machine, the packages and both versions.
+        UserError: names the node, the packages and both versions.
     """
-    problem = _other_packages(wanted)
+    problem = _other_packages(required)
     if problem:
         address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         raise UserError(f"{address}: {problem}")
 
 
-def _look(node: str, packages: Mapping[str, str], folders: Folders | None, settings: bytes) -> Any:
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
+def _ask(
+    node_id: str, packages: Mapping[str, str], folders: Folders | None, settings: bytes
+) -> Any:
+    """The future answer of `problem_here` on a node."""
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
     options: dict[str, Any] = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": there}
     return ray.remote(**options)(problem_here).remote(packages, folders, settings)
 
 
 def problem_here(packages: Mapping[str, str], folders: Folders | None, settings: bytes) -> str:
-    """On the machine: what keeps it from taking part; empty if nothing does."""
+    """On a node: the reason why it cannot take part, or an empty string.
+
+    Args:
+        packages: versions by name, as the driver's `installed`.
+        folders: what the tasks read and write, if they do.
+        settings: content of the run's config.yaml as the driver sees it.
+    """
     problem = _other_packages(packages)
     if problem or folders is None:
         return problem
     try:
         if not folders.data.is_folder():
             return f"cannot see {folders.data}; {_SHARE}"
-        known = folders.run / "config.yaml"
-        if not known.exists() or known.read_bytes() != settings:
+        seen = folders.run / "config.yaml"
+        if not seen.exists() or seen.read_bytes() != settings:
             return f"cannot see the run in {folders.run}; {_SHARE}"
         probe = folders.run / f".probe-{ray.get_runtime_context().get_node_id()}"
         probe.write_bytes(b"")
         probe.delete()
-    except (OSError, ValueError) as error:
+    except (OSError, UserError) as error:
         return str(error).strip().splitlines()[0]
     return ""
 
 
-def _other_packages(wanted: Mapping[str, str]) -> str:
+def _other_packages(required: Mapping[str, str]) -> str:
     here = installed()
     others = [
-        f"{name} {here.get(name, 'not installed')} (the driver {version})"
-        for name, version in wanted.items()
+        f"{name} {here.get(name, 'not installed')} (driver: {version})"
+        for name, version in required.items()
         if here.get(name) != version
     ]
     if not others:
         return ""
-    return f"has {', '.join(others)}; install the same packages on every machine"
+    return f"has {', '.join(others)}; install the same packages on every node"
 
 
-def _answer(ref: Any) -> str:
+def _get(ref: Any) -> str:
     try:
         return str(ray.get(ref, timeout=0))
     except GetTimeoutError:
-        return f"no answer within {_ANSWER_S:.0f} s"
+        return f"no answer within {_TIMEOUT_S:.0f} s"
     except RayError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         return f"cannot run tasks of dcai_ray ({lines[-1].strip()}); install it there"

@@ -1,11 +1,12 @@
-"""Many tasks on Ray, their results in order, with a progress bar.
+"""Many tasks on Ray: results in the order of the jobs, with a progress bar.
 
-A task whose process or machine dies is run again by Ray; one that raises ends the step with its own
-error. Only a few tasks a core are submitted at a time, and results that come early wait for those
-before them.
+A task whose process or node is lost is run again by Ray; a task that raises ends the step with its
+own error. Only a few tasks per core are submitted ahead, and a result that is early waits for those
+before it, as `ledger.TaskLedger` decides.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -21,25 +22,101 @@ from threadpoolctl import threadpool_limits
 
 from dcai_ray import progress
 from dcai_ray.cluster import connection, metrics
-from dcai_ray.cluster.preflight import Folders, check_machines, check_packages, installed
+from dcai_ray.cluster.ledger import TaskLedger
+from dcai_ray.cluster.preflight import Folders, check_nodes, check_packages, installed
 from dcai_ray.config import ResourcesConfig
-from dcai_ray.errors import ClusterError
+from dcai_ray.errors import ClusterError, can_be_mended
 from dcai_ray.storage.location import Location
 
 _POLL_S = 0.5
 _CANCELLATIONS = 6  # of a task, half a second apart, until it has ended
-_RETRIES = 5  # of a task whose process or machine died
-_AHEAD = 4  # tasks a core that are submitted or done early
+_RETRIES = 5  # of a task whose process or node was lost
+_AHEAD_PER_CORE = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """How the tasks of one step are presented, and what each of them requires."""
+
+    name: str
+    """Shown beside the progress bar and in metrics."""
+    unit: str
+    """What the progress bar counts, such as "images"."""
+    sizes: Sequence[int] | None = None
+    """Units of each job; None: one per job."""
+    task_names: Sequence[str] | None = None
+    """Name of each job in Ray's dashboard; None: the step's name and a number."""
+    num_cpus: int = 1
+    """Cores per task."""
+    num_gpus: float | None = 0
+    """GPUs per task; None: `default_num_gpus` if the cluster has any GPU, otherwise none."""
+    default_num_gpus: float = 0
+    run: Location | None = None
+    """Folder of the run that the step belongs to."""
+    data: Location | None = None
+    """Images that the tasks read in order to write results into `run`, if they do; every node is
+    then checked for access to both."""
+    reports_progress: bool = False
+    """Whether a task is given a function to report how many of its units are done."""
+
+
+def run_tasks(
+    function: Callable[..., Any], jobs: Sequence[Any], step: Step, resources: ResourcesConfig
+) -> Iterator[Any]:
+    """The result of `function(job)` for each job, in the order of the jobs.
+
+    Args:
+        function: a function at the top level of a module, or a `functools.partial` of one. It goes
+            to the object store once, so arrays bound by the partial are shared by all tasks of a
+            node, read-only. If `step.reports_progress`, it is called as `function(job, tick)`, and
+            `tick(done)` reports how many units of the job are done.
+        jobs: one small argument per task.
+        step: how the tasks are presented and what they require.
+        resources: the cluster to join or to start.
+    Raises:
+        Exception: whatever a task raised, after the other tasks were cancelled.
+        ClusterError: the process of a task was lost again and again, or a node ran out of memory.
+        UserError: a node of the cluster cannot take part, or the GPUs asked for do not exist.
+    """
+    if not jobs:
+        return
+    connection.connect(resources)
+    check_nodes(Folders(step.data, step.run) if step.data and step.run else None)
+    connection.check_gpus(step.num_gpus)
+    num_gpus = connection.num_gpus(step.num_gpus, step.default_num_gpus)
+    options = connection.task_options(resources, step.num_cpus, num_gpus)
+    sizes = step.sizes or [1] * len(jobs)
+    names = step.task_names or [f"{step.name} {number}" for number in range(len(jobs))]
+    ledger, tasks = TaskLedger(sizes), _Tasks(function, options)
+    ticks = new_ticks() if step.reports_progress else None
+    try:
+        with (
+            progress.step(step.name, sum(sizes), step.unit) as report,
+            metrics.step(step.run, step.name, step.unit, len(jobs), sum(sizes)) as measure,
+        ):
+            while not ledger.is_done:
+                for number in ledger.submit(max(_AHEAD_PER_CORE * connection.num_cpus(), 1)):
+                    tasks.submit(number, jobs[number], names[number], ticks)
+                for number, result in tasks.arrived():
+                    ledger.finish(number, result)
+                units = ray.get(ticks.total.remote()) if ticks else ledger.units_done
+                report(units)
+                measure(ledger.num_finished, units)
+                yield from ledger.results()
+    finally:
+        tasks.cancel()
+        if ticks:
+            ray.kill(ticks)
 
 
 class Ticks:
-    """Counts how far running tasks are, for the progress bar alone."""
+    """Counts how many units the running tasks have done, for the progress bar only."""
 
     def __init__(self) -> None:
         self._done: dict[int, float] = {}
 
     def tick(self, number: int, done: float) -> None:
-        """Task `number` has done so many units."""
+        """Record that task `number` has done this many units so far."""
         self._done[number] = done
 
     def total(self) -> float:
@@ -48,129 +125,38 @@ class Ticks:
 
 
 def new_ticks() -> Any:
-    """An actor on the driver's machine: on another one it could be lost, and the step with it."""
+    """An actor on the driver's node; on another node it could be lost, and the step with it."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
     return ray.remote(**options)(Ticks).remote()
 
 
-def run_tasks(
-    name: str,
-    function: Callable[..., Any],
-    jobs: Sequence[Any],
-    resources: ResourcesConfig,
-    *,
-    unit: str,
-    sizes: Sequence[int] | None = None,
-    shared: Any = None,
-    num_cpus: int = 1,
-    num_gpus: Callable[[], float] = lambda: 0,
-    run: Location | None = None,
-    data: Location | None = None,
-    names: Sequence[str] | None = None,
-    ticking: bool = False,
-) -> Iterator[Any]:
-    """The result of `function(job[, shared][, tick])` for each job, in the order of the jobs.
-
-    Args:
-        name: of the step, for the person who waits.
-        function: a function at the top of a module.
-        jobs: small arguments, one a task.
-        resources: the cluster to join or to start.
-        unit: what the progress counts.
-        sizes: units of each job; 1 by default.
-        shared: a big argument of all tasks; it goes to the object store once.
-        num_cpus: cores a task.
-        num_gpus: GPUs a task, asked once the cluster is joined.
-        run: the folder of the run that the step belongs to.
-        data: images that the tasks read, to write what they find into the run.
-        names: of the tasks in Ray's dashboard; by default the step's and a number.
-        ticking: give each task a function to say how many of its units are done.
-    Raises:
-        Exception: what a task raised; the others are cancelled.
-        ClusterError: the process of a task died again and again, or for want of memory.
-        UserError: a machine of the cluster cannot do its share.
-    """
-    if not jobs:
-        return
-    connection.connect(resources)
-    check_machines(Folders(data, run) if data and run else None)
-    sizes = sizes or [1] * len(jobs)
-    names = names or [f"{name} {number}" for number in range(len(jobs))]
-    tasks = _Tasks(function, shared, connection.task_options(resources, num_cpus, num_gpus()))
-    ticks = new_ticks() if ticking else None
-    waiting = iter(enumerate(jobs))
-    early: dict[int, Any] = {}
-    done = following = 0
-    try:
-        with (
-            progress.step(name, sum(sizes), unit) as report,
-            metrics.step(run, name, unit, len(jobs), sum(sizes)) as measure,
-        ):
-            while following < len(jobs):
-                limit = max(_AHEAD * connection.num_cpus(), 1)
-                while len(tasks.flying) + len(early) < limit and (entry := next(waiting, None)):
-                    tasks.submit(*entry, names[entry[0]], ticks)
-                for number, result in tasks.arrived():
-                    early[number] = result
-                    done += sizes[number]
-                units = ray.get(ticks.total.remote()) if ticks else done
-                report(units)
-                measure(following + len(early), units)
-                while following in early:
-                    yield early.pop(following)
-                    following += 1
-    finally:
-        tasks.cancel()
-        if ticks:
-            ray.kill(ticks)
-
-
 class _Tasks:
     """Tasks in flight."""
 
-    def __init__(
-        self, function: Callable[..., Any], shared: Any, options: Mapping[str, Any]
-    ) -> None:
-        self._function = function
-        self._shared = None if shared is None else ray.put(shared)
+    def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        self._function = ray.put(function)
         self._remote = ray.remote(max_retries=_RETRIES, **options)(_call)
-        self.flying: dict[ray.ObjectRef[Any], int] = {}
+        self._in_flight: dict[ray.ObjectRef[Any], int] = {}
 
     def submit(self, number: int, job: Any, name: str, ticks: Any) -> None:
         ref = self._remote.options(name=name).remote(
-            self._function, job, self._shared, ticks, number, installed()
+            self._function, job, ticks, number, installed()
         )
-        self.flying[ref] = number
+        self._in_flight[ref] = number
 
     def arrived(self) -> Iterator[tuple[int, Any]]:
-        """(number, result) of what is ready; waits a moment for the first."""
-        ready, _ = ray.wait(list(self.flying), num_returns=1, timeout=_POLL_S)
+        """(number, result) of the finished tasks; waits a moment for the first of them."""
+        refs = list(self._in_flight)
+        ready, _ = ray.wait(refs, num_returns=1, timeout=_POLL_S)
         if ready:
-            ready, _ = ray.wait(list(self.flying), num_returns=len(self.flying), timeout=0)
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         for ref in ready:
-            number = self.flying.pop(ref)
-            try:
-                result = ray.get(ref)
-            except RayTaskError as error:
-                raise error.cause from None  # the task's own error, without the worker's traceback
-            except OutOfMemoryError:
-                raise ClusterError(
-                    "a machine has too little memory for its tasks, and they were ended; use fewer "
-                    "at a time (--num-cpus) or end other programs; the same command goes "
-                    "on from here"
-                ) from None
-            except (WorkerCrashedError, NodeDiedError, ObjectLostError):
-                raise ClusterError(
-                    f"a task's process or machine died {_RETRIES + 1} times over; the logs of Ray "
-                    "say why; "
-                    "the same command goes on from here"
-                ) from None
-            yield number, result
+            yield self._in_flight.pop(ref), _result(ref)
 
     def cancel(self) -> None:
-        """End what is at work; a task that is just being started can miss the first call."""
-        left = list(self.flying)
+        """End the tasks in flight; one that is only just starting can miss the first attempt."""
+        left = list(self._in_flight)
         for _ in range(_CANCELLATIONS):
             for ref in left:
                 ray.cancel(ref, force=True)
@@ -178,18 +164,30 @@ class _Tasks:
                 _, left = ray.wait(left, num_returns=len(left), timeout=_POLL_S)
 
 
+def _result(ref: Any) -> Any:
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        # A line is enough for what a user can mend; a bug keeps the worker's traceback.
+        raise error.cause from None if can_be_mended(error.cause) else error
+    except OutOfMemoryError:
+        raise ClusterError(
+            "a node ran out of memory and its tasks were ended; run fewer at a time (--num-cpus) "
+            "or end other programs, then run the same command again to resume"
+        ) from None
+    except (WorkerCrashedError, NodeDiedError, ObjectLostError):
+        raise ClusterError(
+            f"the process or node of a task died {_RETRIES + 1} times; see Ray's logs, then run "
+            "the same command again to resume"
+        ) from None
+
+
 def _call(
-    function: Callable[..., Any],
-    job: Any,
-    shared: Any,
-    ticks: Any,
-    number: int,
-    packages: Mapping[str, str],
+    function: Callable[..., Any], job: Any, ticks: Any, number: int, packages: Mapping[str, str]
 ) -> Any:
-    """In a worker: one thread for BLAS, as the last bits depend on their number."""
+    """In a worker: one thread for BLAS, because the number of threads decides the last bits."""
     check_packages(packages)
-    arguments = [] if shared is None else [shared]
-    if ticks is not None:
-        arguments.append(lambda done: ticks.tick.remote(number, done))
     with threadpool_limits(1):
-        return function(job, *arguments)
+        if ticks is None:
+            return function(job)
+        return function(job, lambda done: ticks.tick.remote(number, done))

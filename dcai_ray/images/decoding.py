@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,16 +18,6 @@ R = TypeVar("R")
 
 # Formats Pillow opens only with an outside program, or that are no pictures.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-# What Pillow's readers raise over bytes that make no sense.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    AttributeError,
-    RuntimeError,
-    struct.error,
-)
 _MAX_PIXELS = 178_956_970  # where Pillow refuses: a decompression bomb
 
 
@@ -48,7 +37,7 @@ def inspect(content: bytes) -> Inspected:
     digest = hashlib.sha256(content).hexdigest()
     try:
         image = decode(content)
-    except ValueError as error:
+    except UserError as error:
         return Inspected(0, 0, digest, str(error))
     return Inspected(image.width, image.height, digest)
 
@@ -66,14 +55,17 @@ def decode(content: bytes) -> Image.Image:
             if image.width * image.height > _MAX_PIXELS:
                 raise UserError(f"{image.width} x {image.height} pixels: too large to decode")
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            upright = ImageOps.exif_transpose(image)
+    except UserError:
+        raise
     except Image.DecompressionBombError:
         raise UserError(f"more than {_MAX_PIXELS:,} pixels: too large to decode") from None
     except UnidentifiedImageError:
         raise UserError("not an image that Pillow can identify") from None
-    except _DAMAGE as error:
+    except Exception as error:  # Pillow's many readers raise anything over bytes without sense
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise UserError(f"damaged: {reason}") from None
+    return _to_rgb(upright)
 
 
 def read(file: Location) -> Image.Image:
@@ -101,7 +93,7 @@ def read_each(
         readers: threads that read ahead.
         threads: threads that decode and use ahead.
     Raises:
-        ValueError, OSError: as `read`.
+        UserError, OSError: as `read`.
     """
     contents = read_ahead(Location.read_bytes, files, readers)
 
@@ -115,7 +107,7 @@ def read_each(
 def _decode_file(file: Location, content: bytes) -> Image.Image:
     try:
         return decode(content)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{file}: {error}") from None
 
 
@@ -132,7 +124,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         opaque = image.convert("RGBA")
         white = Image.new("RGBA", opaque.size, "white")
         return Image.alpha_composite(white, opaque).convert("RGB")
-    return image.convert("RGB")
+    try:
+        return image.convert("RGB")
+    except ValueError as error:  # Lab, say
+        raise UserError(f"cannot be made RGB: {error}") from None
 
 
 @lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ import os
 from typing import Literal
 
 from dcai_ray.errors import UserError
+from dcai_ray.images.image_set import read_image_set
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
@@ -25,19 +26,20 @@ def export_kept(
     settings = run.settings()
     if settings and "data" not in settings:
         raise UserError(f"{run.location}: valued from imported features; no images to export")
-    if not (run.kept.exists() and run.images.exists()):
+    images = read_image_set(run)
+    if images is None or not run.kept.exists():
         raise UserError(f"{run.location}: nothing to export yet; value the images first")
-    data = Location(settings["data"])
+    data = images.root
     if target.exists() and next(target.walk(), None) is not None:
         raise UserError(f"{target}: not empty; export to a new folder")
     if how != "copy" and (data.remote or target.remote):
         raise UserError(f"--how {how} needs local folders; use copy for {data} to {target}")
     kept = set(parquet.read_table(run.kept)["id"].to_pylist())
     count = 0
-    for row in parquet.read_table(run.images).to_pylist():
-        if row["split"] == "train" and row["id"] not in kept:
+    for image in images.images:
+        if image.split == "train" and image.id not in kept:
             continue
-        source, copy = data / row["path"], target / row["path"]
+        source, copy = data / image.path, target / image.path
         if how == "copy":
             copy.write_bytes(source.read_bytes())
         else:

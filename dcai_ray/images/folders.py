@@ -1,4 +1,4 @@
-"""An image folder, class by class: what is in it, in a stable order, and how a file becomes pixels.
+"""An image folder, class by class: what is in it, in a stable order.
 
     <data>/{train,shapley_val,val}/<class>/<image>       the three splits of a run
     <data>/<class>/<image>                               a plain folder: all of it is `train`
@@ -40,10 +40,12 @@ class ImageFile:
 class Listing:
     """What a data folder holds, before any file is opened."""
 
+    root: Location
+    """The data's root, below which every image has its path."""
     images: tuple[ImageFile, ...]
     classes: tuple[str, ...]
     notes: tuple[str, ...]
-    """What a person should know: files passed over, a split made by halving."""
+    """What a person should know: files that were skipped, a split made by halving."""
 
     def split(self, name: str) -> tuple[ImageFile, ...]:
         """The images of one split, in order."""
@@ -64,22 +66,25 @@ def list_splits(data: Location, *, split_seed: int = 0) -> Listing:
         if split not in folders:
             raise UserError(
                 f"{data}: no folder {split}; expected train, val and (optionally) shapley_val with "
-                "a folder a class in each. For a plain folder of class folders: dcai-ray audit"
+                "one folder per class in each. For a plain folder of class folders: dcai-ray audit"
             )
-    notes: list[str] = []
-    listed = {split: _classes_of(data, split, notes) for split in SPLITS if split in folders}
+    listed, notes = {}, []
+    for split in SPLITS:
+        if split in folders:
+            listed[split], skipped = _list_split(data, split)
+            notes += skipped
     classes = _check_classes(data, listed)
     images = [image for files in listed.values() for image in files]
     if "shapley_val" not in listed:
         images = halve_val(images, split_seed)
         halves = Counter(image.split for image in images)
         if not halves["val"]:
-            raise UserError(f"{data / 'val'}: too few images to halve; two of a class are needed")
+            raise UserError(f"{data / 'val'}: too few images to halve; a class needs at least two")
         notes.append(
-            f"no shapley_val: a seeded half of val serves ({halves['shapley_val']} images), "
-            f"the other half stays val ({halves['val']})"
+            f"no shapley_val: a seeded half of val is used instead ({halves['shapley_val']} "
+            f"images); the other half stays val ({halves['val']})"
         )
-    return Listing(tuple(sorted(images, key=_order)), classes, tuple(notes))
+    return Listing(data, tuple(sorted(images, key=_order)), classes, tuple(notes))
 
 
 def list_folder(data: Location) -> Listing:
@@ -89,10 +94,9 @@ def list_folder(data: Location) -> Listing:
         UserError: no such folder, or fewer than two classes, or an empty one.
     """
     _check_folder(data)
-    notes: list[str] = []
-    files = _classes_of(data, "train" if "train" in data.folders() else "", notes)
+    files, notes = _list_split(data, "train" if "train" in data.folders() else "")
     classes = _check_classes(data, {"train": files})
-    return Listing(tuple(sorted(files, key=_order)), classes, tuple(notes))
+    return Listing(data, tuple(sorted(files, key=_order)), classes, tuple(notes))
 
 
 def halve_val(images: Iterable[ImageFile], seed: int) -> list[ImageFile]:
@@ -119,7 +123,7 @@ def duplicates(files: Sequence[ImageFile], sha256: Sequence[str]) -> tuple[list[
     """Groups of files with equal content: those across splits, and those inside train.
 
     Returns:
-        Two lists of lines, a group a line: `train/a.png = val/b.png`.
+        Two lists of lines, one per group: `train/a.png = val/b.png`.
     """
     groups: dict[str, list[ImageFile]] = defaultdict(list)
     for file, digest in zip(files, sha256, strict=True):
@@ -140,48 +144,56 @@ def _check_folder(data: Location) -> None:
         raise UserError(f"{data}: no such folder")
 
 
-def _classes_of(data: Location, split: str, notes: list[str]) -> list[ImageFile]:
-    """The images of one split; what is passed over goes to `notes`."""
+def _list_split(data: Location, split: str) -> tuple[list[ImageFile], list[str]]:
+    """The images of one split ("" for a plain folder), and notes on the files that were skipped."""
     root = data / split if split else data
-    images, hidden, other = [], 0, Counter[str]()
+    images, skipped = [], Counter[str]()
     for path, size in root.walk():
         if _CONTROL.search(path):
             raise UserError(f"{root}: the name {path!r} has control characters; rename it")
-        parts = path.split("/")
-        if any(part.startswith(".") or part == "__MACOSX" for part in parts):
-            hidden += 1
-            continue
-        is_image = "." + path.rsplit(".", 1)[-1].lower() in extensions()
-        if len(parts) == 1:
-            if split or is_image:  # beside the classes of a plain folder lie truth.csv and the like
-                other["outside of class folders"] += 1
-        elif not is_image:
-            other["not images by their ending"] += 1
+        if _is_hidden(path):
+            skipped["hidden"] += 1
+        elif "/" not in path:
+            # Beside the classes of a plain folder lie truth.csv and the like.
+            if split or _is_image(path):
+                skipped["outside of class folders"] += 1
+        elif not _is_image(path):
+            skipped["not images by their ending"] += 1
         else:
             full = f"{split}/{path}" if split else path
-            images.append(ImageFile(split or "train", path, parts[0], full, size))
-    for count, what in ((hidden, "hidden"), *((n, what) for what, n in sorted(other.items()))):
-        if count:
-            notes.append(f"{split or data.name}: {count} files passed over ({what})")
-    empty = {name for name in root.folders() if not name.startswith((".", "__MACOSX"))}
-    empty -= {image.label for image in images}
+            images.append(ImageFile(split or "train", path, path.split("/")[0], full, size))
+    _check_no_class_is_empty(root, images)
+    name = split or data.name
+    return images, [f"{name}: {n} files skipped ({why})" for why, n in sorted(skipped.items())]
+
+
+def _is_hidden(path: str) -> bool:
+    return any(name.startswith(".") or name == "__MACOSX" for name in path.split("/"))
+
+
+def _is_image(path: str) -> bool:
+    return "." + path.rsplit(".", 1)[-1].lower() in extensions()
+
+
+def _check_no_class_is_empty(root: Location, images: Sequence[ImageFile]) -> None:
+    folders = {name for name in root.folders() if not name.startswith((".", "__MACOSX"))}
+    empty = sorted(folders - {image.label for image in images})
     if empty:
         raise UserError(
-            f"{root}: no image in class {', '.join(sorted(empty))}; remove the folder or fill it"
+            f"{root}: no image in class {', '.join(empty)}; remove the folder or fill it"
         )
-    return images
 
 
 def _check_classes(data: Location, listed: dict[str, list[ImageFile]]) -> tuple[str, ...]:
     classes = sorted({image.label for image in listed["train"]})
     where = data / "train" if len(listed) > 1 else data
     if not classes:
-        raise UserError(f"{where}: no classes; expected a folder a class with images in it")
+        raise UserError(f"{where}: no classes; expected one folder per class with images in it")
     if len(classes) == 1:
         raise UserError(f"{where}: only one class ({classes[0]}); at least two are needed")
     for split, files in listed.items():
         if not files:
-            raise UserError(f"{data / split}: no images; expected a folder a class")
+            raise UserError(f"{data / split}: no images; expected one folder per class")
         unknown = sorted({image.label for image in files} - set(classes))
         if unknown:
             raise UserError(

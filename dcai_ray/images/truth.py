@@ -1,45 +1,58 @@
 """The true labels, where somebody knows them: `<data>/truth.csv`.
 
-Columns `path` (from the data's root, `train/cat/0001.jpg`), `label` (as given) and `true_label`;
+Columns `path` (below the data's root, `train/cat/0001.jpg`), `label` (as given) and `true_label`;
 others are ignored. Images it does not list count as unknown.
 """
 
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.errors import UserError
+from dcai_ray.images.image_set import ImageSet
 from dcai_ray.storage.location import Location
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is known of the training labels."""
+    """What is known of the training labels, in the order of the training images."""
 
+    ids: tuple[str, ...]
     known: NDArray[np.bool_]  # (n,)
     wrong: NDArray[np.bool_]  # (n,): known to be wrong
     true_labels: tuple[str, ...]  # "" where unknown
 
 
-def read_truth(data: Location, paths: Sequence[str], labels: Sequence[str]) -> Truth | None:
+def read_truth(images: ImageSet) -> Truth | None:
     """The truth of the training images; None where the data has no truth.csv.
 
-    Args:
-        data: the data's root.
-        paths: (n,) from the root.
-        labels: (n,) as given.
     Raises:
-        UserError: the file lacks a column, lists an image twice, or gives one another label than
-            its folder.
+        UserError: the file lacks a column, lists an image twice, or gives an image another label
+            than its folder does.
     """
-    file = data / "truth.csv"
+    file = images.root / "truth.csv"
     if not file.exists():
         return None
+    train, rows = images.split("train"), _rows_by_path(file)
+    true_labels = []
+    for image in train:
+        row = rows.get(image.path)
+        if row is not None and row["label"] != image.label:
+            raise UserError(
+                f"{file}: {image.path} has label {row['label']} there, {image.label} in its folder"
+            )
+        true_labels.append((row["true_label"] or "") if row else "")
+    known = np.array([bool(true) for true in true_labels])
+    differs = np.array([t != i.label for t, i in zip(true_labels, train, strict=True)])
+    ids = tuple(image.id for image in train)
+    return Truth(ids, known, known & differs, tuple(true_labels))
+
+
+def _rows_by_path(file: Location) -> dict[str, dict[str, str]]:
     try:
         table = csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8-sig")))
         rows = list(table)
@@ -54,12 +67,4 @@ def read_truth(data: Location, paths: Sequence[str], labels: Sequence[str]) -> T
             path for path, count in Counter(r["path"] for r in rows).items() if count > 1
         )
         raise UserError(f"{file}: {repeated} is listed more than once")
-    true_labels = []
-    for path, label in zip(paths, labels, strict=True):
-        row = listed.get(path)
-        if row is not None and row["label"] != label:
-            raise UserError(f"{file}: {path} has label {row['label']} there, {label} in its folder")
-        true_labels.append((row["true_label"] or "") if row else "")
-    known = np.array([bool(true) for true in true_labels])
-    wrong = known & np.array([t != g for t, g in zip(true_labels, labels, strict=True)])
-    return Truth(known, wrong, tuple(true_labels))
+    return listed

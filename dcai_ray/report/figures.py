@@ -90,7 +90,7 @@ def histogram(
 
 
 def learning_curves(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Accuracy on val by epoch for one backbone: a thin line a seed, a thick one for the mean.
+    """Accuracy on val by epoch for one backbone: a thin line per seed, a thick one for the mean.
 
     Args:
         rows: of metrics.parquet, one backbone, split val.
@@ -152,14 +152,14 @@ def roc(found: Detection, num_right: int) -> str:
     return _picture(draw)
 
 
-def share_losses(log_loss: Mapping[str, float | None], chosen: float) -> str:
+def share_losses(log_loss: Mapping[float, float | None], chosen: float) -> str:
     """Log loss on shapley_val by the share dropped, the chosen one marked.
 
     Args:
         log_loss: nats by share; None where that share would empty a class.
         chosen: the share.
     """
-    pairs = sorted((float(share), loss) for share, loss in log_loss.items())
+    pairs = sorted(log_loss.items())
     shares = [100 * share for share, _ in pairs]
     losses = [float("nan") if loss is None else loss for _, loss in pairs]
 
@@ -181,7 +181,7 @@ def convergence(trace: Sequence[Mapping[str, Any]]) -> str:
     """How a sampling went: share of the images decided, and the largest standard error, by time.
 
     Args:
-        trace: rows as `tables.TRACE`.
+        trace: rows as `schemas.TRACE`.
     """
     rows = [row for row in trace if row["seconds"] is not None]
     seconds = [row["seconds"] for row in rows]

@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.stats import spearmanr
 
+from dcai_ray.cleaning import rules
+from dcai_ray.cleaning.choices import Choice
 from dcai_ray.cleaning.evaluation import Detection, Row, comparison, detection
+from dcai_ray.errors import UserError
+from dcai_ray.images.image_set import read_image_set
 from dcai_ray.images.truth import Truth, read_truth
 from dcai_ray.report.sampling_summary import Check, Sampled, read_check, read_sampled
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
-from dcai_ray.storage.location import Location
+from dcai_ray.storage.values import kept_mask
+from dcai_ray.valuation.moments import rank_correlation
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +29,8 @@ class Findings:
     settings: dict[str, Any]
     record: dict[str, Any]
     values: pa.Table | None
-    choice: dict[str, Any]
-    """How the rule chose: rule, and threshold or share."""
+    choice: Choice | None
+    """What the rule decided; None also where the values do not say how."""
     truth: Truth | None
     detection: Detection | None
     table: list[Row]
@@ -44,7 +48,7 @@ class Findings:
     def num_dropped(self) -> int:
         """Training images that the rule drops."""
         assert self.values is not None
-        return self.values["decision"].to_pylist().count("drop")
+        return int((~kept_mask(self.values)).sum())
 
 
 def read_findings(run: RunDirectory) -> Findings:
@@ -55,8 +59,7 @@ def read_findings(run: RunDirectory) -> Findings:
     """
     settings = run.settings()
     values = parquet.read_table(run.values) if run.values.exists() else None
-    choice = json.loads(parquet.read_note(values, "choice") or "{}") if values is not None else {}
-    truth = _truth(run, settings, values)
+    truth = _truth(run, values)
     curves = [
         row
         for step in ("baseline", "cleaned")
@@ -68,7 +71,7 @@ def read_findings(run: RunDirectory) -> Findings:
         settings=settings,
         record=run.record(),
         values=values,
-        choice=choice,
+        choice=_choice(run, values),
         truth=truth,
         detection=_detection(values, truth),
         table=comparison(_network_scores(run, curves, values, truth) + _probe_scores(run)),
@@ -85,8 +88,8 @@ def summary(findings: Findings) -> list[str]:
     if findings.values is not None:
         n, dropped = len(findings.values), findings.num_dropped
         lines.append(
-            f"{dropped} of {n} training images dropped ({100 * dropped / n:.0f} %), "
-            f"rule {describe_choice(findings.choice)}"
+            f"{dropped} of {n} training images dropped ({100 * dropped / n:.0f} %)"
+            + (f", rule {rules.describe(findings.choice)}" if findings.choice else "")
         )
     if findings.detection is not None:
         d = findings.detection
@@ -107,11 +110,11 @@ def summary(findings: Findings) -> list[str]:
 
 
 LOW_AGREEMENT = 0.3
-"""Rank correlation of the two opinions below which a person is told."""
+"""Rank correlation of the values by the two validation sets below which the report warns."""
 
 
 def disagreement(agreement: float) -> str:
-    """What a low agreement of the two opinions means."""
+    """What a low agreement of the values by the two validation sets means."""
     return (
         f"the clean set and the training set disagree about the values (rank correlation "
         f"{agreement:.2f}): the wrong labels may follow a pattern; trust the clean set"
@@ -126,19 +129,9 @@ def biased(imputed_share: float) -> str:
     )
 
 
-def describe_choice(choice: dict[str, Any]) -> str:
-    """The rule in words."""
-    rule = choice.get("rule", "?")
-    if rule == "certain":
-        return f"certain (false-discovery rate {100 * choice['false_discovery']:.0f} %)"
-    if "share" in choice:
-        return f"{rule} (the lowest {100 * choice['share']:.0f} %)"
-    return f"{rule} (keep value > {choice.get('threshold', 0):.2g})"
-
-
 def text_table(rows: Sequence[Row]) -> str:
     """The before/after table in plain text; a spread is left out where nothing depends on seeds."""
-    head = ("model", "arm", "images", "accuracy", "+-", "AUROC", "to all", "to random", "wins")
+    head = ("model", "arm", "images", "accuracy", "+-", "AUROC", "vs all", "vs random", "wins")
     body = [
         (
             row.model,
@@ -166,23 +159,34 @@ def _signed(difference: float) -> str:
     return f"{difference:+.3f}" if np.isfinite(difference) else ""
 
 
-def _truth(run: RunDirectory, settings: dict[str, Any], values: pa.Table | None) -> Truth | None:
-    if values is None or "data" not in settings or not run.images.exists():
+def _choice(run: RunDirectory, values: pa.Table | None) -> Choice | None:
+    """The choice that was written with the values.
+
+    Raises:
+        UserError: it is damaged, or by a rule that is not known here.
+    """
+    note = json.loads(parquet.read_note(values, "choice") or "{}") if values is not None else {}
+    if values is None or not note:
         return None
-    table = parquet.read_table(run.images).to_pylist()
-    rows = [row for row in table if row["split"] == "train"]
-    if [row["id"] for row in rows] != values["id"].to_pylist():
+    try:
+        rules.rule_named(note.get("rule", ""))
+        return Choice.restore(note, np.array(values["decision"].to_pylist()))
+    except UserError as error:
+        raise UserError(f"{run.values}: {error}; was it written by another version?") from None
+
+
+def _truth(run: RunDirectory, values: pa.Table | None) -> Truth | None:
+    images = None if values is None else read_image_set(run)
+    if values is None or images is None:
         return None
-    return read_truth(
-        Location(settings["data"]), [row["path"] for row in rows], [row["label"] for row in rows]
-    )
+    truth = read_truth(images)
+    return truth if truth and list(truth.ids) == values["id"].to_pylist() else None
 
 
 def _detection(values: pa.Table | None, truth: Truth | None) -> Detection | None:
     if values is None or truth is None or not truth.known.any():
         return None
-    kept = np.array([decision != "drop" for decision in values["decision"].to_pylist()])
-    value = values["value"].to_numpy()
+    kept, value = kept_mask(values), values["value"].to_numpy()
     return detection(value[truth.known], kept[truth.known], truth.wrong[truth.known])
 
 
@@ -230,7 +234,5 @@ def _arm_sizes(run: RunDirectory, values: pa.Table | None, truth: Truth | None) 
 def _agreement(values: pa.Table | None) -> float | None:
     if values is None or "value_self" not in values.column_names:
         return None
-    pair = values["value"].to_numpy(), values["value_self"].to_numpy()
-    if any(np.ptp(opinion) == 0 for opinion in pair):  # values all alike have no ranks
-        return None
-    return float(spearmanr(*pair).statistic)
+    found = rank_correlation(values["value"].to_numpy(), values["value_self"].to_numpy())
+    return found if np.isfinite(found) else None  # equal values have no ranks

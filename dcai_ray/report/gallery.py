@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dcai_ray.cleaning.suggestions import neighbours
+from dcai_ray.errors import UserError
 from dcai_ray.images import decoding
 from dcai_ray.report.findings import Findings
 from dcai_ray.storage import parquet
@@ -110,7 +111,7 @@ def thumbnail(file: Location) -> str:
     """A small JPEG of an image as data URI; empty where the file can no longer be read."""
     try:
         picture = decoding.read(file)
-    except (OSError, ValueError):  # moved or deleted since: the report shows the gap
+    except (OSError, UserError):  # moved or deleted since: the report shows the gap
         return ""
     picture.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
     content = io.BytesIO()

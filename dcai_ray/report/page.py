@@ -4,6 +4,7 @@ It is made from what is there, however far the run went. Its head carries a fing
 was made from; a report with the wanted fingerprint is not written again.
 """
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 import dcai_ray
 from dcai_ray.cleaning.arms import ARMS
@@ -22,6 +22,9 @@ from dcai_ray.report.gallery import most_harmful
 from dcai_ray.report.sampling_summary import Sampled
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import has_features
+from dcai_ray.storage.values import kept_mask
+
+logger = logging.getLogger(__name__)
 
 GALLERY = 40
 """Images shown."""
@@ -42,6 +45,7 @@ def write_report(findings: Findings) -> None:
     if report.exists() and f'content="{wanted}"'.encode() in report.read_bytes(_HEAD_BYTES):
         return
     report.write_bytes(_render(template, fingerprint=wanted, **_content(findings)).encode())
+    logger.info("report: %s", report, extra={"work": True})
 
 
 def _fingerprint(findings: Findings, template: str) -> str:
@@ -102,7 +106,7 @@ def _content(findings: Findings) -> dict[str, Any]:
         "check": _check(findings),
         "curves": _curves(findings),
         "detection": _detection(findings),
-        "choice": _choice(findings),
+        "shares": _shares(findings),
         "settings": yaml.safe_dump(
             without_secrets(findings.settings), sort_keys=False, allow_unicode=True
         ),
@@ -126,12 +130,12 @@ def _tiles(findings: Findings, found: Sequence[verdicts.Verdict]) -> list[tuple[
         beside = f"of {d.wrong:,}; {verdicts.percent(d.precision)} of the dropped are wrong"
         tiles.append((f"{d.dropped_wrong:,}", "wrong labels dropped", beside))
     for verdict in found[:1]:
-        rivals = ", ".join(f"{a.arm} {a.accuracy:.3f}" for a in verdict.against)
+        baselines = ", ".join(f"{a.arm} {a.accuracy:.3f}" for a in verdict.against)
         tiles.append(
             (
                 f"{verdict.kept:.3f}",
                 f"accuracy on what is kept, {verdict.model}",
-                f"against {rivals}",
+                f"against {baselines}",
             )
         )
     if findings.agreement is not None:
@@ -145,8 +149,7 @@ def _values(findings: Findings) -> dict[str, Any] | None:
     if findings.values is None or not len(findings.values):
         return None
     value = findings.values["value"].to_numpy()
-    dropped = _dropped(findings)
-    truth = findings.truth
+    choice, truth = findings.choice, findings.truth
     if truth is not None and truth.known.any():
         groups = {
             "wrong label": value[truth.wrong],
@@ -154,12 +157,14 @@ def _values(findings: Findings) -> dict[str, Any] | None:
             "not known": value[~truth.known],
         }
     else:
-        groups = {"dropped": value[dropped], "kept": value[~dropped]}
+        kept = kept_mask(findings.values)
+        groups = {"dropped": value[~kept], "kept": value[kept]}
     groups = {name: entries for name, entries in groups.items() if len(entries)}
-    cut = _cut(findings.choice, value, dropped)
+    cut = None if choice is None else choice.cut(value)
     return {
         "plot": figures.histogram(groups, cut, *_unit(findings)),
         "cut": cut,
+        "per_class": choice is not None and choice.per_class,
         "negative": int((value < 0).sum()),
         "lowest": float(value.min()),
         "median": float(np.median(value)),
@@ -172,22 +177,6 @@ def _unit(findings: Findings) -> tuple[str, ...]:
     if findings.sampled is None:
         return ()
     return (f"units of {findings.sampled.record['utility']}",)
-
-
-def _cut(
-    choice: dict[str, Any], value: NDArray[np.float64], dropped: NDArray[np.bool_]
-) -> float | None:
-    """The value that parts dropped from kept; None where no one value does (shares by class)."""
-    if "threshold" in choice:
-        return float(choice["threshold"])
-    if not dropped.any() or dropped.all() or value[dropped].max() > value[~dropped].min():
-        return None
-    return float((value[dropped].max() + value[~dropped].min()) / 2)
-
-
-def _dropped(findings: Findings) -> NDArray[np.bool_]:
-    assert findings.values is not None
-    return np.array([decision == "drop" for decision in findings.values["decision"].to_pylist()])
 
 
 def _classes(findings: Findings) -> dict[str, Any] | None:
@@ -251,7 +240,7 @@ def _sampled(findings: Findings) -> dict[str, Any] | None:
         return None
     confidence = float(findings.settings.get("sample", {}).get("confidence", 0.95))
     found = _sampling(findings.sampled, confidence)
-    bound = findings.choice.get("false_discovery")
+    bound = None if findings.choice is None else findings.choice.false_discovery
     if bound is not None and findings.num_dropped:
         found["notes"].insert(0, verdicts.false_discovery(bound))
     return found
@@ -262,7 +251,7 @@ def _check(findings: Findings) -> dict[str, Any] | None:
         return None
     confidence = float(findings.settings.get("sample", {}).get("confidence", 0.95))
     found = _sampling(findings.check.sampled, confidence)
-    found["sentence"] = verdicts.second_opinion(findings.check, findings.num_dropped)
+    found["sentence"] = verdicts.cross_check(findings.check, findings.num_dropped)
     return found
 
 
@@ -298,13 +287,13 @@ def _detection(findings: Findings) -> dict[str, Any] | None:
     }
 
 
-def _choice(findings: Findings) -> dict[str, Any] | None:
-    """The losses by which the rule `validated` chose."""
-    losses = findings.choice.get("log_loss")
-    if not losses:
+def _shares(findings: Findings) -> dict[str, Any] | None:
+    """The losses of the shares that were tried, where the rule tried any."""
+    choice = findings.choice
+    if choice is None or choice.share is None or not choice.log_loss:
         return None
-    share = findings.choice["share"]
-    edge = share == max(float(tried) for tried, loss in losses.items() if loss is not None)
+    share, losses = choice.share, choice.log_loss
+    edge = share == max(tried for tried, loss in losses.items() if loss is not None)
     return {"plot": figures.share_losses(losses, share), "share": share, "edge": edge}
 
 

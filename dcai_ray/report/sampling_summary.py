@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
-from scipy.stats import spearmanr
-from sklearn.metrics import roc_auc_score
 
+from dcai_ray.cleaning.evaluation import detection_auc
 from dcai_ray.images.truth import Truth
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
 from dcai_ray.storage.values import kept_mask
+from dcai_ray.valuation.moments import rank_correlation
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +20,7 @@ class Sampled:
     record: dict[str, Any]
     """Its entry in run.json."""
     trace: list[dict[str, Any]]
-    """Rows of its trace, as `tables.TRACE`."""
+    """Rows of its trace, as `schemas.TRACE`."""
 
     @property
     def imputed_share(self) -> float:
@@ -34,7 +32,7 @@ class Sampled:
         record = self.record
         left = record.get("seconds_left")
         pace = record["rounds"] / record["seconds"] if record["seconds"] else 0.0
-        state = "done" if record["done"] else "going on"
+        state = "done" if record["done"] else "in progress"
         if not record["done"] and left is not None:
             state += f", about {left:.0f} s left"
         return [
@@ -42,7 +40,7 @@ class Sampled:
             f"          {record['rounds']:,} rounds in {record['seconds']:,.0f} s ({pace:.1f}/s), "
             f"{100 * record['settled']:.1f} % settled, largest stderr "
             f"{record['max_stderr']:.2g}, {record['workers']} workers, "
-            f"{record['workers_lost']} died",
+            f"{record['workers_lost']} lost",
         ]
 
 
@@ -52,6 +50,7 @@ class Check:
 
     sampled: Sampled
     rank_correlation: float
+    """With the run's own values; NaN where one of the two is constant."""
     below: int
     """Of the dropped images, those whose interval lies below zero there."""
     above: int
@@ -78,20 +77,13 @@ def read_check(run: RunDirectory, values: pa.Table | None, truth: Truth | None) 
         return None
     dropped = ~kept_mask(values)
     value = other["value"].to_numpy()
-    correlation = spearmanr(values["value"].to_numpy(), value).statistic if len(value) > 1 else 1
+    auc = None
+    if truth is not None:
+        auc = detection_auc(value[truth.known], truth.wrong[truth.known])
     return Check(
         sampled=Sampled(record, parquet.read_table(run.check_trace).to_pylist()),
-        rank_correlation=float(correlation),
+        rank_correlation=rank_correlation(values["value"].to_numpy(), value),
         below=int((other["high"].to_numpy()[dropped] < 0).sum()),
         above=int((other["low"].to_numpy()[dropped] > 0).sum()),
-        auc=_auc(value, truth),
+        auc=auc,
     )
-
-
-def _auc(value: NDArray[np.float64], truth: Truth | None) -> float | None:
-    if truth is None or not truth.known.any():
-        return None
-    wrong = truth.wrong[truth.known]
-    if wrong.all() or not wrong.any():
-        return None
-    return float(roc_auc_score(wrong, -value[truth.known]))

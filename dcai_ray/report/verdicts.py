@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dcai_ray.cleaning import rules
 from dcai_ray.cleaning.arms import ARMS
 from dcai_ray.cleaning.evaluation import Row
 from dcai_ray.report.findings import LOW_AGREEMENT, Findings, disagreement
@@ -16,22 +17,22 @@ from dcai_ray.report.sampling_summary import Check
 
 Outcome = Literal["better", "unsettled", "not better"]
 
-RIVALS = {
+BASELINES = {
     "all": "all training images",
     "random": "as many dropped at random",
     "clean": "the clean validation set alone",
 }
-"""What cleaning has to beat, cheapest first."""
+"""What cleaning must beat, cheapest first."""
 
 _OTHERS = {"kept+clean": "Kept and clean images together", "truth": "Without just the wrong labels"}
 _MEANING = {
-    "all": "There, on this evidence, better not to clean.",
-    "random": "There the values tell nothing that chance does not.",
-    "clean": "There the clean images carry the gain: train on shapley_val, or on both together.",
+    "all": "On this evidence, do not clean for these models.",
+    "random": "For these models the values are no better than random.",
+    "clean": "The clean images carry the gain: train on shapley_val, or on both together.",
 }
 _NO_TRAINING = (
-    "Nothing was trained on what is kept, so whether dropping helps is not known yet. For that it "
-    "takes a val split of right labels and dcai-ray run (or dcai-ray retrain)."
+    "Nothing was trained on what is kept, so whether dropping helps is not known yet. To find out, "
+    "provide a val split with correct labels and use dcai-ray run (or dcai-ray retrain)."
 )
 _SELF = (
     "The values come from the training set itself (validation self): each image is judged by its "
@@ -44,26 +45,26 @@ _SELF = (
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """The kept images against one rival."""
+    """The kept images against one baseline."""
 
     arm: str
     accuracy: float
     gap: float
-    """Accuracy of `kept` minus the rival's."""
+    """Accuracy of `kept` minus the baseline's."""
     noise: float
     outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What cleaning bought one model."""
+    """What cleaning gained one model."""
 
     model: str
     kept: float
     """Accuracy."""
     against: tuple[Against, ...]
     others: Mapping[str, float]
-    """Accuracy of the arms that are no rivals."""
+    """Accuracy of the arms that are no baselines."""
 
     @property
     def sentence(self) -> str:
@@ -75,14 +76,16 @@ class Verdict:
         }
         parts = []
         for outcome, phrase in words.items():
-            rivals = [
-                f"{RIVALS[a.arm]} ({a.accuracy:.3f}, {signed(a.gap)})"
+            names = [
+                f"{BASELINES[a.arm]} ({a.accuracy:.3f}, {signed(a.gap)})"
                 for a in self.against
                 if a.outcome == outcome
             ]
-            if rivals:
-                parts.append(f"{phrase} {_listed(rivals)}")
-        text = f"accuracy {self.kept:.3f} on what is kept: {'; '.join(parts) or 'no rival trained'}"
+            if names:
+                parts.append(f"{phrase} {_listed(names)}")
+        text = (
+            f"accuracy {self.kept:.3f} on what is kept: {'; '.join(parts) or 'no baseline trained'}"
+        )
         rest = [f"{_OTHERS[arm]}: {accuracy:.3f}." for arm, accuracy in self.others.items()]
         return " ".join([f"{text}.", *rest])
 
@@ -96,7 +99,7 @@ def signed(difference: float, digits: int = 3) -> str:
 
 
 def verdicts(rows: Sequence[Row], num_val: int) -> list[Verdict]:
-    """What cleaning bought, a model each; models without the arm `kept` are left out.
+    """What cleaning gained each model; models without the arm `kept` are left out.
 
     Args:
         rows: the before/after table.
@@ -108,50 +111,50 @@ def verdicts(rows: Sequence[Row], num_val: int) -> list[Verdict]:
         if "kept" not in arms:
             continue
         kept = arms["kept"]
-        against = [_against(kept, arms[arm], num_val) for arm in RIVALS if arm in arms]
+        against = [_against(kept, arms[arm], num_val) for arm in BASELINES if arm in arms]
         others = {arm: row.accuracy for arm, row in arms.items() if arm in _OTHERS}
         found.append(Verdict(model, kept.accuracy, tuple(against), others))
     return found
 
 
-def _against(kept: Row, rival: Row, num_val: int) -> Against:
-    gap = kept.accuracy - rival.accuracy
-    noise = [spread for spread in (kept.spread, rival.spread) if math.isfinite(spread)]
+def _against(kept: Row, baseline: Row, num_val: int) -> Against:
+    gap = kept.accuracy - baseline.accuracy
+    noise = [spread for spread in (kept.spread, baseline.spread) if math.isfinite(spread)]
     if num_val:
-        noise.append(math.sqrt(rival.accuracy * (1 - rival.accuracy) / num_val))
+        noise.append(math.sqrt(baseline.accuracy * (1 - baseline.accuracy) / num_val))
     within = max(noise, default=0.0)
     outcome: Outcome = "better" if gap > within else "unsettled"
     if gap <= 1e-9:  # equal accuracies may differ in the last bit
         outcome = "not better"
-    return Against(rival.arm, rival.accuracy, gap, within, outcome)
+    return Against(baseline.arm, baseline.accuracy, gap, within, outcome)
 
 
 def warnings(findings: Findings, found: Sequence[Verdict]) -> list[str]:
     """What speaks against trusting the result, most important first."""
-    told = []
+    lines = []
     if findings.values is not None and findings.num_dropped == 0:
-        told.append("The rule drops nothing: the kept images are all images.")
+        lines.append("The rule drops nothing: the kept images are all images.")
     else:
-        told += _rival_warnings(found)
+        lines += _baseline_warnings(found)
     if findings.agreement is not None and findings.agreement < LOW_AGREEMENT:
         text = disagreement(findings.agreement)
-        told.append(f"{text[0].upper()}{text[1:]}.")
+        lines.append(f"{text[0].upper()}{text[1:]}.")
     if findings.settings.get("value", {}).get("validation") == "self":
-        told.append(_SELF)
+        lines.append(_SELF)
     across = findings.record.get("steps", {}).get("images", {}).get("duplicates_across_splits", [])
     if across:
-        told.append(
+        lines.append(
             f"{len(across)} pictures occur in more than one split: scores on them are too good. "
             "They are listed at the end."
         )
     if findings.values is not None and not found:
-        told.append(_NO_TRAINING)
-    return told
+        lines.append(_NO_TRAINING)
+    return lines
 
 
-def _rival_warnings(found: Sequence[Verdict]) -> list[str]:
-    told = []
-    for arm, name in RIVALS.items():
+def _baseline_warnings(found: Sequence[Verdict]) -> list[str]:
+    lines = []
+    for arm, name in BASELINES.items():
         by_outcome: dict[Outcome, list[str]] = {"not better": [], "unsettled": []}
         for verdict in found:
             for a in verdict.against:
@@ -159,25 +162,25 @@ def _rival_warnings(found: Sequence[Verdict]) -> list[str]:
                     by_outcome[a.outcome].append(f"{verdict.model} {signed(a.gap)}")
         if by_outcome["not better"]:
             models = _listed(by_outcome["not better"])
-            told.append(f"Cleaning does not beat {name} ({models}). {_MEANING[arm]}")
+            lines.append(f"Cleaning does not beat {name} ({models}). {_MEANING[arm]}")
         if by_outcome["unsettled"]:
             models = _listed(by_outcome["unsettled"])
-            told.append(f"Against {name} the gain is within the noise ({models}).")
-    return told
+            lines.append(f"Against {name} the gain is within the noise ({models}).")
+    return lines
 
 
 def lead(findings: Findings, found: Sequence[Verdict]) -> list[str]:
-    """The summary: what was dropped by which rule, what is known of its labels, what it bought."""
+    """The summary: what was dropped by which rule, how well, and what that gained."""
     if findings.values is None:
         return _without_values(findings)
     n, dropped = len(findings.values), findings.num_dropped
-    text = f"Of {n:,} training images {dropped:,} are dropped ({percent(dropped / n)}): "
-    told = [text + rule_in_words(findings)]
-    told.append(_labels_found(findings))
+    text = f"Of {n:,} training images {dropped:,} are dropped ({percent(dropped / n)})"
+    lines = [f"{text}: {rules.explain(findings.choice)}" if findings.choice else f"{text}."]
+    lines.append(_labels_found(findings))
     against = [a for verdict in found for a in verdict.against]
     if against and all(a.outcome == "better" for a in against):
-        told.append("Training on what is kept beats every cheap rival that was tried.")
-    return told
+        lines.append("Training on what is kept beats every cheap baseline that was tried.")
+    return lines
 
 
 def _labels_found(findings: Findings) -> str:
@@ -199,52 +202,28 @@ def _labels_found(findings: Findings) -> str:
     )
 
 
-def rule_in_words(findings: Findings) -> str:
-    """How the rule chose what to drop."""
-    choice = findings.choice
-    rule, share = choice.get("rule", "?"), float(choice.get("share", math.nan))
-    within = " of each class" if findings.settings.get("value", {}).get("per_class") else ""
-    if rule == "validated":
-        return (
-            f"the lowest {percent(share)}{within} by value, the share with which a quick "
-            "classifier has the smallest log loss on shapley_val (rule validated)."
-        )
-    if rule == "share":
-        return f"the lowest {percent(share)}{within} by value, as asked for (rule share)."
-    if rule == "certain":
-        rate = percent(float(choice.get("false_discovery", math.nan)))
-        return f"those that are harmful with certainty (rule certain: false-discovery rate {rate})."
-    threshold = number(choice.get("threshold", 0.0))
-    why = {
-        "zero": "those that lower the accuracy (rule zero: keep value > 0)",
-        "chance": (
-            "those worth no more than chance (rule chance: keep value > 1 / (classes x images) "
-            f"= {threshold})"
-        ),
-    }
-    return f"{why.get(rule, f'rule {rule}')}."
-
-
 def false_discovery(bound: float) -> str:
     """What the e-values say of the images that are dropped, in one sentence."""
     if bound >= 1:
         return (
-            "Nothing can be guaranteed of the dropped images as a whole: some of them are too near "
-            "zero (the rule certain drops only what is sure)."
+            "Nothing can be guaranteed of the dropped images as a whole: some of them are too "
+            "close to zero (the rule certain drops only what is certain)."
         )
     return (
         f"Of the dropped images at most {percent(bound)} are expected to have a value that is not "
-        "below the threshold (false-discovery rate by e-values, whenever one stops)."
+        "below the threshold (false-discovery rate by e-values, valid whenever sampling stops)."
     )
 
 
-def second_opinion(check: Check, num_dropped: int) -> str:
+def cross_check(check: Check, num_dropped: int) -> str:
     """How a second utility sees the images that are dropped."""
+    correlation = "no rank correlation (one of the two is constant)"
+    if math.isfinite(check.rank_correlation):
+        correlation = f"a rank correlation of {check.rank_correlation:.2f}"
     text = (
-        f"As a check the utility {check.sampled.record['utility']} was sampled. Its values have a "
-        f"rank correlation of {check.rank_correlation:.2f} with those above; of the "
-        f"{num_dropped:,} dropped images {check.below:,} are harmful there with certainty and "
-        f"{check.above:,} are useful."
+        f"The utility {check.sampled.record['utility']} was sampled as a cross-check. Its values "
+        f"have {correlation} with those above; of the {num_dropped:,} dropped images "
+        f"{check.below:,} are harmful there with certainty and {check.above:,} are useful."
     )
     if check.auc is not None:
         text += f" Its low values tell wrong labels from right ones with an AUC of {check.auc:.3f}."
@@ -262,11 +241,11 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def _without_values(findings: Findings) -> list[str]:
-    told = [
+    lines = [
         f"{row.model} trained on {ARMS[row.arm]}: accuracy {row.accuracy:.3f} on val."
         for row in findings.table
     ]
-    return [*told, "No image has a value yet: dcai-ray run, or its steps extract and value."]
+    return [*lines, "No image has a value yet: dcai-ray run, or its steps extract and value."]
 
 
 def _listed(words: Sequence[str]) -> str:

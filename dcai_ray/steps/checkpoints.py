@@ -1,6 +1,8 @@
-"""Checkpoints of a sampling: the aggregator's state as one Parquet file, a row a training point.
+"""Checkpoints of a sampling: the aggregator's state as a Parquet file, one row per training point.
 
-A file appears whole and is named after the waves it holds; the newest that can be read counts.
+A file appears whole and is named after the number of waves it holds; a sampling resumes from the
+newest of its own that can be read. Those of other features or formulas are never resumed from; they
+stay until the first checkpoint of the new sampling is there.
 """
 
 import json
@@ -11,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from dcai_ray import progress
-from dcai_ray.errors import UserError
+from dcai_ray.errors import StorageError, UserError
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 
@@ -22,7 +24,7 @@ _NUMBERS = ("imputed", "orders", "insertions", "next_index")
 def write_checkpoint(
     folder: Location, state: Mapping[str, Any], fingerprint: str, notes: Mapping[str, Any]
 ) -> None:
-    """Write the aggregator's state as one file named after its waves; keep the last two."""
+    """Write the aggregator's state as one file; keep the last two of this sampling alone."""
     num_chains, num_semivalues, _ = np.shape(state["mean"])
     columns: dict[str, Any] = {"evaluated": state["evaluated"]}
     for s in range(num_semivalues):
@@ -42,30 +44,40 @@ def write_checkpoint(
     parquet.write_table(
         file, pa.table(columns), fingerprint, state=json.dumps(numbers), notes=json.dumps(notes)
     )
-    for older in _checkpoints(folder)[:-_KEPT]:
-        (folder / older).delete()
+    names = _checkpoints(folder)
+    found = parquet.fingerprints_of([folder / name for name in names])
+    own = [name for name, made in zip(names, found, strict=True) if made == fingerprint]
+    for name in set(names) - set(own[-_KEPT:]):
+        (folder / name).delete()
 
 
 def read_checkpoint(
     folder: Location, fingerprint: str
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The newest state that can be read, with its notes; None where there is none.
+    """The newest state of this sampling that can be read, with its notes; None where there is none.
+
+    A damaged checkpoint is skipped with a warning; a line says so where all are of another
+    sampling.
 
     Raises:
-        UserError: it belongs to other settings or features.
+        OSError: a file cannot be read.
     """
+    others = 0
     for name in reversed(_checkpoints(folder)):
         try:
             table = parquet.read_table(folder / name)
-        except ValueError as error:
-            progress.say(f"warning: {error}; the one before it serves")
+        except StorageError:  # says nothing about the file
+            raise
+        except UserError as error:
+            progress.warn(f"{error}; using the checkpoint before it")
             continue
-        if parquet.fingerprint_of(folder / name) != fingerprint:
-            raise UserError(
-                f"{folder / name}: sampled with other settings or features; use another --run, or "
-                "delete that folder"
-            )
-        return _state(table), json.loads(parquet.read_note(table, "notes"))
+        if parquet.read_note(table, "fingerprint") == fingerprint:
+            return _state(table), json.loads(parquet.read_note(table, "notes"))
+        others += 1
+    if others:
+        progress.say(
+            f"{folder}: sampled from other features or by other formulas; sampling starts anew"
+        )
     return None, {}
 
 

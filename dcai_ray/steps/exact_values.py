@@ -1,20 +1,35 @@
 """Step 2b by the closed form: validation points go to Ray in blocks, sums are merged in order."""
 
 import time
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.cluster.task_pool import run_tasks
+from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
 from dcai_ray.run_directory import RunDirectory
-from dcai_ray.steps import tasks
+from dcai_ray.steps import dropping, tasks
 from dcai_ray.steps.dropping import choose, is_valued, note_values, write_values
 from dcai_ray.steps.feature_set import FeatureSet, check_clean, read_points
 from dcai_ray.storage.parquet import new_fingerprint
+from dcai_ray.storage.values import Estimates
 from dcai_ray.valuation.knn_shapley import Sums, knn_game, merge_sums, standard_error
 
-_SELF_WEIGHT = 0.4  # of a training point against a clean one, where both serve as validation
+FORMAT = 1
+"""Raise this when a formula or constant of the closed form (`valuation.knn_shapley`,
+`valuation.neighbours`) changes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ClosedForm:
+    """Values of the n training images."""
+
+    value: NDArray[np.float64]  # (n,)
+    stderr_validation: NDArray[np.float64]  # (n,) standard errors over validation points
+    value_self: NDArray[np.float64] | None
+    """(n,) by the training images themselves, where that is not what `value` is."""
 
 
 def compute_values(run: RunDirectory, config: Config) -> None:
@@ -27,32 +42,36 @@ def compute_values(run: RunDirectory, config: Config) -> None:
     points = read_points(run)
     if settings.validation != "self":
         check_clean(run, points)
-    fingerprint = new_fingerprint("values", plain(settings), points.fingerprint)
+    fingerprint = new_fingerprint(
+        "values", FORMAT, dropping.FORMAT, plain(settings), points.fingerprint
+    )
     if is_valued(run, fingerprint):
         return
     start = time.monotonic()
-    columns = _closed_form(points, config)
-    kept, choice = choose(columns["value"], points, config)
-    n = len(kept)
-    exact = {  # the closed form leaves nothing to sampling
-        "stderr": np.zeros(n),
-        "low": columns["value"],
-        "high": columns["value"],
-        "rounds": np.zeros(n, dtype=np.int64),
-        "evaluated": np.zeros(n, dtype=np.int64),
-        "decision": np.where(kept, "keep", "drop").tolist(),
-    }
-    write_values(run, points, config, {**exact, **columns}, kept, choice, fingerprint)
-    note_values(run, fingerprint, start, kept, choice)
+    found = _closed_form(points, config)
+    choice = choose(found.value, points, config)
+    write_values(
+        run,
+        points,
+        config,
+        Estimates.exact(
+            id=points.ids, label=points.labels, value=found.value, decision=choice.decision
+        ),
+        choice,
+        fingerprint,
+        stderr_validation=found.stderr_validation,
+        value_self=found.value_self,
+    )
+    note_values(run, fingerprint, start, choice)
 
 
-def self_opinion(points: FeatureSet, config: Config) -> NDArray[np.float64]:
+def self_values(points: FeatureSet, config: Config) -> NDArray[np.float64]:
     """(n,) values by the training images themselves."""
     return _sums(points, config, by_clean=False).total / len(points.train.y)
 
 
-def _closed_form(points: FeatureSet, config: Config) -> dict[str, NDArray[np.float64]]:
-    """Columns value, stderr_validation and, where computed, value_self."""
+def _closed_form(points: FeatureSet, config: Config) -> ClosedForm:
+    """Values by the clean set, by the training set itself, or by both as one validation set."""
     settings = config.value
     n, m = len(points.train.y), len(points.clean.y)
     found: dict[str, tuple[Sums, int]] = {}
@@ -61,7 +80,7 @@ def _closed_form(points: FeatureSet, config: Config) -> dict[str, NDArray[np.flo
     if settings.validation != "clean" or 2 <= n <= settings.second_opinion_up_to:
         found["self"] = _sums(points, config, by_clean=False), n
     if settings.validation == "both":
-        weights = {"clean": m, "self": _SELF_WEIGHT * n}
+        weights = {"clean": m, "self": settings.self_weight * n}
     else:
         weights = {settings.validation: 1.0}
     value, variance = np.zeros(n), np.zeros(n)
@@ -70,10 +89,12 @@ def _closed_form(points: FeatureSet, config: Config) -> dict[str, NDArray[np.flo
         share = weight / sum(weights.values())
         value += share * (sums.total / count)
         variance += (share * standard_error(sums, count)) ** 2
-    columns = {"value": value, "stderr_validation": np.sqrt(variance)}
-    if "self" in found and settings.validation != "self":
-        columns["value_self"] = found["self"][0].total / n
-    return columns
+    by_self = "self" in found and settings.validation != "self"
+    return ClosedForm(
+        value=value,
+        stderr_validation=np.sqrt(variance),
+        value_self=found["self"][0].total / n if by_self else None,
+    )
 
 
 def _sums(points: FeatureSet, config: Config, *, by_clean: bool) -> Sums:
@@ -93,14 +114,15 @@ def _sums(points: FeatureSet, config: Config, *, by_clean: bool) -> Sums:
     )
     return merge_sums(
         run_tasks(
-            name,
-            tasks.value_block,
+            partial(tasks.value_block, game=game),
             game.val_blocks,
+            Step(
+                name=name,
+                unit="validation images",
+                sizes=[block.stop - block.start for block in game.val_blocks],
+                task_names=[f"{name} {block.start}-{block.stop - 1}" for block in game.val_blocks],
+                run=points.run,
+            ),
             config.resources,
-            unit="validation images",
-            sizes=[block.stop - block.start for block in game.val_blocks],
-            shared=game,
-            run=points.run,
-            names=[f"{name} {block.start}-{block.stop - 1}" for block in game.val_blocks],
         )
     )

@@ -4,53 +4,58 @@ import json
 import time
 from collections.abc import Mapping
 
-from dcai_ray.cluster import connection
-from dcai_ray.cluster.task_pool import run_tasks
+from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.images.folders import SPLITS
+from dcai_ray.images.image_set import ImageSet
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
-from dcai_ray.steps.reading import ImageSet, contents
-from dcai_ray.storage import parquet
+from dcai_ray.steps.freshness import are_current
+from dcai_ray.steps.reading import contents
 from dcai_ray.storage.features import shard_name, write_manifest
 from dcai_ray.storage.parquet import new_fingerprint
 
+FORMAT = 1
+"""Raise this when `networks.transforms`, `networks.features` or a backbone gives other features for
+the same pixels, weights and settings."""
+
 
 def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> None:
-    """Features of every split that has images; `features/<split>/`."""
+    """Features of every split that has images; `features/<split>/`.
+
+    Raises:
+        UserError: weights or an image cannot be read, or a feature is not finite.
+    """
     splits = {split: jobs for split in SPLITS if (jobs := _shards(run, images, split, config))}
-    missing = [
-        job
-        for jobs in splits.values()
-        for job in jobs
-        if not parquet.is_up_to_date(job.target, job.fingerprint)
-    ]
+    jobs = [job for shards in splits.values() for job in shards]
+    current = are_current(
+        run.features, [job.target for job in jobs], [job.fingerprint for job in jobs]
+    )
+    missing = [job for job, done in zip(jobs, current, strict=True) if not done]
     start = time.monotonic()
     for _ in run_tasks(
-        "extracting features",
         tasks.extract_shard,
         missing,
+        Step(
+            name="extracting features",
+            unit="images",
+            sizes=[len(job.ids) for job in missing],
+            task_names=[f"extract {job.name}" for job in missing],
+            num_gpus=config.resources.gpus_per_extraction,
+            default_num_gpus=0.25,
+            run=run.location,
+            data=images.root,
+        ),
         config.resources,
-        unit="images",
-        sizes=[len(job.ids) for job in missing],
-        num_gpus=lambda: connection.num_gpus(config.resources.gpus_per_extraction, usual=0.25),
-        run=run.location,
-        data=images.data,
-        names=[f"extract {_place(job)}" for job in missing],
     ):
         pass  # a task writes its shard itself
-    for split, jobs in splits.items():
-        complete = new_fingerprint([job.fingerprint for job in jobs])
-        write_manifest(run.features / split, complete, [job.target.name for job in jobs])
+    for split, shards in splits.items():
+        complete = new_fingerprint([job.fingerprint for job in shards])
+        write_manifest(run.features / split, complete, [job.target.name for job in shards])
     if missing:
-        fingerprint = new_fingerprint([job.fingerprint for jobs in splits.values() for job in jobs])
+        fingerprint = new_fingerprint([job.fingerprint for job in jobs])
         seconds = time.monotonic() - start
         run.record_step("features", fingerprint, seconds, shards_computed=len(missing))
-
-
-def _place(job: tasks.ExtractJob) -> str:
-    """Of a shard: train/part-00003."""
-    return "/".join(str(job.target).split("?")[0].removesuffix(".parquet").split("/")[-2:])
 
 
 def _shards(
@@ -60,27 +65,29 @@ def _shards(
     from dcai_ray.networks.backbones import image_size, weights_sha256
 
     settings = config.extract
-    rows = images.split(split)
     size_px = image_size(settings.backbone, settings.size_px)
     weights = weights_sha256(settings.backbone, settings.weights)
-    how = new_fingerprint("features", settings.backbone, weights, size_px, settings.batch_size)
     notes: Mapping[str, str] = {
         "backbone": settings.backbone,
         "weights_sha256": weights,
         "transform": f"resize short side to {size_px} px, centre crop, ImageNet normalization",
         "classes": json.dumps(images.classes),
     }
+    how = new_fingerprint("features", FORMAT, notes, size_px, settings.batch_size)
+    of_split = images.split(split)
     jobs: list[tasks.ExtractJob] = []
-    for start in range(0, len(rows), settings.shard_size):
-        part = rows[start : start + settings.shard_size]
+    for start in range(0, len(of_split), settings.shard_size):
+        shard = of_split[start : start + settings.shard_size]
+        file = shard_name(len(jobs))
         jobs.append(
             tasks.ExtractJob(
-                data=images.data,
-                target=run.features / split / shard_name(len(jobs)),
-                fingerprint=new_fingerprint(how, images.classes, contents(part)),
-                ids=[row["id"] for row in part],
-                labels=[row["label"] for row in part],
-                paths=[row["path"] for row in part],
+                name=f"{split}/{file.removesuffix('.parquet')}",
+                data=images.root,
+                target=run.features / split / file,
+                fingerprint=new_fingerprint(how, contents(shard)),
+                ids=[image.id for image in shard],
+                labels=[image.label for image in shard],
+                paths=[image.path for image in shard],
                 settings=settings,
                 notes=notes,
                 read_threads=config.resources.read_threads,

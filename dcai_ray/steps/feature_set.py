@@ -1,6 +1,7 @@
-"""The features of a run as arrays."""
+"""The features of a run as arrays, read once per step and only where they are used."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,9 +9,12 @@ from numpy.typing import NDArray
 from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.features import (
+    Features,
+    Manifest,
     check_same_features,
     class_numbers,
-    has_features,
+    find_split,
+    read_manifest,
     read_split,
 )
 from dcai_ray.storage.location import Location
@@ -25,47 +29,107 @@ class Split:
     y: NDArray[np.int64]  # (k,)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class FeatureSet:
-    """The features of a run as arrays."""
+    """The features of a run.
 
-    ids: tuple[str, ...]
-    labels: tuple[str, ...]
-    classes: tuple[str, ...]
-    train: Split
-    clean: Split
-    """Of shapley_val; no points where there is none."""
-    fingerprint: str
-    run: Location
-    """The run's folder."""
-
-
-def read_points(run: RunDirectory) -> FeatureSet:
-    """Features of train, and of shapley_val where there are any.
+    Its fingerprint comes from the manifests alone, so a step that is up to date reads no features.
+    A split is read when it is first used, and then kept.
 
     Raises:
-        UserError: they are missing, damaged, or do not fit together.
+        UserError: on first use, where shards are damaged or do not fit together.
     """
-    train = read_split(run.features / "train")
-    classes = tuple(sorted(set(train.labels)))
-    if len(classes) < 2:
-        raise UserError(f"{run.features / 'train'}: only one class ({classes[0]}); two are needed")
-    points = Split(train.x, class_numbers(train.labels, classes, run.features / "train"))
-    folder = run.features / "shapley_val"
-    clean = Split(train.x[:0], points.y[:0])
-    fingerprint = [train.fingerprint]
-    if has_features(folder):
-        found = read_split(folder)
-        check_same_features(train, found, ("train", "shapley_val"))
-        clean = Split(found.x, class_numbers(found.labels, classes, folder))
-        fingerprint.append(found.fingerprint)
-    made = new_fingerprint(fingerprint)
-    return FeatureSet(train.ids, train.labels, classes, points, clean, made, run.location)
+
+    run: Location
+    """The run's folder."""
+    folder: Location
+    """Of the features."""
+    manifests: dict[str, Manifest]
+    """Of the splits that are there."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all splits."""
+        return new_fingerprint([manifest.fingerprint for manifest in self.manifests.values()])
+
+    @property
+    def has_clean(self) -> bool:
+        """Whether there is a shapley_val."""
+        return "shapley_val" in self.manifests
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """(n,) of the training images."""
+        return self._train.ids
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """(n,) of the training images."""
+        return self._train.labels
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Of the training images, sorted: class number i is classes[i]."""
+        classes = tuple(sorted(set(self.labels)))
+        if len(classes) < 2:
+            raise UserError(
+                f"{self.folder / 'train'}: only one class ({classes[0]}); at least two are needed"
+            )
+        return classes
+
+    @cached_property
+    def train(self) -> Split:
+        """The training images."""
+        return self._numbered("train", self._train)
+
+    @cached_property
+    def clean(self) -> Split:
+        """The images of shapley_val; no points where there is none."""
+        if not self.has_clean:
+            return Split(self.train.x[:0], self.train.y[:0])
+        return self._beside_train("shapley_val")
+
+    @cached_property
+    def val(self) -> Split:
+        """The images of val, for a set that was opened with it."""
+        return self._beside_train("val")
+
+    @cached_property
+    def _train(self) -> Features:
+        return read_split(self.folder / "train", self.manifests["train"])
+
+    def _beside_train(self, split: str) -> Split:
+        features = read_split(self.folder / split, self.manifests[split])
+        check_same_features(self._train, features, ("train", split))
+        return self._numbered(split, features)
+
+    def _numbered(self, split: str, features: Features) -> Split:
+        numbers = class_numbers(features.labels, self.classes, self.folder / split)
+        return Split(features.x, numbers)
+
+
+def read_points(run: RunDirectory, *, with_val: bool = False) -> FeatureSet:
+    """Features of train, of shapley_val where there are any, and of val where asked for.
+
+    Raises:
+        UserError: they are missing, or a manifest is damaged.
+    """
+    manifests = {"train": find_split(run.features / "train")}
+    clean = read_manifest(run.features / "shapley_val")
+    if clean is not None:
+        manifests["shapley_val"] = clean
+    if with_val:
+        manifests["val"] = find_split(run.features / "val")
+    return FeatureSet(run=run.location, folder=run.features, manifests=manifests)
 
 
 def check_clean(run: RunDirectory, points: FeatureSet) -> None:
-    """Refuse to value by a shapley_val that is not there."""
-    if not len(points.clean.y):
+    """Refuse to value against a shapley_val that is not there.
+
+    Raises:
+        UserError: there is none; the message says what to use instead.
+    """
+    if not points.has_clean:
         raise UserError(
-            f"{run.features}: no features of shapley_val to value with; use --validation self"
+            f"{run.features}: no features of shapley_val to value against; use --validation self"
         )

@@ -1,8 +1,15 @@
-"""The steps in order, each skipping what is there: one function for every way to run them."""
+"""The steps in order, each skipping what is up to date: one function for every way to run them.
 
-from dcai_ray.config import Config
+Each binds the run folder to the settings of its steps first, so that results of different settings
+are never mixed, whoever calls it.
+"""
+
+from typing import Any
+
+from dcai_ray.config import Config, plain
 from dcai_ray.images.folders import Listing
-from dcai_ray.report.findings import read_findings
+from dcai_ray.images.image_set import ImageSet, read_image_set
+from dcai_ray.images.truth import read_truth
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.exact_values import compute_values
 from dcai_ray.steps.extraction import extract_features
@@ -10,65 +17,115 @@ from dcai_ray.steps.probing import score_probes
 from dcai_ray.steps.reading import read_images
 from dcai_ray.steps.sampled_values import check_values, compute_sampled_values, estimate_sampling
 from dcai_ray.steps.training import retrain_networks, train_baseline
-from dcai_ray.storage.location import Location
 
 
-def run_pipeline(
-    run: RunDirectory, data: Location, listing: Listing, config: Config, *, networks: bool
-) -> None:
-    """Steps 1 to 3; without `networks` the probes alone show what cleaning bought."""
-    images = read_images(run, data, listing, config)
+def run_pipeline(run: RunDirectory, listing: Listing, config: Config, *, networks: bool) -> None:
+    """Steps 1 to 3; without `networks`, the probes alone show what cleaning gained.
+
+    Raises:
+        UserError: the run folder belongs to other settings or images; or as the steps.
+    """
+    first = ("images", "finetune") if networks else ("images",)
+    images = _open(run, listing, config, *first, "extract", "value", "sample", "retrain")
     if networks:
         train_baseline(run, images, config)
     extract_features(run, images, config)
-    run_valuation(run, config)
-    truth = read_findings(run).truth
+    _value(run, config)
+    truth = read_truth(images)
     score_probes(run, config, truth)
     if networks:
         retrain_networks(run, images, config, truth)
 
 
-def run_audit(run: RunDirectory, data: Location, listing: Listing, config: Config) -> None:
-    """Features and values of a plain folder; nothing is trained."""
-    images = read_images(run, data, listing, config)
+def run_audit(run: RunDirectory, listing: Listing, config: Config) -> None:
+    """Features and values of a plain folder; nothing is trained.
+
+    Raises:
+        UserError: as `run_pipeline`.
+    """
+    images = _open(run, listing, config, "images", "extract", "value")
     extract_features(run, images, config)
-    run_valuation(run, config)
+    _value(run, config)
 
 
-def run_baseline(run: RunDirectory, data: Location, listing: Listing, config: Config) -> None:
-    """Step 1."""
-    train_baseline(run, read_images(run, data, listing, config), config)
+def run_baseline(run: RunDirectory, listing: Listing, config: Config) -> None:
+    """Step 1.
+
+    Raises:
+        UserError: as `run_pipeline`.
+    """
+    train_baseline(run, _open(run, listing, config, "images", "finetune"), config)
 
 
-def run_extraction(run: RunDirectory, data: Location, listing: Listing, config: Config) -> None:
-    """Step 2a."""
-    extract_features(run, read_images(run, data, listing, config), config)
+def run_extraction(run: RunDirectory, listing: Listing, config: Config) -> None:
+    """Step 2a.
+
+    Raises:
+        UserError: as `run_pipeline`.
+    """
+    extract_features(run, _open(run, listing, config, "images", "extract"), config)
 
 
 def run_valuation(run: RunDirectory, config: Config) -> None:
-    """Step 2b, by the method of the settings."""
+    """Step 2b, by the method of the settings.
+
+    Raises:
+        UserError: as `run_pipeline`.
+    """
+    sections = _sections(config, "value", "sample")
+    if run.external_features is not None:
+        sections["features"] = run.external_features.uri
+    run.bind_settings(sections)
+    _value(run, config)
+
+
+def estimate_valuation(run: RunDirectory, config: Config) -> list[str]:
+    """The estimated cost of step 2b by sampling: lines for a person; nothing is written."""
+    return estimate_sampling(run, config)
+
+
+def run_probes(run: RunDirectory, config: Config) -> None:
+    """Step 3 on features alone.
+
+    Raises:
+        UserError: as `run_pipeline`.
+    """
+    run.bind_settings(_sections(config, "retrain"))
+    images = read_image_set(run)
+    score_probes(run, config, None if images is None else read_truth(images))
+
+
+def run_retraining(run: RunDirectory, listing: Listing, config: Config) -> None:
+    """Step 3, with the baseline that it is compared with.
+
+    Raises:
+        UserError: as `run_pipeline`.
+    """
+    images = _open(run, listing, config, "images", "finetune", "retrain")
+    truth = read_truth(images)
+    score_probes(run, config, truth)
+    train_baseline(run, images, config)
+    retrain_networks(run, images, config, truth)
+
+
+def _open(run: RunDirectory, listing: Listing, config: Config, *names: str) -> ImageSet:
+    """Bind the run folder to the data and these sections, and read the images."""
+    run.bind_settings({"data": listing.root.uri, **_sections(config, *names)})
+    return read_images(run, listing, config)
+
+
+def _sections(config: Config, *names: str) -> dict[str, Any]:
+    """Plain settings by section; those of sampling only where there is any."""
+    sections = plain(config)
+    if config.value.method == "exact" and not config.sample.check:
+        del sections["sample"]
+    return {name: sections[name] for name in names if name in sections}
+
+
+def _value(run: RunDirectory, config: Config) -> None:
     if config.value.method == "sample":
         compute_sampled_values(run, config)
         return
     compute_values(run, config)
     if config.sample.check:
         check_values(run, config)
-
-
-def estimate_valuation(run: RunDirectory, config: Config) -> list[str]:
-    """What step 2b would take by sampling: lines for a person; nothing is written."""
-    return estimate_sampling(run, config)
-
-
-def run_probes(run: RunDirectory, config: Config) -> None:
-    """Step 3 on features alone."""
-    score_probes(run, config, read_findings(run).truth)
-
-
-def run_retraining(run: RunDirectory, data: Location, listing: Listing, config: Config) -> None:
-    """Step 3, with the baseline it is compared with."""
-    images = read_images(run, data, listing, config)
-    truth = read_findings(run).truth
-    score_probes(run, config, truth)
-    train_baseline(run, images, config)
-    retrain_networks(run, images, config, truth)

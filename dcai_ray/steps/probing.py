@@ -1,82 +1,129 @@
-"""Step 3 in a hurry: small classifiers on the features of every arm; `cleaned/probes.parquet`."""
+"""Step 3, quick version: classifiers on the features of every arm; `cleaned/probes.parquet`."""
 
 import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from dcai_ray.cleaning.arms import arms_of
 from dcai_ray.cleaning.probes import PROBES
-from dcai_ray.cluster.task_pool import run_tasks
+from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
 from dcai_ray.images.truth import Truth
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
-from dcai_ray.steps.feature_set import read_points
+from dcai_ray.steps.feature_set import FeatureSet, read_points
+from dcai_ray.steps.freshness import is_current
 from dcai_ray.storage import parquet, schemas
-from dcai_ray.storage.features import check_same_features, class_numbers, read_split
 from dcai_ray.storage.parquet import new_fingerprint
 from dcai_ray.storage.values import check_ids, kept_mask
 
+FORMAT = 1
+"""Raise this when a probe, its constants, its scores or the arms (`cleaning.probes`,
+`cleaning.arms`) change."""
+
+Arms = Mapping[str, Mapping[int, NDArray[np.bool_]]]  # by arm and seed, (n,) what is trained on
+
+
+class Trial(NamedTuple):
+    """One probe that is trained and scored."""
+
+    probe: str
+    arm: str
+    seed: int
+
 
 def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None:
-    """Train every probe on every arm, score it on val.
+    """Train every probe on every arm and score it on val.
 
     Raises:
-        UserError: features of val are missing, or features and values do not fit together.
+        UserError: features of val or complete values are missing, or they do not fit together.
     """
-    settings, points = config.retrain, read_points(run)
-    val = read_split(run.features / "val")
-    train = read_split(run.features / "train")
-    check_same_features(train, val, ("train", "val"))
+    points = read_points(run, with_val=True)
     values = run.read_values()
-    check_ids(run.values, values["id"].to_pylist(), points.ids)
-    wrong = None if truth is None else truth.wrong
-    known = [] if wrong is None else np.flatnonzero(wrong).tolist()
-    sources = [points.fingerprint, val.fingerprint, parquet.fingerprint_of(run.values), known]
-    fingerprint = new_fingerprint("probes", plain(settings), sources)
-    if parquet.is_up_to_date(run.probes, fingerprint):
+    ids = tuple(values["id"].to_pylist())
+    wrong = truth.wrong if truth is not None and truth.ids == ids else None
+    fingerprint = new_fingerprint(
+        "probes",
+        FORMAT,
+        PROBES,
+        plain(config.retrain),
+        points.fingerprint,
+        parquet.read_note(values, "fingerprint"),
+        [] if wrong is None else np.flatnonzero(wrong).tolist(),
+    )
+    if is_current(run.probes, fingerprint):
         return
     start = time.monotonic()
-    seeds = range(settings.probe_seeds)
-    has_clean = len(points.clean.y) > 0
-    arms = arms_of(kept_mask(values), points.train.y, wrong, has_clean=has_clean, seeds=seeds)
-    # Only the random arm differs by seed; the others are scored once.
-    keys = [
-        (probe, arm, seed)
+    check_ids(run.values, ids, points.ids)
+    seeds = range(config.retrain.probe_seeds)
+    arms = arms_of(
+        kept_mask(values), points.train.y, wrong, has_clean=points.has_clean, seeds=seeds
+    )
+    scores = _scores(points, arms, _trials(arms, seeds), config)
+    rows = _rows(scores, arms, seeds)
+    parquet.write_table(run.probes, pa.Table.from_pylist(rows, schemas.PROBES), fingerprint)
+    run.record_step("probes", fingerprint, time.monotonic() - start)
+
+
+def _trials(arms: Arms, seeds: Sequence[int]) -> list[Trial]:
+    """Every probe on every arm; once, but for the random arm, the only one that differs by seed."""
+    return [
+        Trial(probe, arm, seed)
         for probe in PROBES
         for arm in arms
         for seed in (seeds if arm == "random" else [0])
     ]
-    results = run_tasks(
-        "probes on features",
-        tasks.score_probe,
-        [
-            tasks.ProbeJob(probe, arms[arm][seed], "clean" in arm, settings.standardize)
-            for probe, arm, seed in keys
-        ],
-        config.resources,
-        unit="probes",
-        run=run.location,
-        names=[f"probe {probe} {arm} seed {seed}" for probe, arm, seed in keys],
-        shared=tasks.ProbeData(
-            train=(points.train.x, points.train.y),
-            clean=(points.clean.x, points.clean.y),
-            val=(val.x, class_numbers(val.labels, points.classes, run.features / "val")),
-            num_classes=len(points.classes),
-        ),
+
+
+def _scores(
+    points: FeatureSet, arms: Arms, trials: Sequence[Trial], config: Config
+) -> dict[Trial, dict[str, float]]:
+    """What each trial comes to, computed by tasks."""
+    data = tasks.ProbeData(
+        train=(points.train.x, points.train.y),
+        clean=(points.clean.x, points.clean.y),
+        val=(points.val.x, points.val.y),
+        num_classes=len(points.classes),
     )
-    scores = dict(zip(keys, results, strict=True))
-    rows = [
+    results = run_tasks(
+        partial(tasks.score_probe, data=data),
+        [
+            tasks.ProbeJob(
+                trial.probe,
+                arms[trial.arm][trial.seed],
+                "clean" in trial.arm,
+                config.retrain.standardize,
+            )
+            for trial in trials
+        ],
+        Step(
+            name="probes on features",
+            unit="probes",
+            task_names=[f"probe {trial.probe} {trial.arm} seed {trial.seed}" for trial in trials],
+            run=points.run,
+        ),
+        config.resources,
+    )
+    return dict(zip(trials, results, strict=True))
+
+
+def _rows(
+    scores: Mapping[Trial, Mapping[str, float]], arms: Arms, seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Rows of `schemas.PROBES`: one per probe, arm and seed, so that differences are paired."""
+    return [
         {
             "probe": probe,
             "arm": arm,
             "seed": seed,
-            **scores[probe, arm, seed if arm == "random" else 0],
+            **scores[Trial(probe, arm, seed if arm == "random" else 0)],
         }
         for probe in PROBES
         for arm in arms
         for seed in seeds
     ]
-    parquet.write_table(run.probes, pa.Table.from_pylist(rows, schemas.PROBES), fingerprint)
-    run.record_step("probes", fingerprint, time.monotonic() - start)

@@ -29,7 +29,8 @@ from dcai_ray.valuation.plan import Plan
 from dcai_ray.valuation.utilities import Utility
 
 FORMAT = 1
-"""Raise this when a formula or constant of sampling changes: older checkpoints are then refused."""
+"""Raise this when a formula or constant of sampling changes (utilities, pilot, samplers,
+aggregator): it then starts anew instead of resuming from older checkpoints."""
 
 _ESTIMATE_ROUNDS = 64  # computed here before the cost of a sampling is estimated
 
@@ -59,7 +60,7 @@ def block_fingerprint(config: Config, source: str) -> str:
     for name in (*STOPPING, "check"):
         del sample[name]
     for name in ("rule", "drop_share", "per_class", "second_opinion_up_to", "self_weight"):
-        value.pop(name, None)
+        del value[name]
     return new_fingerprint("blocks", FORMAT, value, sample, source)
 
 
@@ -95,8 +96,6 @@ class Session:
         fingerprint: of all that decides the blocks.
         threshold: the threshold between harmful and useful points.
         target: where in the run it writes.
-    Raises:
-        UserError: the checkpoint belongs to other settings.
     """
 
     def __init__(

@@ -1,14 +1,16 @@
 """Settings to a sampling: which utility, which orders, when it is enough, what it will take."""
 
+import inspect
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from dcai_ray.config import Config, SampleConfig, ValueConfig
 from dcai_ray.errors import UserError
@@ -36,24 +38,21 @@ def plan_of(utility: Utility, config: Config) -> Plan:
         utility: to be sampled.
         config: its sections value and sample.
     Raises:
-        UserError: the utility fails; the message names the cause.
+        ModelError: a model fails in the pilot; the message names the coalition.
+        Exception: what else the utility raises, which is a bug of its code.
     """
     sample = config.sample
-    try:
-        return new_plan(
-            utility,
-            sampler=sample.sampler,
-            base=sample.base,
-            levels=sample.levels,
-            semivalues=semivalues_of(config),
-            beta=config.value.beta,
-            seed=sample.seed,
-            half_width=sample.indifference,
-            rounds_per_block=sample.rounds_per_block,
-        )
-    except RuntimeError as error:  # what utilities raise, with the coalition, where a model fails
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the utility failed: {reason}") from None
+    return new_plan(
+        utility,
+        sampler=sample.sampler,
+        base=sample.base,
+        levels=sample.levels,
+        semivalues=semivalues_of(config),
+        beta=config.value.beta,
+        seed=sample.seed,
+        half_width=sample.indifference,
+        rounds_per_block=sample.rounds_per_block,
+    )
 
 
 def aggregator_of(
@@ -104,6 +103,7 @@ def new_utility(train: Points, clean: Points, value: ValueConfig, sample: Sample
 
     Raises:
         UserError: it is unknown, or refuses its options; the message names it.
+        ModelError: its model fails while it is made; the message names the coalition.
     """
     points: tuple[Any, ...] = (*train, *clean)
     options: dict[str, Any] = dict(value.utility_options)
@@ -128,11 +128,12 @@ def new_utility(train: Points, clean: Points, value: ValueConfig, sample: Sample
             "path (sklearn.svm.SVC), a factory of your own is package.module:function"
         )
     try:
-        return maker(**options)
+        inspect.signature(maker).bind(**options)
     except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
         raise UserError(f"value.utility_options of {name}: {error}") from None
+    if name in makers:
+        _check_kinds(name, makers[name], options)
+    return maker(**options)
 
 
 def stop_rule(sample: SampleConfig) -> StopRule:
@@ -166,15 +167,35 @@ class Never:
         return "until the time is up"
 
 
+def _check_kinds(name: str, maker: Callable[..., Utility], options: Mapping[str, Any]) -> None:
+    """Refuse options of one of our own utilities that are no numbers where numbers are wanted."""
+    kinds = get_type_hints(maker.func.__init__)  # type: ignore[attr-defined]
+    for key, option in options.items():
+        try:
+            TypeAdapter(kinds[key]).validate_python(option, strict=True)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise UserError(
+                f"value.utility_options of {name}: {key}: {reason[0].lower()}{reason[1:]}, "
+                f"got {option!r}"
+            ) from None
+
+
 def _factory(name: str, points: tuple[Any, ...]) -> Callable[..., Utility]:
-    module, _, function = name.partition(":")
-    try:
-        maker = getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"value.utility {name}: cannot be imported ({error}); is its folder in PYTHONPATH?"
-        ) from None
-    return partial(maker, *points)
+    path, _, function = name.partition(":")
+    problem = "not an import path"
+    if path.strip(".") == path != "":
+        try:
+            module = import_module(path)
+        except ImportError as error:
+            problem = str(error)
+        else:
+            if callable(found := getattr(module, function, None)):
+                return partial(found, *points)
+            problem = f"{path} has no function {function}"
+    raise UserError(
+        f"value.utility {name}: cannot be imported ({problem}); is its folder in PYTHONPATH?"
+    )
 
 
 def _refit(name: str, points: tuple[Any, ...], sample: SampleConfig) -> Callable[..., Utility]:

@@ -1,6 +1,6 @@
-"""What a task does: plain functions of a job, for `pool.run_tasks`.
+"""What a task does: plain functions of a job, for `task_pool.run_tasks`.
 
-A job says all that a task needs, so one that is run again, here or elsewhere, writes the same
+A job holds all that a task needs, so a task that is run again, here or elsewhere, writes the same
 bytes.
 """
 
@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.cleaning.probes import probe_scores
-from dcai_ray.cleaning.rules import share_loss
+from dcai_ray.cleaning.probes import probe_scores, share_loss
 from dcai_ray.config import ExtractConfig, FinetuneConfig
 from dcai_ray.images import decoding
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import feature_table
 from dcai_ray.storage.location import Location
+from dcai_ray.storage.model_files import read_notes
 from dcai_ray.storage.read_ahead import read_ahead
 from dcai_ray.valuation.knn_shapley import KnnGame, Sums, val_block_sums
+
+_MAX_HEAD_BYTES = 100_000_000  # of a safetensors file, by its own definition
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ def _content(file: Location) -> bytes | str:
 class ExtractJob:
     """One shard of features."""
 
+    name: str
+    """Of the shard, for people: train/part-00003."""
     data: Location
     target: Location
     fingerprint: str
@@ -69,7 +73,7 @@ class ExtractJob:
 
 
 def extract_shard(job: ExtractJob) -> int:
-    """Write one shard of features; its number of images."""
+    """Write one shard of features; returns its number of images."""
     from dcai_ray.networks.backbones import image_size
     from dcai_ray.networks.features import extract
 
@@ -95,6 +99,8 @@ class FinetuneJob:
 
     data: Location
     target: Location
+    checkpoint: Location
+    """Where an unfinished training is kept."""
     fingerprint: str
     arm: str
     backbone: str
@@ -109,9 +115,9 @@ class FinetuneJob:
 
 
 def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[dict[str, Any]]:
-    """Train a network, or read how it went where that is done; the rows of its history.
+    """Train a network, unless its file is there already; returns the rows of its history.
 
-    An unfinished training goes on from its last whole epoch.
+    An unfinished training resumes after its last complete epoch.
     """
     done = trained(job.target, job.fingerprint)
     if done is not None:
@@ -132,13 +138,12 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
     size_px = image_size(job.backbone, job.recipe.size_px)
     network = classifier(job.backbone, len(job.classes), job.recipe.weights, size_px, seed=job.seed)
     training = new_training(network, job.backbone, job.recipe, device)
-    checkpoint = Location(job.target.uri.replace(".safetensors", f"-{job.fingerprint}.checkpoint"))
-    if checkpoint.exists():
-        training.restore(checkpoint.read_bytes(), device)
+    if job.checkpoint.exists():
+        training.restore(job.checkpoint.read_bytes(), device)
 
     def after_epoch(training: Training) -> None:
         if training.epoch < job.recipe.epochs:
-            checkpoint.write_bytes(training.to_bytes())
+            job.checkpoint.write_bytes(training.to_bytes())
         tick(training.epoch)
 
     train, val = (
@@ -167,17 +172,13 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
         "size_px": str(size_px),
     }
     job.target.write_bytes(save(state, notes))
-    checkpoint.delete()
+    job.checkpoint.delete()
     return rows
 
 
 def trained(model: Location, fingerprint: str) -> list[dict[str, Any]] | None:
-    """The history in a model's file; None where there is none with this fingerprint."""
-    if not model.exists():
-        return None
-    start = model.read_bytes(limit=8)
-    length = int.from_bytes(start, "little")
-    notes = json.loads(model.read_bytes(limit=8 + length)[8:]).get("__metadata__", {})
+    """The history in a model's file; None where there is no model with this fingerprint."""
+    notes = read_notes(model)
     return json.loads(notes["history"]) if notes.get("fingerprint") == fingerprint else None
 
 

@@ -1,43 +1,52 @@
-"""Steps 1 and 3: networks fine-tuned as Ray tasks, one a backbone, arm and seed."""
+"""Steps 1 and 3: networks fine-tuned as Ray tasks, one per backbone, arm and seed."""
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from dcai_ray.cleaning.arms import arms_of
-from dcai_ray.cluster import connection
-from dcai_ray.cluster.task_pool import run_tasks
+from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
+from dcai_ray.images.image_set import Image, ImageSet
 from dcai_ray.images.truth import Truth
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
-from dcai_ray.steps.reading import ImageSet, contents
+from dcai_ray.steps.freshness import is_current
+from dcai_ray.steps.reading import contents
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.parquet import new_fingerprint
 from dcai_ray.storage.values import check_ids, kept_mask
 
-Rows = Sequence[dict[str, Any]]  # of tables.IMAGES
+FORMAT = 1
+"""Raise this when `networks.finetuning`, `networks.transforms` or a backbone trains another network
+from the same images, weights, seed and recipe."""
 
 
 def train_baseline(run: RunDirectory, images: ImageSet, config: Config) -> None:
     """Step 1: fine-tune on all training images; `baseline/metrics.parquet`."""
-    rows = images.split("train")
-    arms = {"all": {seed: rows for seed in config.finetune.seeds}}
+    train = images.split("train")
+    arms = {"all": {seed: train for seed in config.finetune.seeds}}
     _train(run, images, config, "baseline", arms)
 
 
 def retrain_networks(
     run: RunDirectory, images: ImageSet, config: Config, truth: Truth | None
 ) -> None:
-    """Step 3: every arm but `all`, which step 1 trained; `cleaned/metrics.parquet`."""
-    rows = images.split("train")
+    """Step 3: every arm but `all`, which step 1 trained; `cleaned/metrics.parquet`.
+
+    A network depends on the images that it learns from, not on how they were chosen: it is trained
+    again only where the choice has changed.
+
+    Raises:
+        UserError: there are no complete values, or they are of other images.
+    """
+    train = images.split("train")
     values = run.read_values()
-    check_ids(run.values, values["id"].to_pylist(), [row["id"] for row in rows])
-    _, y = _examples(rows, images.classes)
+    check_ids(run.values, values["id"].to_pylist(), [image.id for image in train])
+    _, y = _examples(train, images.classes)
     clean = images.split("shapley_val")
     chosen = arms_of(
         kept_mask(values),
@@ -48,7 +57,7 @@ def retrain_networks(
     )
     arms = {
         arm: {
-            seed: [rows[i] for i in np.flatnonzero(mask)] + (clean if "clean" in arm else [])
+            seed: [train[i] for i in np.flatnonzero(mask)] + list(clean if "clean" in arm else ())
             for seed, mask in by_seed.items()
         }
         for arm, by_seed in chosen.items()
@@ -62,27 +71,30 @@ def _train(
     images: ImageSet,
     config: Config,
     step: str,
-    arms: Mapping[str, Mapping[int, Rows]],
+    arms: Mapping[str, Mapping[int, Sequence[Image]]],
 ) -> None:
-    """Train what is missing; write the step's metrics when all is there."""
+    """Train the networks that are missing; write the step's metrics once all are there."""
     jobs = _jobs(run, images, config, step, arms)
     fingerprint = new_fingerprint("metrics", sorted(job.fingerprint for job in jobs))
-    if parquet.is_up_to_date(run.metrics(step), fingerprint):
+    if is_current(run.metrics(step), fingerprint):
         return
     start = time.monotonic()
     histories = run_tasks(
-        f"fine-tuning {step}",
         tasks.finetune_network,
         jobs,
+        Step(
+            name=f"fine-tuning {step}",
+            unit=f"epochs ({len(jobs)} trainings)",
+            sizes=[config.finetune.epochs] * len(jobs),
+            task_names=[f"fine-tune {job.arm} {job.backbone} seed {job.seed}" for job in jobs],
+            num_cpus=config.finetune.num_threads,
+            num_gpus=config.resources.gpus_per_training,
+            default_num_gpus=1,
+            run=run.location,
+            data=images.root,
+            reports_progress=True,
+        ),
         config.resources,
-        unit=f"epochs ({len(jobs)} trainings)",
-        sizes=[config.finetune.epochs] * len(jobs),
-        num_cpus=config.finetune.num_threads,
-        num_gpus=lambda: connection.num_gpus(config.resources.gpus_per_training, usual=1),
-        run=run.location,
-        data=images.data,
-        names=[f"fine-tune {job.arm} {job.backbone} seed {job.seed}" for job in jobs],
-        ticking=True,
     )
     rows = [
         {"arm": job.arm, "backbone": job.backbone, "seed": job.seed, **row}
@@ -98,9 +110,9 @@ def _jobs(
     images: ImageSet,
     config: Config,
     step: str,
-    arms: Mapping[str, Mapping[int, Rows]],
+    arms: Mapping[str, Mapping[int, Sequence[Image]]],
 ) -> list[tasks.FinetuneJob]:
-    """One training a backbone, arm and seed, with the fingerprint of all that decides it."""
+    """One training per backbone, arm and seed, with the fingerprint of all that decides it."""
     from dcai_ray.networks.backbones import image_size, weights_sha256
 
     recipe = config.finetune
@@ -112,20 +124,24 @@ def _jobs(
     for backbone in recipe.backbones:
         image_size(backbone, recipe.size_px, training=True)
         weights = weights_sha256(backbone, recipe.weights)
-        how = new_fingerprint("network", shared, backbone, weights, images.classes, contents(val))
+        how = new_fingerprint(
+            "network", FORMAT, shared, backbone, weights, images.classes, contents(val)
+        )
         for arm, seeds in arms.items():
-            for seed, rows in seeds.items():
+            for seed, train in seeds.items():
+                fingerprint = new_fingerprint(how, seed, contents(train))
                 jobs.append(
                     tasks.FinetuneJob(
-                        data=images.data,
+                        data=images.root,
                         target=run.model(step, arm, backbone, seed),
-                        fingerprint=new_fingerprint(how, seed, contents(rows)),
+                        checkpoint=run.checkpoint(step, arm, backbone, seed, fingerprint),
+                        fingerprint=fingerprint,
                         arm=arm,
                         backbone=backbone,
                         seed=seed,
                         recipe=recipe,
                         classes=images.classes,
-                        train=_examples(rows, images.classes),
+                        train=_examples(train, images.classes),
                         val=_examples(val, images.classes),
                         read_threads=config.resources.read_threads,
                         decode_threads=config.resources.decode_threads,
@@ -134,8 +150,10 @@ def _jobs(
     return jobs
 
 
-def _examples(rows: Rows, classes: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+def _examples(
+    images: Sequence[Image], classes: Sequence[str]
+) -> tuple[list[str], NDArray[np.int64]]:
     """Paths and class numbers."""
     number = {label: i for i, label in enumerate(classes)}
-    targets = np.array([number[row["label"]] for row in rows], dtype=np.int64)
-    return [row["path"] for row in rows], targets
+    targets = np.array([number[image.label] for image in images], dtype=np.int64)
+    return [image.path for image in images], targets

@@ -2,7 +2,7 @@
 
 A pickle is a program: loading one the usual way runs what its author wrote. Here only NumPy arrays
 and plain containers can come out; anything else is refused by name. NumPy's own functions for
-unpickling are not called either: they can be told to take bytes for pointers to objects.
+unpickling are not called either: they can be made to take bytes for pointers to objects.
 """
 
 import codecs
@@ -150,7 +150,13 @@ def read_feature_pickle(
             f"{file}: expected one (k, d) array of features and one (k,) array of labels, "
             f"got {shapes}"
         )
-    x, y = features[0].astype(np.float32), [_text(label) for label in labels[0].tolist()]
+    try:
+        y = [_text(label) for label in labels[0].tolist()]
+    except UnicodeError as error:
+        raise UserError(f"{file}: labels must be UTF-8 ({error})") from None
+    x = features[0].astype(np.float32)
+    if not x.shape[1]:
+        raise UserError(f"{file}: features of width 0; at least one column is needed")
     if len(x) != len(y):
         raise UserError(f"{file}: {len(x)} rows of features, but {len(y)} labels")
     if not np.isfinite(x).all():
@@ -165,4 +171,6 @@ def _line(error: Exception) -> str:
 
 
 def _text(label: object) -> str:
-    return label.decode() if isinstance(label, bytes) else str(label)
+    text = label.decode() if isinstance(label, bytes) else str(label)
+    text.encode()  # NumPy's strings may hold halves of characters, which no file can
+    return text

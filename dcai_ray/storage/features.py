@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.parquet import read_note, read_table
+from dcai_ray.storage.read_ahead import read_ahead
 
 _MANIFEST = "_manifest.json"
+_SHARDS_AT_ONCE = 8  # read ahead of the one that is checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +29,19 @@ class Features:
     fingerprint: str
 
 
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What says that the features of a split are complete."""
+
+    fingerprint: str
+    """Of all shards."""
+    shards: tuple[Location, ...]
+
+
 def feature_table(
     ids: Sequence[str], labels: Sequence[str], x: NDArray[np.float32], notes: Mapping[str, str]
 ) -> pa.Table:
-    """A table of id, label and feature, the schema's metadata saying how the features were made."""
+    """A table of id, label and feature; the schema's metadata says how the features were made."""
     flat = pa.array(np.ascontiguousarray(x, dtype=np.float32).ravel())
     feature = pa.FixedSizeListArray.from_arrays(flat, x.shape[1])
     table = pa.table({"id": pa.array(ids, pa.string()), "label": pa.array(labels, pa.string())})
@@ -44,10 +55,10 @@ def shard_name(index: int) -> str:
 
 
 def write_manifest(folder: Location, fingerprint: str, shards: Sequence[str]) -> None:
-    """Say that a split's shards are complete; written last. Unchanged where it says so already."""
+    """State that a split's shards are complete; written last, and only where it would change."""
     text = json.dumps({"fingerprint": fingerprint, "shards": list(shards)}, indent=1)
     manifest = folder / _MANIFEST
-    if not (manifest.exists() and manifest.read_bytes() == text.encode()):
+    if _read_if_there(manifest) != text.encode():
         manifest.write_bytes(text.encode())
 
 
@@ -56,25 +67,51 @@ def has_features(folder: Location) -> bool:
     return (folder / _MANIFEST).exists()
 
 
-def read_split(folder: Location) -> Features:
+def read_manifest(folder: Location) -> Manifest | None:
+    """The manifest of a split; None where there is no complete set of shards.
+
+    Raises:
+        UserError: it is damaged.
+        OSError: it is there but cannot be read.
+    """
+    content = _read_if_there(folder / _MANIFEST)
+    if content is None:
+        return None
+    try:
+        entries = json.loads(content)
+        shards = tuple(folder / name for name in entries["shards"])
+        return Manifest(entries["fingerprint"], shards)
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{folder / _MANIFEST}: damaged; delete it and extract again") from None
+
+
+def find_split(folder: Location) -> Manifest:
+    """The manifest of a split that has to be there.
+
+    Raises:
+        UserError: there is no complete set of shards; or as `read_manifest`.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"{folder}: no complete set of features (no {_MANIFEST}); extract first")
+    return manifest
+
+
+def read_split(folder: Location, manifest: Manifest | None = None) -> Features:
     """All shards of a split, in order.
 
+    Args:
+        folder: of the split.
+        manifest: where it has been read already.
     Raises:
         UserError: the set is incomplete, its shards do not fit together, or features are not
             finite; the message names the file.
     """
-    if not (folder / _MANIFEST).exists():
-        raise UserError(f"{folder}: no complete set of features (no {_MANIFEST}); extract first")
-    content = (folder / _MANIFEST).read_bytes()
-    try:
-        manifest = json.loads(content)
-        shards, source = [folder / name for name in manifest["shards"]], manifest["fingerprint"]
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{folder / _MANIFEST}: damaged; delete it and extract again") from None
-    absent = [shard for shard in shards if not shard.exists()]
-    if absent or not shards:
-        raise UserError(f"{absent[0] if absent else folder}: no such shard; extract again")
-    tables = [(shard, read_table(shard)) for shard in shards]
+    manifest = manifest or find_split(folder)
+    if not manifest.shards:
+        raise UserError(f"{folder}: no such shard; extract again")
+    contents = read_ahead(_read_shard, manifest.shards, _SHARDS_AT_ONCE)
+    tables = list(zip(manifest.shards, contents, strict=True))
     first = tables[0][1]
     for path, table in tables:
         _check_shard(path, table, first)
@@ -92,7 +129,7 @@ def read_split(folder: Location) -> Features:
         labels=tuple(i for _, table in tables for i in table["label"].to_pylist()),
         x=np.concatenate(x).reshape(-1, width),
         backbone=read_note(first, "backbone"),
-        fingerprint=source,
+        fingerprint=manifest.fingerprint,
     )
 
 
@@ -119,13 +156,27 @@ def class_numbers(
     """Class numbers of labels.
 
     Raises:
-        UserError: a label is no class of train; the message names it.
+        UserError: a label is not a class of train; the message names it.
     """
     number = {label: i for i, label in enumerate(classes)}
     unknown = sorted(set(labels) - number.keys())
     if unknown:
         raise UserError(f"{where}: class {', '.join(unknown)} does not occur in train")
     return np.array([number[label] for label in labels], dtype=np.int64)
+
+
+def _read_if_there(file: Location) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _read_shard(shard: Location) -> pa.Table:
+    try:
+        return read_table(shard)
+    except FileNotFoundError:
+        raise UserError(f"{shard}: no such shard; extract again") from None
 
 
 def _check_shard(path: Location, table: pa.Table, first: pa.Table) -> None:

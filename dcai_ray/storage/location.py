@@ -12,7 +12,6 @@ import re
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote, urlsplit
@@ -34,12 +33,14 @@ class Location:
     (`?endpoint_override=host:port&scheme=http`); they stay with every location made from it.
 
     Raises:
-        UserError: the URI carries credentials.
+        UserError: the URI carries credentials, or is no text that a file system takes.
     """
 
     uri: str
 
     def __post_init__(self) -> None:
+        if "\0" in self.uri or not _is_utf8(self.uri):
+            raise UserError(f"{self.uri!r}: the name is not UTF-8, or has a zero byte; rename it")
         if self.uri.startswith("file://"):
             object.__setattr__(self, "uri", unquote(urlsplit(self.uri).path))
         if not self.remote:
@@ -96,6 +97,22 @@ class Location:
         with explained(self.uri), store.open_input_stream(path) as stream:
             return stream.read(limit)
 
+    def read_tail(self, count: int) -> bytes:
+        """The last `count` bytes, or all of a shorter file; two requests to an object store.
+
+        Raises:
+            OSError: the file is absent or cannot be read.
+        """
+        if not self.remote:
+            with open(self.uri, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(size - count, 0))
+                return file.read()
+        store, path = self._filesystem, self._path
+        with explained(self.uri), store.open_input_file(path) as remote:
+            start = max(remote.size() - count, 0)
+            return remote.read_at(remote.size() - start, start)
+
     def write_bytes(self, content: bytes) -> None:
         """Write the file whole, replacing what was there; folders on the way are made."""
         if self.remote:
@@ -108,6 +125,7 @@ class Location:
             # A stream closed over an exception completes its upload: a truncated object. Ctrl-C and
             # SIGTERM raise in the main thread alone, so the upload has another.
             with explained(self.uri), ThreadPoolExecutor(1) as writer:
+                writer.submit(int).result()  # an interrupted start of a thread would not be joined
                 writer.submit(upload).result()
             return
         folder, name = os.path.split(self.uri)
@@ -128,7 +146,7 @@ class Location:
         """Delete the file if it is there."""
         if self._info().type == fs.FileType.File:
             store, path = self._filesystem, self._path
-            with self._explained():
+            with explained(self.uri):
                 store.delete_file(path)
 
     def walk(self) -> Iterator[tuple[str, int]]:
@@ -138,7 +156,7 @@ class Location:
 
         Raises:
             OSError: a folder cannot be read.
-            UserError: a name is not UTF-8, or a key of a store is no path.
+            UserError: a name is not UTF-8, or a key of a store is not a valid path.
         """
         if self.remote:
             start = len(self._path.rstrip("/")) + 1
@@ -149,7 +167,7 @@ class Location:
             ]
             for key, _ in found:
                 if not {"", ".", ".."}.isdisjoint(key.split("/")):  # HTTP would ask for another
-                    raise UserError(f"{self}: the key {key!r} is no path; rename it")
+                    raise UserError(f"{self}: the key {key!r} is not a valid path; rename it")
         else:
             found = list(_walk_local(self.uri))
         yield from sorted(found)
@@ -161,16 +179,13 @@ class Location:
 
     def _list(self, *, recursive: bool) -> list[fs.FileInfo]:
         store, selector = self._filesystem, fs.FileSelector(self._path, recursive=recursive)
-        with self._explained():
+        with explained(self.uri):
             return store.get_file_info(selector)
 
     def _info(self) -> fs.FileInfo:
         store, path = self._filesystem, self._path
-        with self._explained():
+        with explained(self.uri):
             return store.get_file_info(path)
-
-    def _explained(self) -> AbstractContextManager[None]:
-        return explained(self.uri) if self.remote else nullcontext()
 
     @property
     def _filesystem(self) -> fs.FileSystem:
@@ -208,11 +223,16 @@ def _walk_local(root: str) -> Iterator[tuple[str, int]]:
         ]
         for name in names:
             path = os.path.join(folder, name)
-            if not path.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in path):
+            if not _is_utf8(path):
                 raise UserError(f"{os.fsencode(path)!r}: the name is not UTF-8; rename it")
             if os.path.isfile(path) or os.path.islink(path):
                 size = os.path.getsize(path) if os.path.exists(path) else 0
                 yield os.path.relpath(path, root).replace(os.sep, "/"), size
+
+
+def _is_utf8(path: str) -> bool:
+    """Whether it holds no half characters, as Python makes of bytes that are not UTF-8."""
+    return path.isprintable() or not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from urllib.parse import parse_qsl, urlsplit
 
+import pyarrow as pa
 from pyarrow import fs
 
 from dcai_ray.errors import StorageError, UserError
@@ -23,6 +24,7 @@ _S3_OPTIONS = {"region", "scheme", "endpoint_override", "tls_ca_file_path"}
 _OPTION = re.compile(r"[?&]([\w-]+)=([^&]*)")
 _SECRET = re.compile(r"key|secret|token|passw|sig(nature)?$|credential$", re.IGNORECASE)
 
+_FAILURES = (OSError, pa.ArrowException)  # what pyarrow raises over a request
 _MEANINGS = (  # of what pyarrow says of a request that failed
     ("NO_SUCH_BUCKET", "no such bucket"),
     ("ACCESS_DENIED", "access denied; other credentials, or a policy that allows it, are needed"),
@@ -30,7 +32,7 @@ _MEANINGS = (  # of what pyarrow says of a request that failed
     ("SIGNATURE_DOES_NOT_MATCH", "the store does not accept these credentials"),
     ("ExpiredToken", "the credentials have expired"),
     ("NETWORK_CONNECTION", "the store does not answer; check AWS_ENDPOINT_URL and the network"),
-    ("SLOW_DOWN", "the store is overloaded; the same command goes on from here"),
+    ("SLOW_DOWN", "the store is overloaded; run the same command again to resume"),
 )
 
 
@@ -74,23 +76,27 @@ def open_store(uri: str) -> tuple[fs.FileSystem, str]:
             return _s3(parts.netloc, options), parts.netloc
     try:
         return fs.FileSystem.from_uri(uri)
-    except (ValueError, OSError) as error:  # pyarrow's errors are several lines
+    except _FAILURES as error:  # several lines
         reason = str(error).splitlines()[0]
         raise UserError(f"{uri}: no storage that pyarrow opens ({reason})") from None
 
 
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Errors of a store as one line that begins with the URI.
+    """Errors of pyarrow as one line that begins with the URI or the local path.
 
     Raises:
-        OSError: whatever the store answers; FileNotFoundError where nothing is there.
+        StorageError: whatever an object store answers.
+        OSError: what the operating system says of a local file; FileNotFoundError where nothing is.
     """
     try:
         yield
     except FileNotFoundError:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri) from None
-    except (OSError, ValueError) as error:  # pyarrow's own are both
+    except _FAILURES as error:
+        number = getattr(error, "errno", None)
+        if number and "://" not in uri:
+            raise OSError(number, os.strerror(number), uri) from None
         raise StorageError(f"{uri}: {_reason(str(error))}") from None
 
 

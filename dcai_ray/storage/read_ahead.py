@@ -1,7 +1,7 @@
 """Reading ahead: files fetched and decoded in threads while what is in front of them is used.
 
 An object store takes tens of milliseconds to answer, so many requests have to be under way; a core
-decodes one picture at a time, so few of those. What is ahead is bounded, and the order stays.
+decodes one image at a time, so few of those. What is ahead is bounded, and the order is kept.
 """
 
 from collections import deque

@@ -40,7 +40,7 @@ PROBES = pa.schema(
         ("auroc", pa.float64()),
     ]
 )
-VALUES = pa.schema(
+ESTIMATES = pa.schema(  # what is known of each image's value
     [
         ("id", pa.string()),
         ("label", pa.string()),
@@ -51,11 +51,16 @@ VALUES = pa.schema(
         ("rounds", pa.int64()),
         ("evaluated", pa.int64()),
         ("decision", pa.string()),
+    ]
+)
+VALUES = pa.schema(
+    [
+        *ESTIMATES,
         ("suggested_label", pa.string()),
         ("stderr_validation", pa.float64()),
     ]
 )
-TRACE = pa.schema(  # of sampling, one row a check
+TRACE = pa.schema(  # of sampling, one row per look
     [
         ("rounds", pa.int64()),  # summed over chains
         ("waves", pa.int64()),  # complete waves of blocks
@@ -66,6 +71,4 @@ TRACE = pa.schema(  # of sampling, one row a check
         ("r_hat", pa.float64()),  # Gelman-Rubin, largest; decides nothing
     ]
 )
-ESTIMATES = pa.schema([VALUES.field(name) for name in VALUES.names[:9]])
-"""What sampling says of an image: the columns of `VALUES` up to the decision."""
 KEPT = pa.schema([("id", pa.string()), ("label", pa.string()), ("value", pa.float64())])

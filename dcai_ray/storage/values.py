@@ -1,7 +1,7 @@
-"""The table of values: which images are kept, which belong together."""
+"""The table of values: its columns, which images are kept, which belong together."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +9,81 @@ from numpy.typing import NDArray
 
 from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.schemas import ESTIMATES, KEPT
+from dcai_ray.storage.schemas import ESTIMATES, KEPT, VALUES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Estimates:
+    """What is known of each image's value: the columns of `ESTIMATES`, n entries each."""
+
+    id: Sequence[str]
+    label: Sequence[str]
+    """Class names."""
+    value: NDArray[np.float64]  # (n,) in units of the utility, as are the next three
+    stderr: NDArray[np.float64]  # (n,) over rounds
+    low: NDArray[np.float64]  # (n,)
+    high: NDArray[np.float64]  # (n,)
+    rounds: NDArray[np.int64]  # (n,) observations of an image
+    evaluated: NDArray[np.int64]  # (n,) marginals computed
+    decision: NDArray[np.str_]  # (n,) keep, drop or undecided
+
+    @classmethod
+    def exact(
+        cls,
+        *,
+        id: Sequence[str],
+        label: Sequence[str],
+        value: NDArray[np.float64],
+        decision: NDArray[np.str_],
+    ) -> "Estimates":
+        """Values (n,) by a closed form, which leaves nothing to sampling."""
+        n = len(value)
+        return cls(
+            id=id,
+            label=label,
+            value=value,
+            stderr=np.zeros(n),
+            low=value,
+            high=value,
+            rounds=np.zeros(n, dtype=np.int64),
+            evaluated=np.zeros(n, dtype=np.int64),
+            decision=decision,
+        )
+
+    def table(self) -> pa.Table:
+        """The table `ESTIMATES`."""
+        return pa.table([getattr(self, name) for name in ESTIMATES.names], schema=ESTIMATES)
+
+
+def values_table(
+    estimates: Estimates,
+    *,
+    suggested_label: Sequence[str] | None = None,
+    stderr_validation: NDArray[np.float64] | None = None,
+    value_self: NDArray[np.float64] | None = None,
+) -> pa.Table:
+    """The table `VALUES`, with the column `value_self` where there is one.
+
+    Args:
+        estimates: of n images.
+        suggested_label: class names; None while sampling is unfinished.
+        stderr_validation: (n,) standard errors over validation points; None for sampled values.
+        value_self: (n,) values by the training images themselves.
+    """
+    n = len(estimates.value)
+    if stderr_validation is None:
+        stderr_validation = np.full(n, np.nan)
+    columns = {
+        "suggested_label": [None] * n if suggested_label is None else suggested_label,
+        "stderr_validation": stderr_validation,
+    }
+    table = estimates.table()
+    for name, column in columns.items():
+        entry = VALUES.field(name)
+        table = table.append_column(entry, pa.array(column, type=entry.type))
+    if value_self is not None:
+        table = table.append_column("value_self", pa.array(value_self))
+    return table
 
 
 def check_ids(path: Location, ids: Sequence[str], wanted: Sequence[str]) -> None:
@@ -34,8 +108,3 @@ def kept_table(values: pa.Table) -> pa.Table:
     """The rows of the values that the rule keeps, as `KEPT`."""
     columns = pa.table({name: values[name] for name in KEPT.names})
     return columns.filter(pa.array(kept_mask(values)))
-
-
-def estimate_table(columns: Mapping[str, Any]) -> pa.Table:
-    """Sampled values as `ESTIMATES`, from columns by name."""
-    return pa.table([columns[name] for name in ESTIMATES.names], schema=ESTIMATES)

@@ -49,18 +49,19 @@ def check_block(block: Block, num_chains: int, shape: tuple[int, int]) -> None:
         num_chains: chains there are.
         shape: (S, n).
     Raises:
-        UserError: for a chain or index that is not one, shapes that do not fit, no rounds, or
-            moments that are not finite.
+        ValueError: for a chain or index that is not one, shapes that do not fit, or no rounds: our
+            own mistakes.
+        UserError: for moments that are not finite, as a utility of the user's own may give.
     """
     name = f"block {block.index} of chain {block.chain}"
     if not (0 <= block.chain < num_chains and block.index >= 0):
-        raise UserError(f"{name}: chain must be in [0, {num_chains}) and index at least 0")
+        raise ValueError(f"{name}: chain must be in [0, {num_chains}) and index at least 0")
     shapes = (block.moments.mean.shape, block.moments.m2.shape, block.evaluated.shape)
     if shapes != (shape, shape, shape[1:]):
         wanted = f"{shape} for moments and {shape[1:]} for evaluated"
-        raise UserError(f"{name}: shapes must be {wanted}, got {shapes}")
+        raise ValueError(f"{name}: shapes must be {wanted}, got {shapes}")
     if block.moments.count < 1:
-        raise UserError(f"{name}: count must be at least 1, got {block.moments.count}")
+        raise ValueError(f"{name}: count must be at least 1, got {block.moments.count}")
     finite = np.isfinite(block.moments.mean) & np.isfinite(block.moments.m2)
     if not finite.all():
         bad = np.count_nonzero(~finite)

@@ -33,7 +33,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfcx, log_ndtr, zeta
 
-from dcai_ray.errors import UserError
 from dcai_ray.valuation.moments import Moments
 
 RHO2 = 1 / 50
@@ -135,11 +134,11 @@ def e_values(
     Returns:
         log e; 0 (no evidence) for fewer than two observations.
     Raises:
-        UserError: for an unknown direction.
+        ValueError: for an unknown direction.
     Source: arXiv 1810.08240, section 3.2 (one-sided normal mixture).
     """
     if direction not in ("below", "above"):
-        raise UserError(f"direction must be below or above, got {direction!r}")
+        raise ValueError(f"direction must be below or above, got {direction!r}")
     if moments.count < 2:
         return np.zeros(moments.mean.shape)
     grown = moments.count * rho2 + 1

@@ -25,8 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from dcai_ray.errors import UserError
-
 
 @dataclass(frozen=True, slots=True)
 class Moments:
@@ -68,11 +66,11 @@ def merge(first: Moments, second: Moments) -> Moments:
     """Moments of the observations of both; neither is changed.
 
     Raises:
-        UserError: if the observations differ in shape.
+        ValueError: if the observations differ in shape.
     """
     if first.mean.shape != second.mean.shape:
         shapes = f"{first.mean.shape} and {second.mean.shape}"
-        raise UserError(f"moments must be of observations of one shape, got {shapes}")
+        raise ValueError(f"moments must be of observations of one shape, got {shapes}")
     if first.count == 0:
         return second
     if second.count == 0:

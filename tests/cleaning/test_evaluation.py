@@ -1,19 +1,14 @@
-"""Scores against scikit-learn's own; the comparison against a table worked out by hand."""
+"""Detection against scikit-learn's own; the comparison against a table worked out by hand."""
 
 import math
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss, precision_score, recall_score, roc_auc_score
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 from dcai_ray.cleaning.arms import ARMS
 from dcai_ray.cleaning.evaluation import comparison, detection
-from dcai_ray.cleaning.probes import probe_scores
 
 
 def test_detection_is_that_of_sklearn():
@@ -42,47 +37,6 @@ def test_detection_of_nothing_wrong_is_unknown_and_of_nothing_dropped_has_no_pre
     assert found.auc == 1  # the wrong one has the lowest value
     assert math.isnan(found.precision)
     assert found.recall == 0
-
-
-def blobs(seed, count, classes=3):
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, classes, count)
-    x = rng.standard_normal((count, 5)) * [1, 1, 1, 1, 100] + y[:, np.newaxis]
-    return x.astype(np.float32), y
-
-
-@pytest.mark.parametrize(
-    ("name", "standardize", "model"),
-    [
-        ("logistic", True, make_pipeline(StandardScaler(), LogisticRegression(C=0.01))),
-        ("logistic", False, LogisticRegression(C=0.01, max_iter=5000)),
-        ("10-nn", True, KNeighborsClassifier(10)),
-    ],
-)
-def test_probe_scores_are_those_of_sklearn(name, standardize, model):
-    (x, y), (x_val, y_val) = blobs(5, 120), blobs(6, 80)
-    found = probe_scores(name, x, y, x_val, y_val, 3, standardize=standardize)
-    probabilities = model.fit(np.float64(x), y).predict_proba(np.float64(x_val))
-    assert found["accuracy"] == (probabilities.argmax(axis=1) == y_val).mean()
-    area = roc_auc_score(y_val, probabilities, multi_class="ovr")
-    assert_allclose(found["auroc"], area, rtol=1e-12)
-    # 10-NN gives some classes probability 0: log_loss clips it, here as there.
-    assert_allclose(found["loss"], log_loss(y_val, probabilities), rtol=1e-12)
-
-
-def test_a_class_missing_from_training_is_never_guessed_but_scored():
-    (x, y), (x_val, y_val) = blobs(7, 90), blobs(8, 60)
-    here = y != 1
-    found = probe_scores("10-nn", x[here], y[here], x_val, y_val, 3)
-    votes = KNeighborsClassifier(10).fit(x[here], y[here]).predict(x_val)
-    assert found["accuracy"] == (votes == y_val).mean()
-    assert found["loss"] > 5  # nats: the true class had probability 0 on a third of the images
-
-
-def test_fewer_than_ten_images_all_vote():
-    (x, y), (x_val, y_val) = blobs(9, 6), blobs(10, 40)
-    found = probe_scores("10-nn", x, y, x_val, y_val, 3)
-    assert found["accuracy"] == (np.bincount(y, minlength=3).argmax() == y_val).mean()
 
 
 def score(model, arm, seed, accuracy, images=100):

@@ -1,31 +1,167 @@
-"""Rules against their words, and neighbours against scikit-learn."""
+"""Each rule against a table worked out by hand."""
 
+import ast
+import inspect
+import json
+import textwrap
 from itertools import permutations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import StandardScaler
 
-from dcai_ray.cleaning.arms import arms_of, random_choice
+from dcai_ray.cleaning.choices import Choice, Sampled, Valued
 from dcai_ray.cleaning.rules import (
-    best_share,
-    chance_threshold,
-    check_classes_kept,
-    keep_share,
-    share_loss,
+    RULES,
+    SHARES,
+    Certain,
+    Chance,
+    Share,
+    Validated,
+    Zero,
+    check_needs,
+    describe,
+    explain,
+    new_rule,
 )
-from dcai_ray.cleaning.suggestions import neighbours, suggested_labels
+from dcai_ray.config import ValueConfig, parse_config
+from dcai_ray.errors import UserError
 from dcai_ray.valuation import knn_shapley
 
+#                  0     1    2     3    4    5    6     7     8    9
+VALUE = np.array([-0.2, 0.0, 0.05, 0.1, 0.3, 0.0, 0.06, -0.1, 0.4, 0.05])
+Y = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
 
-def test_chance_threshold_moves_zero_to_the_game_whose_empty_set_guesses():
+
+def losses(shares):
+    """Smallest, and alike, where 30 and 40 % are dropped; above 80 % a class would be empty."""
+    return [None if s > 0.8 else 0.5 if s in (0.3, 0.4) else 0.6 + s for s in shares]
+
+
+def no_losses(shares):
+    raise AssertionError("trains probes that this rule does not need")
+
+
+def valued(ask=no_losses, sampled=None):
+    return Valued(value=VALUE, y=Y, losses=ask, sampled=sampled)
+
+
+def dropped(choice):
+    return np.flatnonzero(choice.decision == "drop").tolist()
+
+
+@pytest.mark.parametrize(
+    ("rule", "ask", "expected"),
+    [
+        (Zero(), no_losses, [0, 1, 5, 7]),  # a value of zero is dropped
+        (Chance(), no_losses, [0, 1, 2, 5, 7, 9]),  # 1 / (2 x 10) = .05, itself dropped
+        (Share(drop_share=0.3), no_losses, [0, 5, 7]),  # of the zeros the highest index
+        # 2 of the 4 of class 0, 3 of the 6 of class 1.
+        (Share(drop_share=0.5, per_class=True), no_losses, [0, 1, 5, 7, 9]),
+        (Validated(), losses, [0, 5, 7]),  # of 30 and 40 % the smaller
+        (Validated(per_class=True), losses, [0, 5, 7]),  # round(1.2) of 4, round(1.8) of 6
+    ],
+)
+def test_exact_values_are_kept_or_dropped_as_by_hand(rule, ask, expected):
+    choice = rule.choose(valued(ask))
+    assert dropped(choice) == expected
+    assert set(choice.decision) == {"keep", "drop"}
+    assert_array_equal(np.flatnonzero(~choice.kept), expected)
+    assert choice.rule == rule.name
+    assert choice.false_discovery is None
+
+
+def test_validated_tries_every_share_once_and_says_how_each_did():
+    asked = []
+    choice = Validated().choose(valued(lambda shares: [asked.append(shares), losses(shares)][1]))
+    assert asked == [SHARES]
+    assert (min(SHARES), max(SHARES), len(SHARES)) == (0, 0.9, 19)
+    assert choice.share == 0.3
+    assert choice.log_loss[0.3] == 0.5
+    assert choice.log_loss[0.85] is None
+
+
+# Four intervals: below the threshold, around it, above it, around it.
+SAMPLED = Sampled(
+    low=np.array([-0.4, -0.1, 0.1, -0.2]),
+    decision=np.array(["drop", "undecided", "keep", "undecided"]),
+    log_e=np.log([100.0, 45.0, 0.1, 25.0]),
+)
+FEW = Valued(
+    value=np.array([-0.3, -0.02, 0.3, 0.05]),
+    y=np.array([0, 1, 0, 1]),
+    losses=lambda shares: [abs(share - 0.5) for share in shares],
+    sampled=SAMPLED,
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "decision", "bound"),
+    [
+        # n / (k min e) of the k dropped: 4 / (1 x 100), 4 / (2 x 45).
+        (Zero(), ["drop", "undecided", "keep", "undecided"], 0.04),
+        (Chance(), ["drop", "undecided", "keep", "undecided"], 0.04),
+        (Share(drop_share=0.5), ["drop", "drop", "keep", "keep"], 4 / 90),
+        (Share(drop_share=0.7), ["drop", "drop", "keep", "drop"], 4 / 75),
+        (Validated(), ["drop", "drop", "keep", "keep"], 4 / 90),
+        # One e-value must be 80, two 40, three 26.7, four 20: two are rejected.
+        (Certain(), ["drop", "drop", "keep", "undecided"], 0.05),
+        # At a rate of .1 one must be 40, two 20, three 13.3, four 10: three are.
+        (Certain(confidence=0.9), ["drop", "drop", "keep", "drop"], 0.1),
+    ],
+)
+def test_thresholds_keep_the_undecided_and_ranks_decide_every_image(rule, decision, bound):
+    choice = rule.choose(FEW)
+    assert choice.decision.tolist() == decision
+    assert choice.kept.tolist() == [word != "drop" for word in decision]
+    assert choice.false_discovery == pytest.approx(bound, rel=1e-12)  # logarithms
+
+
+def test_certain_needs_e_values():
+    with pytest.raises(UserError, match="rule certain needs sampled values"):
+        Certain().choose(valued())
+
+
+few = st.lists(st.integers(-2, 2), min_size=4, max_size=12)
+
+
+@given(few, st.randoms(use_true_random=False))
+@pytest.mark.parametrize("rule", [Zero(), Chance(), Certain()])
+def test_a_threshold_decides_on_an_image_whatever_its_place(rule, numbers, random):
+    order = random.sample(range(len(numbers)), len(numbers))
+    value, y = np.array(numbers) / 10, np.arange(len(numbers)) % 2
+    low, log_e = value - 0.1, -4 * value * len(value)  # the lower a value, the more evidence
+
+    def choice(of):
+        decision = np.where(value[of] > 0, "keep", "undecided")
+        sampled = Sampled(low=low[of], decision=decision, log_e=log_e[of])
+        known = sampled if rule.needs.sampled_values else None
+        return rule.choose(Valued(value=value[of], y=y[of], losses=no_losses, sampled=known))
+
+    assert_array_equal(choice(order).decision, choice(np.arange(len(value))).decision[order])
+
+
+@given(few, st.randoms(use_true_random=False))
+@pytest.mark.parametrize("rule", [Share(drop_share=0.4), Validated()])
+def test_among_equal_values_a_rank_drops_the_highest_index(rule, numbers, random):
+    value, y = np.array(numbers) / 10, np.zeros(len(numbers), int)
+    for order in (np.arange(len(y)), random.sample(range(len(y)), len(y))):
+        there = value[order]
+        kept = rule.choose(Valued(value=there, y=y, losses=losses)).kept
+        count = int((~kept).sum())
+        assert sorted(there[~kept]) == sorted(value)[:count]  # whatever the order
+        for tie in np.unique(there):
+            places = np.flatnonzero(there == tie)
+            assert kept[places].tolist() == sorted(kept[places].tolist(), reverse=True)
+
+
+def test_chance_moves_zero_to_the_game_whose_empty_set_guesses():
     rng = np.random.default_rng(0)
     n, k, classes = 5, 2, 3
-    x, y, point, label = rng.random((n, 2)), rng.integers(0, classes, n), rng.random((1, 2)), [1]
+    x, point, label = rng.random((n, 2)), rng.random((1, 2)), [1]
+    y = np.array([0, 1, 2, 1, 0])
 
     def v(coalition):
         if not coalition:
@@ -38,147 +174,133 @@ def test_chance_threshold_moves_zero_to_the_game_whose_empty_set_guesses():
         for place, i in enumerate(order):
             expected[i] += (v(order[: place + 1]) - v(order[:place])) / 120
     values = knn_shapley(x, y, point, np.array(label), k=k, metric="euclidean")
-    assert_allclose(values - chance_threshold(classes, n), expected, atol=1e-14)  # 120 terms / 120
+    assert_allclose(values - Chance().threshold(y), expected, atol=1e-14)  # 120 terms / 120
 
 
-def test_share_drops_the_lowest_values_and_of_equals_the_highest_index():
-    value = np.array([0.3, -1.0, 0.0, 0.0, 0.0, 0.5, -2.0, 0.3, 0.0, 1.0])
-    kept = keep_share(value, 0.4, np.zeros(10, int))
-    assert_array_equal(np.flatnonzero(~kept), [1, 4, 6, 8])
-    assert keep_share(value, 0.0, np.zeros(10, int)).all()
+@pytest.mark.parametrize("rule", [Zero(), Share(), Validated(), Certain()])
+def test_the_threshold_of_all_others_is_zero(rule):
+    assert rule.threshold(Y) == 0
 
 
-def test_share_per_class_drops_that_share_of_each():
-    rng = np.random.default_rng(0)
-    y = np.repeat([0, 1, 2], [100, 40, 20])
-    value = rng.random(160) + y  # without per_class the first class alone would lose
-    kept = keep_share(value, 0.25, y, per_class=True)
-    assert_array_equal(np.bincount(y[~kept]), [25, 10, 5])
-    for c in range(3):
-        assert value[(y == c) & ~kept].max() < value[(y == c) & kept].min()
-    assert_array_equal(np.bincount(y[~keep_share(value, 0.25, y)]), [40])
+CHOICES = [
+    (
+        Validated(),
+        {"rule": "validated", "share": 0.5, "log_loss": {"0": 0.5, "0.05": 0.45, "0.9": None}},
+        "validated (the lowest 50 %)",
+        "the lowest 50\u00a0% by value, the share without which a quick classifier has the "
+        "smallest log loss on shapley_val (rule validated).",
+    ),
+    (
+        Zero(),
+        {"rule": "zero", "threshold": 0.0, "false_discovery": 0.25},
+        "zero (keep value > 0)",
+        "those that lower the accuracy (rule zero: keep value > 0).",
+    ),
+    (
+        Chance(),
+        {"rule": "chance", "threshold": 0.00012345},
+        "chance (keep value > 0.00012)",
+        "those worth no more than chance (rule chance: keep value > 1 / (classes x images) = "
+        "0.00012).",
+    ),
+    (
+        Share(per_class=True),
+        {"rule": "share", "share": 0.2, "per_class": True},
+        "share (the lowest 20 %)",
+        "the lowest 20\u00a0% of each class by value, as requested (rule share).",
+    ),
+    (
+        Certain(),
+        {"rule": "certain", "threshold": 0.0, "false_discovery": 0.05},
+        "certain (false-discovery rate 5 %)",
+        "those that are harmful with certainty (rule certain: false-discovery rate 5\u00a0%).",
+    ),
+]
 
 
-@pytest.fixture
-def noisy():
-    """Two overlapping classes; a third of the training labels is flipped, with low values."""
-    rng = np.random.default_rng(1)
-    true = rng.integers(0, 2, 90)
-    wrong = np.arange(90) % 3 == 0
-    x = (rng.standard_normal((90, 4)) + 2 * true[:, np.newaxis]).astype(np.float32)
-    y_val = rng.integers(0, 2, 60)
-    x_val = (rng.standard_normal((60, 4)) + 2 * y_val[:, np.newaxis]).astype(np.float32)
-    return (
-        np.where(wrong, -1.0, 1.0) + rng.random(90),
-        x,
-        np.where(wrong, 1 - true, true),
-        x_val,
-        y_val,
+@pytest.mark.parametrize(("rule", "note", "short", "long"), CHOICES)
+def test_a_choice_comes_back_from_json_and_says_in_words_what_it_was(rule, note, short, long):
+    choice = Choice.restore(json.loads(json.dumps(note)), np.array(["keep", "drop"]))
+    assert choice.rule == rule.name
+    assert choice.note() == note
+    assert describe(choice) == short
+    assert explain(choice) == long
+
+
+def test_every_rule_is_among_those_tried_here():
+    assert [rule.name for rule, *_ in CHOICES] == list(RULES)
+
+
+def test_a_rule_takes_its_fields_from_the_settings():
+    settings = {"drop_share": 0.35, "per_class": True, "confidence": 0.9, "k": 10}
+    made = [new_rule(name, settings) for name in RULES]
+    assert made == [
+        Validated(per_class=True),
+        Zero(),
+        Chance(),
+        Share(drop_share=0.35, per_class=True),
+        Certain(confidence=0.9),
+    ]
+
+
+def test_an_unknown_rule_is_refused_everywhere():
+    decision = np.array(["keep"])
+    for refused in (
+        lambda: new_rule("best", {}),
+        lambda: describe(Choice(rule="best", decision=decision, share=0.2)),
+        lambda: explain(Choice(rule="best", decision=decision, share=0.2)),
+        lambda: check_needs("best", **BY_CLEAN),
+        lambda: parse_config({"value": {"rule": "best"}}, "file"),
+    ):
+        with pytest.raises(UserError, match=r"'?validated'?, .*'?certain'?"):
+            refused()
+
+
+BY_CLEAN = {"clean_set": True, "sampled_values": False, "utility": "knn"}
+
+
+@pytest.mark.parametrize(
+    ("change", "usable"),
+    [
+        ({}, {"validated", "zero", "chance", "share"}),
+        ({"clean_set": False}, {"zero", "chance", "share"}),
+        ({"sampled_values": True}, {"validated", "zero", "chance", "share", "certain"}),
+        (
+            {"sampled_values": True, "utility": "logistic"},
+            {"validated", "zero", "share", "certain"},
+        ),
+    ],
+)
+def test_a_rule_is_refused_where_its_needs_are_not_met_and_others_are_named(change, usable):
+    for name in RULES:
+        if name in usable:
+            check_needs(name, **(BY_CLEAN | change))
+            continue
+        with pytest.raises(UserError, match=f"^value.rule {name} ") as caught:
+            check_needs(name, **(BY_CLEAN | change))
+        named = str(caught.value).partition("; use ")[2].split(" or ")
+        assert set(named) == usable
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rule": "validated", "validation": "self"}, "needs a clean shapley_val"),
+        ({"rule": "certain"}, "is for value.method sample"),
+        ({"rule": "chance", "method": "sample", "utility": "logistic"}, "is for the utility knn"),
+    ],
+)
+def test_the_settings_know_the_needs_of_a_rule(settings, message):
+    with pytest.raises(UserError, match=f"value.rule {settings['rule']} {message}; use "):
+        parse_config({"value": settings}, "file")
+
+
+def test_the_help_of_the_setting_explains_every_rule():
+    body = ast.parse(textwrap.dedent(inspect.getsource(ValueConfig))).body[0].body
+    place = next(
+        i
+        for i, node in enumerate(body)
+        if getattr(node, "target", None) and node.target.id == "rule"
     )
-
-
-def test_share_loss_is_that_of_a_standardized_logistic_regression(noisy):
-    value, x, y, x_val, y_val = noisy
-    kept = value.argsort()[27:]  # 30 % of 90 dropped
-    scaler = StandardScaler().fit(x[kept].astype(np.float64))
-    model = LogisticRegression(C=0.01).fit(scaler.transform(x[kept].astype(np.float64)), y[kept])
-    expected = log_loss(y_val, model.predict_proba(scaler.transform(x_val.astype(np.float64))))
-    # rtol: both stop at the optimizer's own tolerance, on rows in another order.
-    assert_allclose(share_loss(value, 0.3, x, y, x_val, y_val), expected, rtol=1e-4)
-
-
-def test_the_share_that_drops_the_flips_has_the_smallest_loss(noisy):
-    value, x, y, x_val, y_val = noisy
-    losses = {s: share_loss(value, s, x, y, x_val, y_val) for s in (0.0, 0.15, 1 / 3, 0.9)}
-    assert best_share(losses) == 1 / 3
-
-
-def test_a_share_that_empties_a_class_has_no_loss(noisy):
-    _, x, y, x_val, y_val = noisy
-    value = y * 1.0  # all of class 0 first
-    assert share_loss(value, 0.9, x, y, x_val, y_val) is None
-    assert share_loss(value, 0.9, x, y, x_val, y_val, per_class=True) is not None
-
-
-def test_best_share_is_the_smaller_of_equals_and_passes_over_the_impossible():
-    assert best_share({0.0: 0.7, 0.3: 0.5, 0.1: 0.5, 0.9: None}) == 0.1
-
-
-def test_a_rule_that_empties_classes_is_refused_by_their_names():
-    y = np.array([0, 0, 1, 2, 2])
-    check_classes_kept(np.array([1, 0, 1, 0, 1], bool), y, ["cat", "dog", "owl"], "zero")
-    with pytest.raises(ValueError, match="rule zero would drop every image of class dog, owl"):
-        check_classes_kept(np.array([1, 1, 0, 0, 0], bool), y, ["cat", "dog", "owl"], "zero")
-
-
-def test_random_choice_keeps_as_many_at_random_and_something_of_each_class():
-    y = np.repeat([0, 1, 2], [60, 39, 1])
-    kept = np.arange(100) < 50
-    draws = np.array([random_choice(kept, y, seed) for seed in range(400)])
-    assert (draws.sum(axis=1) == 50).all()
-    assert draws[:, 99].all()  # the only one of its class
-    assert_array_equal(draws[7], random_choice(kept, y, 7))
-    # 49 of the other 99: each about 198 times in 400, 5 standard deviations of sqrt(400) / 2.
-    assert np.abs(draws[:, :99].sum(axis=0) - 400 * 49 / 99).max() < 50
-
-
-def test_random_choice_takes_one_of_each_class_where_fewer_are_kept():
-    y = np.array([0, 1, 2, 0, 1, 2])
-    assert_array_equal(np.sort(y[random_choice(np.zeros(6, bool), y, 0)]), [0, 1, 2])
-
-
-def test_arms_are_what_their_names_say():
-    y, kept = np.array([0, 1] * 20), np.arange(40) % 4 > 0
-    wrong = np.arange(40) < 6
-    found = arms_of(kept, y, wrong, has_clean=True, seeds=[3, 5])
-    alike = {"all": np.ones(40), "kept": kept, "clean": np.zeros(40), "kept+clean": kept}
-    for arm, mask in (alike | {"truth": ~wrong}).items():
-        for seed in (3, 5):
-            assert_array_equal(found[arm][seed], mask)
-    assert found["random"][3].sum() == found["random"][5].sum() == kept.sum()
-    assert (found["random"][3] != found["random"][5]).any()
-    assert found.keys() == alike.keys() | {"truth", "random"}
-
-
-@pytest.mark.parametrize("wrong", [None, np.zeros(4, bool)])
-def test_without_clean_set_or_known_wrong_labels_there_are_no_such_arms(wrong):
-    found = arms_of(np.ones(4, bool), np.array([0, 1, 0, 1]), wrong, has_clean=False, seeds=[0])
-    assert found.keys() == {"all", "kept", "random"}
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_neighbours_are_those_of_sklearn(metric, scale):
-    rng = np.random.default_rng(2)
-    x, queries = scale * rng.standard_normal((300, 6)), scale * rng.standard_normal((50, 6))
-    centre = x.mean(axis=0)
-    search = NearestNeighbors(n_neighbors=6, metric=metric, algorithm="brute").fit(x - centre)
-    expected = search.kneighbors(queries - centre, return_distance=False)
-    assert_array_equal(neighbours(queries, x, 6, metric, rows_at_a_time=7), expected)
-    # Points among themselves: scikit-learn finds each first as its own neighbour.
-    own = np.where(np.arange(300) % 2 == 0, np.arange(300), -1)
-    among = search.kneighbors(x - centre, return_distance=False)
-    expected = np.where(own[:, np.newaxis] >= 0, among[:, 1:], among[:, :-1])
-    assert_array_equal(neighbours(x, x, 5, metric, own), expected)
-
-
-def test_suggested_label_is_the_vote_of_the_kept_and_clean_without_the_image_itself():
-    # Two far groups; the image in doubt is given the other group's class.
-    x = np.array([[0.0], [0.1], [0.2], [10.0], [10.1], [10.2], [0.15]])
-    y = np.array([0, 0, 0, 1, 1, 1, 1])
-    for kept in (np.ones(7, bool), np.arange(7) < 6):
-        found = suggested_labels(x, y, kept, x[:0], y[:0], k=3, metric="euclidean")
-        assert_array_equal(found, [0, 0, 0, 1, 1, 1, 0])
-    clean, truth = np.array([[0.06], [0.16], [0.17]]), np.array([2, 2, 2])
-    found = suggested_labels(x, y, np.arange(7) > 0, clean, truth, k=1, metric="euclidean")
-    assert_array_equal(found, [2, 2, 2, 1, 1, 1, 2])  # the third is nearer to .17 than to .1
-    # Dropped neighbours do not vote: of the first group only the clean ones are left.
-    found = suggested_labels(x, y, np.arange(7) >= 3, clean, truth, k=3, metric="euclidean")
-    assert_array_equal(found[:3], [2, 2, 2])
-
-
-def test_there_is_no_arm_truth_where_a_class_has_no_right_label():
-    y = np.array([0, 0, 1, 1])
-    for wrong, there in (([1, 0, 0, 1], True), ([0, 0, 1, 1], False), ([1, 1, 1, 1], False)):
-        found = arms_of(np.ones(4, bool), y, np.array(wrong, bool), has_clean=True, seeds=[0])
-        assert ("truth" in found) == there
+    words = body[place + 1].value.value.split()
+    assert {f"{rule}:" for rule in RULES} <= set(words)

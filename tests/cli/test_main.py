@@ -1,12 +1,23 @@
-"""A user's mistakes: exit code 1, one clear line that names the file or value, nothing lost."""
+"""A user's mistakes: exit code 1, one clear line that names the file or value, nothing lost.
 
+A bug has exit code 1 too, but keeps its traceback.
+"""
+
+import errno
+import os
 import pickle
+import re
+import signal
 
 import numpy as np
 import pytest
 import yaml
+from sklearn.base import BaseEstimator, ClassifierMixin
 
-from dcai_ray.cli import main
+from dcai_ray.cli import commands, main
+from dcai_ray.cli.main import _COMMANDS
+from dcai_ray.errors import UserError
+from dcai_ray.steps import pipeline, sampled_values
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import feature_table, read_split, shard_name, write_manifest
 from dcai_ray.storage.location import Location
@@ -43,7 +54,7 @@ def test_help_names_every_command(arguments, capsys):
 
 def test_an_unknown_command_is_wrong_usage(capsys):
     assert main(["clean"]) == 2
-    assert "no command 'clean'; one of demo, run" in capsys.readouterr().err
+    assert "unknown command 'clean'; choose from demo, run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -61,7 +72,7 @@ def test_a_wrong_flag_or_value_is_wrong_usage(flags, tmp_path, capsys):
     ("counts", "folders", "message"),
     [
         ({}, [], "no such folder"),
-        ({}, ["train", "val"], "no classes; expected a folder a class with images in it"),
+        ({}, ["train", "val"], "no classes; expected one folder per class with images in it"),
         ({"train/cat": 2, "val/cat": 2}, [], "only one class (cat); at least two are needed"),
         (GOOD, ["train/cow"], "no image in class cow; remove the folder or fill it"),
         ({**GOOD, "val/cow": 1}, [], "class cow does not occur in train"),
@@ -89,6 +100,9 @@ def test_folders_that_are_no_data_are_refused(
         ({"vaule": {}}, "unknown key vaule"),
         ({"extract": {"backbone": "resnet19"}}, "extract.backbone"),
         ("- 1\n- 2: [", "not YAML"),
+        ("value: {k: 2024-99-99}", "not YAML"),
+        ("value: {k: !!bool x}", "not YAML"),
+        ("[" * 3000, "not YAML"),
     ],
 )
 def test_a_wrong_config_is_refused_with_its_key(content, message, tmp_path, capsys):
@@ -119,13 +133,177 @@ def test_features_that_do_not_fit_are_refused_and_stay(change, message, tmp_path
     assert not (tmp_path / "run/values").exists()
 
 
+def written(folder):
+    """Features with which a run can be valued."""
+    for split in ("train", "shapley_val"):
+        write_features(folder, split, labels=("a", "b", "a", "b"), d=4)
+    return folder
+
+
+def failing(error):
+    """A function that raises, whatever it is given."""
+
+    def fail(*arguments, **options):
+        raise error
+
+    return fail
+
+
+def broadcast(*arguments, **options):
+    """A mistake of ours, over which NumPy raises a ValueError."""
+    return np.zeros(3) + np.zeros(4)
+
+
+def test_numpys_own_value_error_inside_a_step_is_a_bug_with_its_traceback(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(pipeline, "compute_values", broadcast)
+    run, features = tmp_path / "run", written(tmp_path / "features")
+    assert main(["value", "--run", str(run), "--features", str(features)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert "Traceback (most recent call last):" in lines
+    assert any("in broadcast" in line for line in lines)
+    assert lines[-2].startswith("ValueError: operands could not be broadcast")
+    assert lines[-1].startswith("dcai-ray: this is a bug")
+    assert lines[-1].endswith(f"which is in {run}/run.log too")
+    log = (run / "run.log").read_text()
+    assert "in broadcast" in log
+    assert "operands could not be broadcast" in log
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EPIPE + 1, "of no file"),
+        KeyError("kept"),
+        pickle.UnpicklingError("?"),
+        UnicodeDecodeError("utf-8", b"x", 0, 1, "odd"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_bug_before_there_is_a_run_has_its_traceback_and_names_no_log(
+    error, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(commands, "list_splits", failing(error))
+    assert main(["run", "--data", str(tmp_path), "--run", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback (most recent call last):" in said
+    assert said.splitlines()[-1].endswith("with the traceback above")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("value.k must be at least 1, got 0"), "value.k must be at least 1, got 0"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y: Permission denied"),
+        (UserError("a\x1b]0;b\a"), "a\\x1b]0;b\\x07"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(error, line, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "list_splits", failing(error))
+    assert refused(capsys, "run", "--data", tmp_path, "--run", tmp_path / "run") == line
+
+
+def test_debug_shows_the_traceback_of_a_users_mistake_too(tmp_path, capsys):
+    arguments = ["status", "--run", str(tmp_path / "nowhere"), "--debug"]
+    assert main(arguments) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert "Traceback (most recent call last):" in lines
+    assert lines[-1] == f"dcai-ray: {tmp_path / 'nowhere'}: not a run folder (no config.yaml)"
+
+
+def test_debug_and_quiet_together_are_wrong_usage(tmp_path, capsys):
+    assert main(["status", "--run", str(tmp_path), "--debug", "--quiet"]) == 2
+    assert "--debug and --quiet exclude each other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", sorted(_COMMANDS))
+def test_every_command_knows_debug_and_quiet(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "--debug" in said
+    assert "--quiet" in said
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "dcai-ray: interrupted; "),
+        (SystemExit(signal.SIGTERM), 143, "dcai-ray: stopped; "),
+    ],
+)
+def test_an_interrupted_command_says_so_in_one_line(
+    ending, code, line, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(commands, "list_splits", failing(ending))
+    assert main(["run", "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--quiet"]) == code
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith(line)
+
+
+class FailingModel(ClassifierMixin, BaseEstimator):
+    """Cannot be fitted on more than `limit` points."""
+
+    def __init__(self, limit=0):
+        self.limit = limit
+
+    def fit(self, x, y):
+        if len(x) > self.limit:
+            raise FloatingPointError("no margin\nadvice in more lines")
+        self.classes_, self.most_ = np.unique(y), y[0]
+        return self
+
+    def predict(self, x):
+        return np.full(len(x), self.most_)
+
+
+@pytest.mark.parametrize(
+    ("limit", "flags"),
+    [(0, ()), (0, ("--truncation", "0.1")), (3, ("--truncation", "0.1"))],
+    ids=["in the pilot", "while it is made", "on all points"],
+)
+def test_a_model_that_fails_is_told_alike_wherever_it_does(limit, flags, tmp_path, capsys):
+    line = refused(
+        capsys, "value", "--run", tmp_path / "run", "--features", written(tmp_path / "features"),
+        "--method", "sample", "--rule", "zero", "--utility", f"{__name__}.FailingModel",
+        "--utility-options", "limit", limit, *flags,
+    )  # fmt: skip
+    found = re.fullmatch(
+        r"FailingModel failed on a coalition of (\d) points \((.*)\): no margin", line
+    )
+    assert found
+    assert int(found[1]) == len(found[2].split(","))
+
+
+def test_a_bug_in_the_code_of_a_utility_keeps_its_traceback(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sampled_values, "new_utility", broadcast)
+    assert main([
+        "value", "--run", str(tmp_path / "run"), "--features", str(written(tmp_path / "features")),
+        "--method", "sample", "--rule", "zero",
+    ]) == 1  # fmt: skip
+    lines = capsys.readouterr().err.splitlines()
+    assert any("in broadcast" in line for line in lines)
+    assert lines[-1].startswith("dcai-ray: this is a bug")
+
+
+def test_a_path_that_no_file_system_takes_is_refused_in_one_line(tmp_path, capsys):
+    line = refused(capsys, "status", "--run", tmp_path / ("a" * 300))
+    assert line == f"{tmp_path / ('a' * 300)}/config.yaml: {os.strerror(errno.ENAMETOOLONG)}"
+    line = refused(capsys, "status", "--run", os.fsdecode(b"caf\xe9"))
+    assert "the name is not UTF-8" in line
+
+
 def test_a_run_of_other_settings_is_refused_with_the_keys(tmp_path, capsys):
     run = tmp_path / "run"
     (run / "values").mkdir(parents=True)
     (run / "config.yaml").write_text(yaml.safe_dump({"value": {"k": 5, "metric": "cosine"}}))
     before = files(run)
     line = refused(capsys, "value", "--run", run, "--k", "7")
-    assert "made with other settings (value.k: 5 there, 7 now)" in line
+    assert "made with other settings (value.k: 5 in the run, 7 requested)" in line
     assert "use another --run" in line
     assert files(run) == before
 
@@ -153,7 +331,7 @@ def test_an_output_that_cannot_be_written_is_named(image_folder, tmp_path, capsy
 def test_a_run_that_is_not_there_is_named(tmp_path, capsys):
     for command in ("report", "status"):
         line = refused(capsys, command, "--run", tmp_path / "nowhere")
-        assert line == f"{tmp_path / 'nowhere'}: no run there (no config.yaml)"
+        assert line == f"{tmp_path / 'nowhere'}: not a run folder (no config.yaml)"
 
 
 @pytest.mark.ray

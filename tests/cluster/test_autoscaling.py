@@ -99,15 +99,15 @@ def found(tmp_path_factory):
     return json.loads((folder / "found.json").read_text())
 
 
-def test_chains_that_wait_make_nodes_join_and_those_that_are_up_work_meanwhile(found):
+def test_chains_that_wait_for_a_core_make_nodes_join_and_those_that_are_up_work_meanwhile(found):
     assert found["at_first"] == []
     first = next(row for row in found["timeline"] if row[2] > 0)
-    _, nodes, up, joining = first  # while others still join
+    _, nodes, up, starting = first  # while others are still starting
     assert up < NUM_WORKERS
-    assert up + joining == NUM_WORKERS
+    assert up + starting == NUM_WORKERS
     assert len(nodes) <= NODES
-    _, nodes, up, joining = found["timeline"][-1]
-    assert (nodes, up, joining) == (["chains"] * NODES, NUM_WORKERS, 0)
+    _, nodes, up, starting = found["timeline"][-1]
+    assert (nodes, up, starting) == (["chains"] * NODES, NUM_WORKERS, 0)
 
 
 def test_no_node_with_a_gpu_was_started_for_chains(found):

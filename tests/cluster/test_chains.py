@@ -1,4 +1,4 @@
-"""Chains on Ray give the bits of one process, for any number of actors and whatever dies."""
+"""Chains on Ray give the bits of one process, for any number of actors and whatever is lost."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import dcai_ray
 from dcai_ray.cluster import chains
 from dcai_ray.cluster.chains import Chain, stream_chains
 from dcai_ray.config import ResourcesConfig
+from dcai_ray.errors import ModelError
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.plan import new_plan
 from dcai_ray.valuation.sampling import sample
@@ -48,22 +50,22 @@ def undisturbed(sampling):
 
 def streamed(sampling, num_workers, after=lambda pool: False):
     aggregator = new_aggregator()
-    deaths = stream_chains(*sampling, aggregator, ResourcesConfig(num_workers=num_workers), after)
-    return aggregator, deaths
+    lost = stream_chains(*sampling, aggregator, ResourcesConfig(num_workers=num_workers), after)
+    return aggregator, lost
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 4, 7])
 def test_any_number_of_actors_gives_the_bits_of_one_process(
     ray_cluster, sampling, undisturbed, num_workers
 ):
-    aggregator, deaths = streamed(sampling, num_workers)
+    aggregator, lost = streamed(sampling, num_workers)
     assert digest(aggregator) == undisturbed
-    assert deaths == 0
+    assert lost == 0
     assert aggregator.buffered == 0
 
 
 class Located(Chain):
-    """Tells its process in a file, so that it can be killed."""
+    """Writes its process id to a file, so that it can be killed."""
 
     folder = ""
 
@@ -87,12 +89,12 @@ def test_twenty_kills_at_random_moments_change_no_bit(
             os.kill(pid, signal.SIGKILL)
         return False
 
-    deaths = 0
+    lost = 0
     while len(killed) < 20:
-        aggregator, died = streamed(sampling, 2, after)
-        deaths += died
+        aggregator, lost_now = streamed(sampling, 2, after)
+        lost += lost_now
         assert digest(aggregator) == undisturbed
-    assert deaths >= 15  # a sampling may end before the last death is noticed
+    assert lost >= 15  # a sampling may end before the last loss is noticed
 
 
 def test_a_lost_node_changes_no_bit(undisturbed, tmp_path):
@@ -109,7 +111,7 @@ def test_a_lost_node_changes_no_bit(undisturbed, tmp_path):
     assert found["workers_lost"] >= 2
 
 
-def test_a_sampling_may_be_left_after_any_set(ray_cluster, sampling):
+def test_a_sampling_may_be_left_after_any_wave(ray_cluster, sampling):
     aggregator, _ = streamed(sampling, 2, after=lambda pool: aggregator_of(pool))
     assert 0 < aggregator.rounds < chains_on_nodes.ROUNDS
 
@@ -121,32 +123,48 @@ def aggregator_of(pool):
 
 
 class Failing(games.Game):
-    """A model that fails once an order is longer than a hundred."""
+    """Fails with `error` once an order is longer than `limit`."""
+
+    limit = 1000
+    error: Exception
 
     def marginals(self, orders):
         if np.diff(orders.offsets).max() > self.limit:
-            raise RuntimeError("SVC failed on a coalition of 101 points (3, 7, ...): no margin")
+            raise self.error
         return np.zeros(len(orders.players))
 
 
-def test_a_failing_model_ends_the_sampling_with_its_coalition(ray_cluster):
+def fail_on_ray(error):
     game = Failing(200, lambda s: 0.0)
-    game.limit = 1000
     plan = new_plan(game)
-    game.limit = 100
+    game.limit, game.error = 100, error
     aggregator = Aggregator(200, 4, stop=MaxRounds(rounds=100))
-    with pytest.raises(ValueError, match=r"^the utility failed: ") as failed:
-        stream_chains(plan, game, aggregator, ResourcesConfig(num_workers=2), lambda pool: False)
-    message = str(failed.value)
-    assert "coalition of 101 points (3, 7, ...): no margin" in message
-    assert "\n" not in message
+    stream_chains(plan, game, aggregator, ResourcesConfig(num_workers=2), lambda pool: False)
 
 
-def test_a_worker_with_other_packages_ends_the_sampling_with_its_machine(
+def test_a_failing_model_ends_the_sampling_with_its_own_line(ray_cluster):
+    line = "SVC failed on a coalition of 101 points (3, 7, ...): no margin"
+    with pytest.raises(ModelError) as failed:
+        fail_on_ray(ModelError(line))
+    assert str(failed.value) == line
+    assert failed.value.__suppress_context__
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyError, FloatingPointError])
+def test_a_bug_in_the_code_of_a_utility_keeps_the_workers_traceback(ray_cluster, kind):
+    with pytest.raises(RuntimeError, match=r"^the utility Failing failed in a worker") as failed:
+        fail_on_ray(kind("shapes differ"))
+    assert not isinstance(failed.value, ValueError)
+    told = "".join(traceback.format_exception(failed.value))
+    assert "in marginals" in told
+    assert f"{kind.__name__}: " in told
+
+
+def test_a_worker_with_other_packages_ends_the_sampling_and_names_its_node(
     ray_cluster, sampling, monkeypatch
 ):
     monkeypatch.setattr(chains, "installed", lambda: {"numpy": "1.0.0"})
-    with pytest.raises(ValueError, match=r"^[\d.]+: has numpy .* \(the driver 1\.0\.0\); inst"):
+    with pytest.raises(ValueError, match=r"^[\d.]+: has numpy .* \(driver: 1\.0\.0\); inst"):
         streamed(sampling, 1)
 
 

@@ -7,10 +7,10 @@ import ray
 
 from dcai_ray.cluster import connection
 from dcai_ray.config import ResourcesConfig
-from dcai_ray.errors import ClusterError
+from dcai_ray.errors import ClusterError, UserError
 
 
-def test_where_nobody_listens_at_the_address_that_is_said_at_once(monkeypatch):
+def test_an_address_where_nothing_listens_is_refused_at_once(monkeypatch):
     with socket.socket() as taken:  # bound, but not listening
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -23,7 +23,7 @@ def test_where_nobody_listens_at_the_address_that_is_said_at_once(monkeypatch):
     assert "\n" not in str(failed.value)
 
 
-def test_an_address_that_is_no_name_of_a_machine_is_one_line(monkeypatch):
+def test_an_unknown_host_is_refused_in_one_line(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "no.such.host.invalid:6379")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(ClusterError, match=r"RAY_ADDRESS=no\.such\.host\.invalid:6379"):
@@ -39,55 +39,59 @@ def test_a_cluster_that_is_joined_is_not_joined_again(ray_cluster, capsys):
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    ("asked", "got", "said"),
+    ("requested", "got", "said"),
     [
-        (None, 0, "no GPU in the cluster: on CPUs"),
-        (0.5, 0.5, "each task asks for 0.5 GPUs and the cluster has none yet: waiting for one"),
+        (None, 0, "no GPU in the cluster: running on CPUs"),
+        (0.5, 0.5, "each task requests 0.5 GPUs; the cluster has none yet: waiting for one"),
         (0, 0, ""),
     ],
 )
-def test_a_network_asks_for_a_gpu_only_where_there_is_one_or_it_is_told_to(
-    ray_cluster, asked, got, said, capsys, monkeypatch
+def test_a_task_requests_a_gpu_only_where_there_is_one_or_the_settings_do(
+    ray_cluster, requested, got, said, capsys, monkeypatch
 ):
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert connection.num_gpus(asked, usual=1) == got
+    assert connection.num_gpus(requested, default=1) == got
+    connection.check_gpus(requested)
     assert capsys.readouterr().err.strip() == said
 
 
 @pytest.mark.ray
 def test_a_gpu_that_can_never_come_is_refused(ray_cluster, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ValueError, match=r"asks for 1 GPUs and this machine has none; leave"):
-        connection.num_gpus(1, usual=1)
+    with pytest.raises(UserError, match=r"requests 1 GPUs, but this local cluster has none; omit"):
+        connection.check_gpus(1)
 
 
-def test_a_machine_alone_offers_what_the_settings_of_a_cluster_ask_for(monkeypatch, capsys):
+def test_a_local_cluster_offers_what_the_settings_of_a_larger_one_require(monkeypatch, capsys):
     started = {}
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **options: started.update(options))
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 3.0, **started["resources"]})
+    monkeypatch.setattr(connection, "working_nodes", lambda: [])
     connection.connect(ResourcesConfig(num_cpus=3, worker_resource="chains"))
     assert started["resources"] == {"chains": 3}
-    assert capsys.readouterr().err == "Ray on this machine: 3 CPUs, 0 GPUs\n"
+    assert capsys.readouterr().err == "local Ray cluster: 3 CPUs, 0 GPUs\n"
 
 
-def test_a_cluster_that_does_not_offer_it_yet_is_said(monkeypatch, capsys):
+def test_a_cluster_that_does_not_offer_the_resource_yet_is_reported(monkeypatch, capsys):
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **options: None)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 3.0})
+    monkeypatch.setattr(connection, "working_nodes", lambda: [])
     connection.connect(ResourcesConfig(worker_resource="chains"))
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == "no machine of the cluster offers 'chains' yet: waiting for one"
+    assert last == "no node of the cluster offers 'chains' yet: waiting for one"
 
 
-@pytest.mark.parametrize(("asked", "got"), [(None, 0.25), (1, 1), (0, 0)])
-def test_where_there_are_gpus_a_task_takes_its_share_and_nothing_is_said(
-    monkeypatch, asked, got, capsys
+@pytest.mark.parametrize(("requested", "got"), [(None, 0.25), (1, 1), (0, 0)])
+def test_where_there_are_gpus_a_task_takes_its_share_and_nothing_is_printed(
+    monkeypatch, requested, got, capsys
 ):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
-    assert connection.num_gpus(asked, usual=0.25) == got
+    assert connection.num_gpus(requested, default=0.25) == got
+    connection.check_gpus(requested)
     assert capsys.readouterr().err == ""
 
 
@@ -97,9 +101,18 @@ def test_where_there_are_gpus_a_task_takes_its_share_and_nothing_is_said(
         ({}, 20),
         ({"num_workers": 300}, 300),
         ({"worker_resource": "chains"}, 16),
-        ({"worker_resource": "absent"}, 1),  # one, so that an autoscaler hears of it
+        ({"worker_resource": "absent"}, 1),  # one, so that an autoscaler adds a node
     ],
 )
-def test_as_many_actors_as_asked_for_or_as_there_is_room_for(monkeypatch, settings, got):
+def test_as_many_actors_as_requested_or_as_the_cluster_has_cores(monkeypatch, settings, got):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 20.0, "chains": 16.0})
     assert connection.num_workers(ResourcesConfig(**settings)) == got
+
+
+@pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:8265", "10.0.0.1:port"])
+def test_what_is_no_address_is_one_line(address, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ClusterError, match=f"^no Ray cluster at RAY_ADDRESS={address} ") as failed:
+        connection.connect(ResourcesConfig())
+    assert "\n" not in str(failed.value)

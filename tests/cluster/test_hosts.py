@@ -85,17 +85,17 @@ class Cluster:
     def said(self, name):
         return (self.head.log.parent / f"{name}.job").read_text()
 
-    def sets_done(self):
-        """Sets in the newest checkpoint."""
+    def waves_done(self):
+        """Waves in the newest checkpoint."""
         return int(self.python(
             "found = s3.get_file_info(fs.FileSelector('bucket/run/values/checkpoint', "
             "allow_not_found=True))\n"
             "print(max([0, *(int(f.base_name[5:13]) for f in found)]))"
         ))  # fmt: skip
 
-    def wait_for_sets(self, count, job):
+    def wait_for_waves(self, count, job):
         end = time.monotonic() + WAIT_S
-        while (there := self.sets_done()) < count:
+        while (there := self.waves_done()) < count:
             assert job.poll() is None, f"{job.args} ended early"
             assert time.monotonic() < end, "waited in vain"
         return there
@@ -136,7 +136,7 @@ def test_a_relative_path_is_refused_in_a_job_and_the_job_fails(machines):
     assert "failed with exit code 1" in said
 
 
-def test_a_folder_that_other_machines_cannot_see_is_refused_with_their_names(machines):
+def test_a_folder_that_other_nodes_cannot_see_is_refused_with_their_addresses(machines):
     # Each machine has a /dev/shm of its own.
     code, said = machines.head.run(
         "python", "-c",
@@ -148,24 +148,24 @@ def test_a_folder_that_other_machines_cannot_see_is_refused_with_their_names(mac
     )  # fmt: skip
     assert code == 1
     last = said.strip().splitlines()[-1]
-    assert last.startswith("dcai-ray: 2 of 2 other machines cannot take part: 10.77.0.")
-    assert "10.77.0.3: cannot see /dev/shm/data; give a URI, or a path that every mach" in last
+    assert last.startswith("dcai-ray: 2 of 2 other nodes cannot take part: 10.77.0.")
+    assert "10.77.0.3: cannot see /dev/shm/data; give a URI, or a path that every node" in last
 
 
 def test_a_job_stopped_and_machines_lost_change_no_bit(machines, laptop):
     flags = ("--data", "s3://bucket/data", "--run", "s3://bucket/run")
     flags += ("--config", "s3://bucket/small.yaml")
     first = machines.submit("first", "pipeline", *flags)
-    there = machines.wait_for_sets(5, first)
+    there = machines.wait_for_waves(5, first)
     address = ("--address", "http://127.0.0.1:8265")
     assert machines.head.run("ray", "job", "stop", *address, "first")[0] == 0
     first.wait(WAIT_S)
-    assert "dcai-ray: stopped; the same command goes on from here" in machines.said("first")
+    assert "dcai-ray: stopped; run the same command again to resume" in machines.said("first")
 
     second = machines.submit("second", "pipeline", *flags)
-    there = machines.wait_for_sets(there + 10, second)
+    there = machines.wait_for_waves(there + 10, second)
     machines.one.cut()  # silence: nobody is told
-    there = machines.wait_for_sets(there + 10, second)  # the other one goes on alone
+    there = machines.wait_for_waves(there + 10, second)  # the other one goes on alone
     machines.two.power_off()
     machines.boot(machines.two)
     assert second.wait(WAIT_S) == 0, machines.said("second")

@@ -7,6 +7,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, features
 
+from dcai_ray.errors import UserError
+from dcai_ray.images import decoding
 from dcai_ray.images.decoding import decode, inspect, read
 from dcai_ray.storage.location import Location
 
@@ -175,3 +177,22 @@ def test_any_damage_gives_a_picture_or_a_reason_and_never_a_crash(kind):
         damaged[rng.integers(min(len(content), 300), size=4)] = rng.integers(0, 256, 4)
         refused += bool(inspect(damaged[: rng.integers(1, len(content))].tobytes()).reason)
     assert refused
+
+
+def test_whatever_pillow_raises_over_a_file_is_a_reason(monkeypatch):
+    """Its readers know no common error."""
+
+    def fail(*arguments, **options):
+        raise ZeroDivisionError("of a height")
+
+    monkeypatch.setattr(Image, "open", fail)
+    assert inspect(b"x").reason == "damaged: of a height"
+
+
+def test_a_mistake_of_ours_over_a_picture_is_no_reason(monkeypatch):
+    content = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(content, "png")
+    monkeypatch.setattr(decoding, "_to_rgb", lambda image: np.zeros(3) + np.zeros(4))
+    with pytest.raises(ValueError, match="broadcast") as caught:
+        inspect(content.getvalue())
+    assert not isinstance(caught.value, UserError)

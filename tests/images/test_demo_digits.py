@@ -13,6 +13,7 @@ from dcai_ray.images.demo_digits import SETTINGS, write_digits
 from dcai_ray.images.folders import list_splits
 from dcai_ray.images.truth import read_truth
 from dcai_ray.storage.location import Location
+from tests.support.image_sets import image_set
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_exactly_three_in_ten_training_labels_are_wrong_and_the_truth_says_which
         assert (demo / row["path"]).is_file()
     assert sum(row["label"] != row["true_label"] for row in rows) == 300
     train = list_splits(Location(str(demo))).split("train")
-    truth = read_truth(Location(str(demo)), [i.path for i in train], [i.label for i in train])
+    truth = read_truth(image_set(demo, [i.path for i in train], [i.label for i in train]))
     assert truth.wrong.sum() == 300
     assert truth.known.all()
 

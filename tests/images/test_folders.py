@@ -99,10 +99,10 @@ def test_hidden_and_other_files_are_counted_and_said(image_folder):
     (root / "train/__MACOSX/cat/000.png").write_bytes(b"x")
     listing = splits(root)
     assert listing.notes == (
-        "train: 4 files passed over (hidden)",
-        "train: 3 files passed over (not images by their ending)",
-        "train: 1 files passed over (outside of class folders)",
-        "val: 1 files passed over (hidden)",
+        "train: 4 files skipped (hidden)",
+        "train: 3 files skipped (not images by their ending)",
+        "train: 1 files skipped (outside of class folders)",
+        "val: 1 files skipped (hidden)",
     )
     assert len(listing.images) == 14
     assert listing.classes == ("cat", "dog")
@@ -117,7 +117,8 @@ def test_without_shapley_val_half_of_each_class_of_val_serves_and_that_is_said(i
     assert {i.id for i in half} | {i.id for i in rest} == every
     assert len(half) + len(rest) == len(every)
     assert listing.notes == (
-        "no shapley_val: a seeded half of val serves (9 images), the other half stays val (8)",
+        "no shapley_val: a seeded half of val is used instead (9 images); "
+        "the other half stays val (8)",
     )
 
 
@@ -152,8 +153,8 @@ def test_images_outside_val_stay_where_they_are_when_val_is_halved():
         ({**TRAIN, **VAL, "train/cow": 0}, "train: no image in class cow; remove the folder or"),
         ({**TRAIN, **VAL, "val/cat": 0}, "val: no image in class cat"),
         ({"train/cat": 2, "val/cat": 2}, r"train: only one class \(cat\); at least two"),
-        ({"train": 2, **VAL}, "train: no classes; expected a folder a class"),
-        ({**TRAIN, "val": 2}, "val: no images; expected a folder a class"),
+        ({"train": 2, **VAL}, "train: no classes; expected one folder per class"),
+        ({**TRAIN, "val": 2}, "val: no images; expected one folder per class"),
         ({**TRAIN, "val/cat": 1, "val/dog": 1}, "val: too few images to halve"),
     ],
 )
@@ -178,7 +179,7 @@ def test_a_plain_folder_is_all_train(image_folder):
     listing = list_folder(Location(str(root)))
     assert paths(listing) == ["cat/000.png", "cat/001.png", "dog/000.png"]
     assert {image.split for image in listing.images} == {"train"}
-    assert listing.notes == ("data: 1 files passed over (hidden)",)
+    assert listing.notes == ("data: 1 files skipped (hidden)",)
 
 
 def test_of_a_folder_with_splits_the_plain_listing_takes_train(image_folder):

@@ -6,6 +6,7 @@ from numpy.testing import assert_array_equal
 from dcai_ray.images.folders import list_splits
 from dcai_ray.images.truth import read_truth
 from dcai_ray.storage.location import Location
+from tests.support.image_sets import image_set
 
 PATHS = ("train/cat/1.png", "train/cat/2.png", "train/dog/1.png")
 LABELS = ("cat", "cat", "dog")
@@ -18,13 +19,13 @@ def truth_of(tmp_path):
         (tmp_path / "truth.csv").write_bytes(
             content if isinstance(content, bytes) else content.encode()
         )
-        return read_truth(Location(str(tmp_path)), paths, labels)
+        return read_truth(image_set(tmp_path, paths, labels))
 
     return read
 
 
 def test_data_without_a_table_has_no_truth(tmp_path):
-    assert read_truth(Location(str(tmp_path)), PATHS, LABELS) is None
+    assert read_truth(image_set(tmp_path, PATHS, LABELS)) is None
 
 
 def test_an_image_is_wrong_if_its_true_label_is_another(truth_of):
@@ -40,6 +41,14 @@ def test_an_image_without_a_true_label_is_unknown_and_not_wrong(truth_of, row):
     assert_array_equal(truth.known, [True, True, False])
     assert_array_equal(truth.wrong, [False, True, False])
     assert truth.true_labels == ("cat", "dog", "")
+
+
+def test_images_of_other_splits_have_no_truth(truth_of):
+    """A table may list them; what is known is of the training images, in their order."""
+    paths, labels = ("val/cat/1.png", *PATHS), ("cat", *LABELS)
+    truth = truth_of(TABLE + "val/cat/1.png,cat,dog\n", paths, labels)
+    assert truth.ids == ("cat/1.png", "cat/2.png", "dog/1.png")
+    assert_array_equal(truth.wrong, [False, True, False])
 
 
 def test_a_table_without_rows_knows_nothing(truth_of):
@@ -96,11 +105,12 @@ def test_the_cats_and_dogs_have_the_wrong_labels_their_table_says(shared_data):
     """The column `flipped`, which the reader ignores, was written when the labels were."""
     if not (shared_data / "catdog/truth.csv").exists():
         pytest.skip("the cats and dogs are not there")
-    data = Location(str(shared_data / "catdog"))
+    root = shared_data / "catdog"
     with (shared_data / "catdog/truth.csv").open() as file:
         flipped = {row["path"]: row["flipped"] == "1" for row in csv.DictReader(file)}
-    train = list_splits(data).split("train")
-    truth = read_truth(data, [i.path for i in train], [i.label for i in train])
+    train = list_splits(Location(str(root))).split("train")
+    truth = read_truth(image_set(root, [i.path for i in train], [i.label for i in train]))
+    assert truth.ids == tuple(image.id for image in train)
     assert truth.known.all()
     assert_array_equal(truth.wrong, [flipped[image.path] for image in train])
     assert 0 < truth.wrong.sum() < len(train)
@@ -110,4 +120,4 @@ def test_an_image_listed_twice_is_refused(tmp_path):
     text = "path,label,true_label\ntrain/a/1.png,a,a\ntrain/a/1.png,a,b\n"
     (tmp_path / "truth.csv").write_text(text)
     with pytest.raises(ValueError, match=r"train/a/1\.png is listed more than once"):
-        read_truth(Location(str(tmp_path)), ["train/a/1.png"], ["a"])
+        read_truth(image_set(tmp_path, ["train/a/1.png"], ["a"]))

@@ -11,10 +11,12 @@ import pyarrow as pa
 import pytest
 import yaml
 from PIL import Image
+from scipy.stats import spearmanr
 
 from dcai_ray.cleaning.evaluation import Row, comparison
+from dcai_ray.errors import UserError
 from dcai_ray.report import gallery, verdicts
-from dcai_ray.report.findings import Findings, read_findings
+from dcai_ray.report.findings import Findings, read_findings, summary
 from dcai_ray.report.page import without_secrets, write_report
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet, schemas
@@ -283,20 +285,20 @@ def test_detection_is_counted_by_hand(run):
     assert "AUC of 1.000" in page.text
 
 
-def test_losing_to_the_cheap_rivals_is_said(run):
+def test_losing_to_the_cheap_baselines_is_said(run):
     write_probes(run, all=0.7, kept=0.6, random=0.65, clean=0.6)
     page = page_of(run)
     text = re.sub(r"\s+", " ", page.text)
     assert "Cleaning does not beat all training images (logistic probe −0.100)" in text
     assert "Cleaning does not beat as many dropped at random (logistic probe −0.050)" in text
     assert "Cleaning does not beat the clean validation set alone (logistic probe +0.000)" in text
-    assert "beats every cheap rival" not in text
+    assert "beats every cheap baseline" not in text
 
 
 def test_winning_clearly_is_said(run):
     write_probes(run, all=0.6, kept=0.9, random=0.6, clean=0.7)
     text = page_of(run).text
-    assert "beats every cheap rival" in text
+    assert "beats every cheap baseline" in text
     assert "does not beat" not in text
 
 
@@ -337,13 +339,13 @@ def with_settings(run: RunDirectory, agreement: float | None, **value: Any) -> F
 
 
 def test_validation_by_itself_comes_with_its_weakness(run):
-    told = verdicts.warnings(with_settings(run, None, validation="self"), [])
-    assert any("fails where wrong labels follow a pattern" in line for line in told)
-    told = verdicts.warnings(with_settings(run, None, validation="clean"), [])
-    assert not any("follow a pattern" in line for line in told)
+    said = verdicts.warnings(with_settings(run, None, validation="self"), [])
+    assert any("fails where wrong labels follow a pattern" in line for line in said)
+    said = verdicts.warnings(with_settings(run, None, validation="clean"), [])
+    assert not any("follow a pattern" in line for line in said)
 
 
-def test_opinions_that_disagree_are_told(run):
+def test_values_that_disagree_by_clean_set_and_by_training_set_are_warned_of(run):
     assert any("disagree" in line for line in verdicts.warnings(with_settings(run, 0.1), []))
     assert not any("disagree" in line for line in verdicts.warnings(with_settings(run, 0.8), []))
 
@@ -387,7 +389,7 @@ def test_sampled_values_come_with_intervals_and_how_they_were_sampled(run):
     assert "How sure the values are" in text
     assert "192 of 8 chains: permutation" in text
     assert "−0.094 … −0.086" in text  # the lowest value, -.09
-    assert "whenever one looks" in text
+    assert "whenever sampling is stopped (anytime-valid)" in text
     assert "those that are harmful with certainty (rule certain: false-discovery rate 5" in text
     assert "at most 5 % are expected" in text
     assert "biased" not in text
@@ -407,6 +409,77 @@ def test_exact_values_have_no_such_section(run):
 )
 def test_the_false_discovery_bound_in_words(bound, words):
     assert words in verdicts.false_discovery(bound)
+
+
+def write_check(run: RunDirectory, value: list[float], half_width: float) -> None:
+    """As if a second utility had been sampled beside the values."""
+    write_sampling(run)
+    table = parquet.read_table(run.values).select(schemas.ESTIMATES.names)
+    columns = {"value": value, "low": np.array(value) - half_width}
+    columns["high"] = np.array(value) + half_width
+    for name, column in columns.items():
+        table = table.set_column(table.column_names.index(name), name, pa.array(column))
+    parquet.write_table(run.check, table, "made-check")
+    trace = parquet.read_table(run.trace)
+    parquet.write_table(run.check_trace, trace, "made-check-trace")
+    run.record_section("sampling_check", **run.record()["sampling"] | {"utility": "logistic"})
+
+
+def test_a_cross_check_counts_the_dropped_that_it_finds_harmful_or_useful(run):
+    # Dropped are the images 0, 4 and 8: here below zero, unclear, above zero.
+    value = [-0.3, 0.1, 0.2, 0.3, 0.01, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    write_check(run, value, 0.05)
+    write_truth(run)  # wrong are 4 and 8: of ten right labels one is lower than 4, seven than 8
+    check = read_findings(run).check
+    assert (check.below, check.above) == (1, 1)
+    assert check.auc == pytest.approx((9 + 3) / 20, abs=1e-12)
+    own = parquet.read_table(run.values)["value"].to_numpy()
+    assert check.rank_correlation == pytest.approx(spearmanr(own, value).statistic, abs=1e-12)
+    text = re.sub(r"\s+", " ", page_of(run).text)
+    assert "Cross-check: logistic" in text
+    assert "of the 3 dropped images 1 are harmful there with certainty and 1 are useful" in text
+
+
+def test_a_constant_cross_check_has_no_rank_correlation(run):
+    write_check(run, [0.5] * 12, 0.1)
+    assert "no rank correlation (one of the two is constant)" in page_of(run).text
+
+
+def with_choice(run: RunDirectory, decision: list[str] | None = None, **choice: Any) -> None:
+    values = parquet.read_table(run.values)
+    if decision:
+        place = values.column_names.index("decision")
+        values = values.set_column(place, "decision", pa.array(decision))
+    parquet.write_table(run.values, values, "made-choice", choice=json.dumps(choice))
+
+
+def test_a_rule_that_is_not_known_is_refused_with_the_file(run):
+    with_choice(run, rule="best", share=0.25)
+    with pytest.raises(UserError, match=r"values\.parquet: rule must be one of .*, got 'best'"):
+        read_findings(run)
+
+
+def test_the_last_lines_and_the_page_name_the_rule(run):
+    assert "dropped (25 %), rule validated (the lowest 25 %)" in summary(read_findings(run))[0]
+    text = page_of(run).text
+    assert "are dropped (25\u00a0%): the lowest 25\u00a0% by value, the share without" in text
+    assert "How much to drop" in text
+
+
+def test_values_without_a_record_of_their_rule_are_shown_without_it(run):
+    with_choice(run)
+    assert summary(read_findings(run))[0] == "3 of 12 training images dropped (25 %)"
+    assert "are dropped (25\u00a0%). " in page_of(run).text
+
+
+def test_a_share_of_each_class_has_no_single_cut(run):
+    # The dropped of the first class has a higher value than kept images of the others.
+    decision = ["drop" if i in (1, 4, 8) else "keep" for i in range(12)]
+    with_choice(run, decision, rule="share", share=0.25, per_class=True)
+    text = page_of(run).text
+    assert "The cut differs by class." in text
+    assert "of each class by value" in text
+    assert "left of the cut" not in text
 
 
 def test_keys_in_uris_stay_out_of_the_report():

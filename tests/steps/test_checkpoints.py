@@ -1,8 +1,9 @@
-"""Checkpoints of a sampling: what is written comes back, and a damaged one is passed over."""
+"""Checkpoints of a sampling: what is written comes back, and a damaged one is skipped."""
 
 import numpy as np
 import pytest
 
+from dcai_ray.errors import StorageError
 from dcai_ray.steps.checkpoints import read_checkpoint, write_checkpoint
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation.aggregator import Aggregator
@@ -48,7 +49,7 @@ def test_a_state_comes_back_to_the_last_bit_with_its_notes(folder, plan):
     assert notes == {"seconds": 1.5, "at": {"3": 0.5}}
 
 
-def test_going_on_from_a_checkpoint_gives_the_bits_of_an_undisturbed_run(folder, plan):
+def test_resuming_from_a_checkpoint_gives_the_bits_of_an_undisturbed_run(folder, plan):
     write_checkpoint(folder, fed(plan, 4).state(), "made", {})
     state, _ = read_checkpoint(folder, "made")
     assert bits(fed(plan, 12, Aggregator.restore(state, stop=NEVER))) == bits(fed(plan, 12))
@@ -62,7 +63,7 @@ def test_two_are_kept_and_the_newest_is_read(folder, plan):
     assert state["next_index"] == 5
 
 
-def test_a_damaged_one_is_passed_over_and_that_is_said(folder, plan, capsys):
+def test_a_damaged_one_is_skipped_and_that_is_said(folder, plan, capsys):
     for sets in (2, 5):
         write_checkpoint(folder, fed(plan, sets).state(), "made", {})
     (folder / "wave-00000005.parquet").write_bytes(b"PAR1 cut off")
@@ -71,11 +72,30 @@ def test_a_damaged_one_is_passed_over_and_that_is_said(folder, plan, capsys):
     assert "wave-00000005.parquet" in capsys.readouterr().err
 
 
-def test_one_of_other_settings_is_refused_by_name(folder, plan):
+def test_one_of_another_sampling_is_not_resumed_from_and_that_is_said(folder, plan, capsys):
     write_checkpoint(folder, fed(plan, 2).state(), "made", {})
-    with pytest.raises(ValueError, match=r"wave-00000002\.parquet: sampled with other settings"):
-        read_checkpoint(folder, "of other features")
+    assert read_checkpoint(folder, "of other features") == (None, {})
+    assert "by other formulas; sampling starts anew" in capsys.readouterr().err
+    assert read_checkpoint(folder, "made")[0]["next_index"] == 2  # nothing is lost by asking
+
+
+def test_the_first_checkpoint_of_a_new_sampling_replaces_a_longer_old_one(folder, plan):
+    write_checkpoint(folder, fed(plan, 5).state(), "made", {})
+    write_checkpoint(folder, fed(plan, 1).state(), "made anew", {})
+    assert [name for name, _ in folder.walk()] == ["wave-00000001.parquet"]
+    assert read_checkpoint(folder, "made anew")[0]["next_index"] == 1
 
 
 def test_where_there_is_none_there_is_none(folder):
     assert read_checkpoint(folder, "made") == (None, {})
+
+
+def test_a_store_that_does_not_answer_is_not_taken_for_a_damaged_file(folder, plan, monkeypatch):
+    write_checkpoint(folder, fed(plan, 3).state(), "made", {})
+
+    def refuse(location):
+        raise StorageError(f"{location}: the store does not answer")
+
+    monkeypatch.setattr(Location, "read_bytes", refuse)
+    with pytest.raises(StorageError, match="does not answer"):
+        read_checkpoint(folder, "made")

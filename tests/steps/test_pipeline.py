@@ -146,7 +146,7 @@ def test_a_feature_shard_that_is_gone_is_computed_alone(again, data, config):
     (again / lost).unlink()
     done("run", "--data", data, "--run", again, "--config", config)
     after = files(again)
-    assert changed(before, after) == {lost, "run.json"}
+    assert changed(before, after) == {lost, "run.json", "run.log"}
     assert after[lost][1] == before[lost][1]
     steps = json.loads(after["run.json"][1])["steps"]
     assert steps["features"]["shards_computed"] == 1
@@ -214,7 +214,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(finished, data, config, tmp_path, ray_
     process.send(signal.SIGINT)
     assert process.finish() == 130
     told = process.said().splitlines()
-    assert told[-1] == "dcai-ray: interrupted; the same command goes on from here"
+    assert told[-1] == "dcai-ray: interrupted; run the same command again to resume"
     assert "Traceback" not in process.said()
     there = files(run)
     assert "features/val/_manifest.json" not in there, "interrupted too late to show anything"
@@ -298,7 +298,7 @@ def test_a_second_opinion_is_sampled_beside_the_closed_form(
         assert (run / name).read_bytes() == (finished / name).read_bytes()
     check = pd.read_parquet(run / "check/values.parquet")
     assert check.id.tolist() == pd.read_parquet(finished / "values/values.parquet").id.tolist()
-    assert "A second opinion: knn-accuracy" in (run / "report.html").read_text()
+    assert "Cross-check: knn-accuracy" in (run / "report.html").read_text()
     before = files(run)
     done(*arguments)
     assert changed(before, files(run)) == set()

@@ -45,7 +45,8 @@ def test_a_run_on_the_store_has_the_bytes_of_one_on_a_disk(finished, small_run, 
     assert there.keys() == here.keys()
     different = {name for name in here if here[name] != there[name]}
     models = {name for name in different if name.endswith(".safetensors")}
-    assert different - models == {"config.yaml", "run.json", "report.html"}  # where, how long
+    # Where it was and how long it took.
+    assert different - models == {"config.yaml", "run.json", "run.log", "report.html"}
     for name in models:  # the notes in their heads come in any order
         assert_equal(load(here[name]), load(there[name]))
 

@@ -169,7 +169,7 @@ def test_ctrl_c_saves_what_is_complete_and_the_same_command_goes_on(features, tm
     process.send(signal.SIGINT)
     assert process.finish() == 130
     assert process.said().splitlines()[-1] == (
-        "dcai-ray: interrupted; the same command goes on from here"
+        "dcai-ray: interrupted; run the same command again to resume"
     )
     assert "Traceback" not in process.said()
     record = json.loads((run / "run.json").read_text())["sampling"]
@@ -178,7 +178,7 @@ def test_ctrl_c_saves_what_is_complete_and_the_same_command_goes_on(features, tm
     # Values so far are for looking at: nothing is trained on them.
     (run / "features").symlink_to(features)
     assert main(["retrain", "--run", str(run), "--no-finetune"]) == 1
-    assert "of a sampling that is not finished" in capsys.readouterr().err
+    assert "interim values of an unfinished run" in capsys.readouterr().err
 
 
 def test_a_tighter_stop_goes_on_from_what_is_there(finished, features, tmp_path, capsys):
@@ -198,7 +198,7 @@ def test_other_settings_are_refused_but_not_another_stop(finished, features, cap
     arguments = ["value", "--features", features, "--run", finished, "--method", "sample"]
     given = [str(word) for word in [*arguments, *SETTINGS, "--chains", 4]]
     assert main(given) == 1
-    assert "sample.chains: 8 there, 4 now" in capsys.readouterr().err
+    assert "sample.chains: 8 in the run, 4 requested" in capsys.readouterr().err
 
 
 def test_time_is_up_at_a_complete_set_and_the_rest_is_for_another_time(

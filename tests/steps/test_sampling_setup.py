@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import sys
 from dataclasses import asdict
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from dcai_ray.config import Config, SampleConfig, ValueConfig, parse_config
+from dcai_ray.errors import UserError
 from dcai_ray.steps.sampling_setup import (
     aggregator_of,
     new_utility,
@@ -187,3 +189,48 @@ def test_the_clock_alone_never_stops_the_aggregator():
 def test_settings_that_contradict_each_other_are_named(content, message):
     with pytest.raises(ValueError, match=message):
         parse_config(content, "test.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("logistic", {"c": "much"}, "logistic: c: input should be a valid number, got 'much'"),
+        ("knn", {"k": 2.5}, "knn: k: input should be a valid integer, got 2.5"),
+        ("logistic", {"score": "best"}, "logistic: score: input should be "),
+        ("knn", {"x_train": 1}, "knn: got an unexpected keyword argument 'x_train'"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_one_line_that_names_it(name, options, message):
+    with pytest.raises(UserError, match=f"^value.utility_options of {message}"):
+        utility_of(settings(name, options=options))
+
+
+@pytest.mark.parametrize("name", [":make", ".mine:make", "..SVC", ".SVC", "math:pi"])
+def test_what_is_no_import_path_of_a_utility_is_refused(name):
+    with pytest.raises(UserError, match=re.escape(name)):
+        utility_of(settings(name))
+
+
+def test_a_type_error_inside_a_factory_is_a_bug_and_no_wrong_option(tmp_path, monkeypatch):
+    (tmp_path / "broken_for_test.py").write_text(
+        "def inner(): pass\ndef make(x_train, y_train, x_val, y_val): return inner(near=3)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'near'"):
+        utility_of(settings("broken_for_test:make"))
+    sys.modules.pop("broken_for_test")
+
+
+def test_a_bug_in_a_utility_is_not_told_as_its_users_mistake_by_the_pilot():
+    class Broken(Knn):
+        def marginals(self, orders):
+            raise RuntimeError("no such state")
+
+    with pytest.raises(RuntimeError, match=r"^no such state$"):
+        plan_of(Broken(*TRAIN, *CLEAN, k=3), settings())
+
+
+@pytest.mark.parametrize("name", ["CPU", "GPU", "memory"])
+def test_a_resource_of_ray_is_no_name_of_a_worker_resource(name):
+    with pytest.raises(UserError, match="worker_resource must be a name of your own"):
+        parse_config({"resources": {"worker_resource": name}}, "test.yaml")

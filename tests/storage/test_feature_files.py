@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from dcai_ray.errors import UserError
 from dcai_ray.storage.feature_files import read_feature_pickle
 from dcai_ray.storage.location import Location
 
@@ -189,3 +190,18 @@ def test_the_features_of_the_study_are_read(shared_data, split, rows):
     assert x.shape == (rows, 512)
     assert len(set(ids)) == len(labels) == rows
     assert set(labels) == {"0", "1"}
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ({"x": X, "y": np.array([b"a", b"\xff", b"a", b"b"])}, "labels must be UTF-8"),
+        ({"x": X, "y": np.array(["a", "\ud800", "a", "b"])}, "labels must be UTF-8"),
+        ({"x": X[:, :0], "y": Y}, "features of width 0"),
+    ],
+)
+def test_labels_and_features_that_no_table_can_hold_are_refused(write, content, line):
+    file = write(content)
+    with pytest.raises(UserError, match=line) as caught:
+        read_feature_pickle(file)
+    assert str(caught.value).startswith(f"{file}: ")

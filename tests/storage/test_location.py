@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 from pyarrow import fs
 
+from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.object_store import open_store
 
@@ -69,6 +70,16 @@ def test_writing_again_replaces_and_deleting_twice_is_fine(root):
     file.delete()
     file.delete()
     assert not file.exists()
+
+
+@pytest.mark.parametrize(("count", "tail"), [(0, b""), (1, b"t"), (4, b"tent"), (99, b"content")])
+def test_the_tail_of_a_file_is_its_last_bytes_or_all_of_it(root, count, tail):
+    (root / "x").write_bytes(b"content")
+    assert (root / "x").read_tail(count) == tail
+    (root / "empty").write_bytes(b"")
+    assert (root / "empty").read_tail(count) == b""
+    with pytest.raises(FileNotFoundError, match=r"nowhere"):
+        (root / "nowhere").read_tail(count)
 
 
 def test_an_absent_file_is_an_os_error_that_names_it(root):
@@ -241,3 +252,19 @@ def test_a_name_that_is_not_utf8_is_named(tmp_path):
         pass
     with pytest.raises(ValueError, match=r"caf\\xe9.png.*not UTF-8; rename it"):
         list(Location(str(tmp_path)).walk())
+
+
+@pytest.mark.parametrize(
+    "ask", [Location.exists, Location.is_folder, Location.delete, Location.folders]
+)
+def test_what_the_system_says_of_a_local_path_names_it(ask, tmp_path):
+    path = str(tmp_path / ("a" * 300))
+    with pytest.raises(OSError, match="File name too long") as caught:
+        ask(Location(path))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENAMETOOLONG, path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", os.fsdecode(b"caf\xe9")])
+def test_a_name_that_no_file_system_takes_is_refused_when_it_is_given(name):
+    with pytest.raises(UserError, match="not UTF-8, or has a zero byte"):
+        Location(name)

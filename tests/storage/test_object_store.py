@@ -9,10 +9,15 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from safetensors.numpy import save
 
 from dcai_ray.cli import main
+from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
+from dcai_ray.storage.model_files import read_notes
 from dcai_ray.storage.object_store import open_store
 from tests.support.object_store import ACCESS_KEY, SECRET_KEY, SlowWay
 
@@ -55,7 +60,7 @@ def test_more_objects_than_a_page_holds_are_listed(bucket, object_store):
 def test_a_key_that_is_no_path_is_named(bucket, object_store, key):
     """HTTP clients resolve dots: such a key would be asked for under another name."""
     object_store.put(f"{bucket}/{len(key)}/{key}", b"x")
-    with pytest.raises(ValueError, match=r"is no path; rename it"):
+    with pytest.raises(ValueError, match=r"is not a valid path; rename it"):
         list(Location(f"{bucket}/{len(key)}").walk())
     object_store.client.delete_object(Bucket="files", Key=f"{len(key)}/{key}")
 
@@ -69,6 +74,60 @@ def test_an_object_comes_back_whole(bucket, object_store, size):
     assert object_store.objects(str(file)) == {"": content}
     file.delete()
     assert not file.exists()
+
+
+@pytest.fixture
+def way(object_store, bucket):
+    """A way that counts, and a folder of the bucket behind it."""
+    way = SlowWay(object_store.endpoint)
+    options = f"?endpoint_override={way.endpoint.removeprefix('http://')}&scheme=http"
+    folder = Location(f"{bucket}/counted{options}")
+    assert not (folder / "the connection is made").exists()
+    way.reset()
+    return way, folder
+
+
+def test_a_fingerprint_takes_two_requests_and_a_few_kilobytes_of_a_large_file(way):
+    counted, folder = way
+    file = folder / "large.parquet"
+    x = np.random.default_rng(0).normal(size=MEGABYTE)
+    parquet.write_table(file, pa.table({"x": x}), "made")
+    counted.reset()
+    assert parquet.fingerprint_of(file) == "made"
+    assert counted.requests == 2
+    assert counted.received < 8192
+
+
+def test_the_fingerprint_of_an_absent_file_takes_one_request(way):
+    counted, folder = way
+    assert parquet.fingerprint_of(folder / "nowhere.parquet") == ""
+    assert counted.requests == 1
+
+
+def test_the_notes_of_a_model_take_two_requests_and_its_head_alone(way):
+    counted, folder = way
+    file = folder / "model.safetensors"
+    file.write_bytes(save({"x": np.zeros(MEGABYTE, np.float32)}, {"fingerprint": "made"}))
+    counted.reset()
+    assert read_notes(file) == {"fingerprint": "made"}
+    assert counted.requests == 2
+    assert counted.received < 80_000
+    assert read_notes(folder / "nowhere.safetensors") == {}
+
+
+@pytest.mark.parametrize("read", [parquet.fingerprint_of, read_notes])
+def test_a_store_that_refuses_a_footer_or_a_header_is_named_in_one_line(object_store, read):
+    file = Location("s3://absent-bucket/x")
+    assert not read(file)  # as an absent file: a HEAD says no more than 404
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Refusing.code = "AccessDenied"
+    file = Location(f"s3://bucket/x?endpoint_override=127.0.0.1:{server.server_port}&scheme=http")
+    with pytest.raises(OSError, match="access denied") as caught:
+        read(file)
+    server.shutdown()
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "\n" not in str(caught.value)
 
 
 WRITE = """

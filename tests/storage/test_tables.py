@@ -80,6 +80,25 @@ def test_a_file_is_made_if_it_carries_the_wanted_fingerprint_only(folder):
         assert parquet.fingerprint_of(file) == ""
 
 
+@pytest.mark.parametrize("classes", [2, 1000], ids=["a short footer", "a long one"])
+def test_a_fingerprint_is_read_from_a_footer_of_any_length(folder, classes):
+    notes = {"classes": json.dumps([f"class number {i}" for i in range(classes)])}
+    file = folder / "t"
+    parquet.write_table(file, feature_table(["a/1"], ["a"], features("a"), notes), "f")
+    footer = int.from_bytes(file.read_bytes()[-8:-4], "little")
+    assert (footer > 4096) == (classes == 1000)  # 4,096 bytes are read at first
+    assert parquet.fingerprint_of(file) == "f"
+
+
+def test_many_fingerprints_come_in_the_order_of_the_files(folder):
+    files = [folder / shard_name(i) for i in range(50)]
+    for i in range(0, 50, 2):
+        write_shard(folder, i, ["cat/1"])
+    expected = ["" if i % 2 else f"made-{i}" for i in range(50)]
+    assert parquet.fingerprints_of(files) == expected
+    assert parquet.fingerprints_of([]) == []
+
+
 def test_the_fingerprint_hangs_on_values_and_order_but_not_on_the_order_of_keys():
     base = parquet.new_fingerprint({"k": 10, "metric": "cosine"}, [1, 2])
     assert base == parquet.new_fingerprint({"metric": "cosine", "k": 10}, [1, 2])

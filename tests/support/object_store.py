@@ -1,5 +1,6 @@
 """An object store that speaks S3, in a process of its own, and its standard variables."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 ACCESS_KEY = "AKIASENTINELACCESSKEY"
 SECRET_KEY = "sentinel/secret+key"
 _START_S = 60.0
+_REQUEST = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) \S+ HTTP/1\.1\r\n")
 
 
 class ObjectStore:
@@ -67,29 +69,38 @@ class ObjectStore:
 
 
 class SlowWay:
-    """A way to a store on which every answer takes a while; counts what has gone there."""
+    """A way to a store on which every answer takes a while; counts what passes."""
 
-    def __init__(self, endpoint: str, delay_s: float) -> None:
+    def __init__(self, endpoint: str, delay_s: float = 0.0) -> None:
         host, _, port = endpoint.removeprefix("http://").partition(":")
         self._target, self._delay_s = (host, int(port)), delay_s
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._lock = threading.Lock()
         self.endpoint = f"http://127.0.0.1:{self._server.getsockname()[1]}"
-        self.sent = 0
+        self.reset()
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def reset(self) -> None:
+        """Count from zero."""
+        self.sent = self.received = self.requests = 0  # bytes to the store, bytes from it
 
     def _accept(self) -> None:
         while True:
             here, _ = self._server.accept()
             there = socket.create_connection(self._target)
-            for source, target, delay_s in ((here, there, 0.0), (there, here, self._delay_s)):
-                arguments = (source, target, delay_s)
+            for source, target, upwards in ((here, there, True), (there, here, False)):
+                arguments = (source, target, upwards)
                 threading.Thread(target=self._pass_on, args=arguments, daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, target: socket.socket, delay_s: float) -> None:
+    def _pass_on(self, source: socket.socket, target: socket.socket, upwards: bool) -> None:
         try:
             while part := source.recv(65536):
-                time.sleep(delay_s)
-                self.sent += 0 if delay_s else len(part)
+                with self._lock:
+                    self.sent += len(part) if upwards else 0
+                    self.received += 0 if upwards else len(part)
+                    self.requests += upwards and bool(_REQUEST.match(part))
+                if not upwards:
+                    time.sleep(self._delay_s)
                 target.sendall(part)
             target.shutdown(socket.SHUT_WR)
         except OSError:  # the other end has gone, as a killed process does

@@ -66,6 +66,7 @@ class Refit:
         UserError: for sizes that do not fit, features that are not finite, labels that are not
             integers, a model that is no classifier or lacks `predict_proba` where it is needed,
             every < 1, truncation < 0 or an `empty` that no score can have.
+        ModelError: with `truncation`, if the model fails on all points.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class Refit:
                 more = ", ..." if len(members) > _IDS_IN_MESSAGE else ""
                 raise ModelError(
                     f"{type(self._model).__name__} failed on a coalition of {len(members)} points "
-                    f"({ids}{more}): {error}"
+                    f"({ids}{more}): {_first_line(error)}"
                 ) from error
         return score_of(self._score, scores, y_val)
 
@@ -160,7 +161,7 @@ class Refit:
         Each warning of the model is given once by each utility, not once a fit.
 
         Raises:
-            RuntimeError: as `score` does.
+            ModelError: as `score` does.
         """
         marginals = np.full(len(orders.players), np.nan)
         with self._each_warning_once():
@@ -234,12 +235,12 @@ def classifier(path: str, **parameters: Any) -> Any:
         UserError: for an unknown module, class or parameter, or what is no classifier.
     """
     module_path, _, name = path.rpartition(".")
-    if not module_path:
+    if not module_path.strip("."):
         raise UserError(f"classifier must be an import path such as package.Class, got {path!r}")
     try:
         module = importlib.import_module(module_path)
     except ImportError as error:
-        raise UserError(f"classifier {path}: {error}") from None
+        raise UserError(f"classifier {path}: {_first_line(error)}") from None
     kind = getattr(module, name, None)
     if not isinstance(kind, type):
         raise UserError(f"classifier {path}: {module_path} has no class {name}")
@@ -247,11 +248,17 @@ def classifier(path: str, **parameters: Any) -> Any:
         raise UserError(f"classifier {path}: not a scikit-learn classifier")
     try:
         model = kind(**parameters)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"classifier {path}: {error}") from None
+    except (TypeError, ValueError) as error:  # how a class refuses parameters
+        raise UserError(f"classifier {path}: {_first_line(error)}") from None
     if not _is_classifier(model):
         raise UserError(f"classifier {path}: not a scikit-learn classifier")
     return model
+
+
+def _first_line(error: Exception) -> str:
+    """What a library says in several lines, advice among them, in one."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _is_classifier(model: Any) -> bool:

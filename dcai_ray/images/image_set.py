@@ -1,0 +1,69 @@
+"""The readable images of a run, as records; dictionaries and columns only in `images.parquet`."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from dcai_ray.run_directory import RunDirectory
+from dcai_ray.storage import parquet, schemas
+from dcai_ray.storage.location import Location
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    """One readable image: a row of `images.parquet`."""
+
+    split: str
+    id: str
+    """Path below the split's folder, POSIX."""
+    label: str
+    path: str
+    """Path below the data's root."""
+    bytes: int
+    width: int
+    """In pixels, as `height`."""
+    height: int
+    sha256: str
+    """Of the file's content."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """The readable images of a run, in the order of the listing."""
+
+    root: Location
+    """The data's root."""
+    images: tuple[Image, ...]
+    classes: tuple[str, ...]
+
+    def split(self, name: str) -> tuple[Image, ...]:
+        """The images of one split."""
+        return tuple(image for image in self.images if image.split == name)
+
+
+def image_table(images: Iterable[Image]) -> pa.Table:
+    """Images as `schemas.IMAGES`."""
+    images = list(images)
+    columns = [[getattr(image, name) for image in images] for name in schemas.IMAGES.names]
+    return pa.table(columns, schema=schemas.IMAGES)
+
+
+def images_of(table: pa.Table) -> tuple[Image, ...]:
+    """The images of a table of `schemas.IMAGES`."""
+    return tuple(Image(**row) for row in table.select(schemas.IMAGES.names).to_pylist())
+
+
+def read_image_set(run: RunDirectory) -> ImageSet | None:
+    """The images that a run was made from; None for one valued from imported features.
+
+    Raises:
+        UserError: `images.parquet` or `config.yaml` is damaged.
+        OSError: they cannot be read.
+    """
+    root = run.settings().get("data")
+    if root is None or not run.images.exists():
+        return None
+    images = images_of(parquet.read_table(run.images))
+    classes = sorted({image.label for image in images if image.split == "train"})
+    return ImageSet(Location(root), images, tuple(classes))

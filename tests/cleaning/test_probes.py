@@ -1,0 +1,94 @@
+"""Probes against scikit-learn's own."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from dcai_ray.cleaning.probes import probe_scores, share_loss
+
+
+def blobs(seed, count, classes=3):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes, count)
+    x = rng.standard_normal((count, 5)) * [1, 1, 1, 1, 100] + y[:, np.newaxis]
+    return x.astype(np.float32), y
+
+
+@pytest.mark.parametrize(
+    ("name", "standardize", "model"),
+    [
+        ("logistic", True, make_pipeline(StandardScaler(), LogisticRegression(C=0.01))),
+        ("logistic", False, LogisticRegression(C=0.01, max_iter=5000)),
+        ("10-nn", True, KNeighborsClassifier(10)),
+    ],
+)
+def test_probe_scores_are_those_of_sklearn(name, standardize, model):
+    (x, y), (x_val, y_val) = blobs(5, 120), blobs(6, 80)
+    found = probe_scores(name, x, y, x_val, y_val, 3, standardize=standardize)
+    probabilities = model.fit(np.float64(x), y).predict_proba(np.float64(x_val))
+    assert found["accuracy"] == (probabilities.argmax(axis=1) == y_val).mean()
+    area = roc_auc_score(y_val, probabilities, multi_class="ovr")
+    assert_allclose(found["auroc"], area, rtol=1e-12)
+    # 10-NN gives some classes probability 0: log_loss clips it, here as there.
+    assert_allclose(found["loss"], log_loss(y_val, probabilities), rtol=1e-12)
+
+
+def test_a_class_missing_from_training_is_never_guessed_but_scored():
+    (x, y), (x_val, y_val) = blobs(7, 90), blobs(8, 60)
+    here = y != 1
+    found = probe_scores("10-nn", x[here], y[here], x_val, y_val, 3)
+    votes = KNeighborsClassifier(10).fit(x[here], y[here]).predict(x_val)
+    assert found["accuracy"] == (votes == y_val).mean()
+    assert found["loss"] > 5  # nats: the true class had probability 0 on a third of the images
+
+
+def test_fewer_than_ten_images_all_vote():
+    (x, y), (x_val, y_val) = blobs(9, 6), blobs(10, 40)
+    found = probe_scores("10-nn", x, y, x_val, y_val, 3)
+    assert found["accuracy"] == (np.bincount(y, minlength=3).argmax() == y_val).mean()
+
+
+@pytest.fixture
+def noisy():
+    """Two overlapping classes; a third of the training labels is flipped, with low values."""
+    rng = np.random.default_rng(1)
+    true = rng.integers(0, 2, 90)
+    wrong = np.arange(90) % 3 == 0
+    x = (rng.standard_normal((90, 4)) + 2 * true[:, np.newaxis]).astype(np.float32)
+    y_val = rng.integers(0, 2, 60)
+    x_val = (rng.standard_normal((60, 4)) + 2 * y_val[:, np.newaxis]).astype(np.float32)
+    return (
+        np.where(wrong, -1.0, 1.0) + rng.random(90),
+        x,
+        np.where(wrong, 1 - true, true),
+        x_val,
+        y_val,
+    )
+
+
+def test_share_loss_is_that_of_a_standardized_logistic_regression(noisy):
+    value, x, y, x_val, y_val = noisy
+    kept = value.argsort()[27:]  # 30 % of 90 dropped
+    scaler = StandardScaler().fit(x[kept].astype(np.float64))
+    model = LogisticRegression(C=0.01).fit(scaler.transform(x[kept].astype(np.float64)), y[kept])
+    expected = log_loss(y_val, model.predict_proba(scaler.transform(x_val.astype(np.float64))))
+    # rtol: both stop at the optimizer's own tolerance, on rows in another order.
+    assert_allclose(share_loss(value, 0.3, x, y, x_val, y_val), expected, rtol=1e-4)
+
+
+def test_the_share_that_drops_the_flips_has_the_smallest_loss(noisy):
+    value, x, y, x_val, y_val = noisy
+    losses = {s: share_loss(value, s, x, y, x_val, y_val) for s in (0.0, 0.15, 1 / 3, 0.9)}
+    assert min(losses, key=losses.get) == 1 / 3
+
+
+def test_a_share_that_empties_a_class_has_no_loss(noisy):
+    _, x, y, x_val, y_val = noisy
+    value = y * 1.0  # all of class 0 first
+    assert share_loss(value, 0.9, x, y, x_val, y_val) is None
+    assert share_loss(value, 0.9, x, y, x_val, y_val, per_class=True) is not None

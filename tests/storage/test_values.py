@@ -1,0 +1,54 @@
+"""The columns of values, listed once."""
+
+from dataclasses import fields
+
+import numpy as np
+import pyarrow as pa
+from numpy.testing import assert_array_equal
+
+from dcai_ray.storage import schemas
+from dcai_ray.storage.values import Estimates, values_table
+
+
+def estimates() -> Estimates:
+    return Estimates.exact(
+        id=("cat/0", "dog/1"),
+        label=("cat", "dog"),
+        value=np.array([0.25, -0.5]),
+        decision=np.array(["keep", "drop"]),
+    )
+
+
+def test_the_record_and_both_schemas_have_the_same_columns_in_the_same_order():
+    assert [entry.name for entry in fields(Estimates)] == schemas.ESTIMATES.names
+    assert schemas.VALUES.names[: len(schemas.ESTIMATES)] == schemas.ESTIMATES.names
+
+
+def test_exact_values_are_their_own_intervals():
+    table = estimates().table()
+    assert table.schema == schemas.ESTIMATES
+    for name in ("value", "low", "high"):
+        assert_array_equal(table[name].to_numpy(), [0.25, -0.5])
+    for name in ("stderr", "rounds", "evaluated"):
+        assert_array_equal(table[name].to_numpy(), [0, 0])
+    assert table["decision"].to_pylist() == ["keep", "drop"]
+
+
+def test_what_is_not_known_yet_is_empty_in_the_table_of_values():
+    table = values_table(estimates())
+    assert table.schema == schemas.VALUES
+    assert table["suggested_label"].to_pylist() == [None, None]
+    assert table["stderr_validation"].null_count == 0  # NaN, so that it stays a number
+    assert np.isnan(table["stderr_validation"].to_numpy()).all()
+
+
+def test_values_by_the_training_set_are_the_last_column():
+    table = values_table(
+        estimates(),
+        suggested_label=["cat", "cat"],
+        stderr_validation=np.array([0.1, 0.2]),
+        value_self=np.array([1.0, 2.0]),
+    )
+    assert table.column_names == [*schemas.VALUES.names, "value_self"]
+    assert table.schema.field("value_self").type == pa.float64()
+    assert table["suggested_label"].to_pylist() == ["cat", "cat"]
