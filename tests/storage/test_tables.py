@@ -14,6 +14,8 @@ from dcai_ray.storage.features import (
     class_numbers,
     feature_table,
     has_features,
+    is_complete,
+    open_split,
     read_split,
     shard_name,
     write_manifest,
@@ -185,6 +187,40 @@ def test_a_manifest_that_says_the_same_is_not_written_again(folder, tmp_path):
     assert (tmp_path / "features/_manifest.json").stat().st_ino == before.st_ino
     write_manifest(folder, "other", [shard_name(0)])
     assert json.loads((folder / "_manifest.json").read_bytes())["fingerprint"] == "other"
+
+
+def test_a_split_is_complete_while_its_manifest_and_the_sizes_of_its_shards_say_so(folder):
+    write_split(folder, ["cat/1"], ["cat/2"])
+    assert is_complete(folder, "all")
+    assert not is_complete(folder, "other")
+    shard = folder / shard_name(1)
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
+    assert not is_complete(folder, "all")
+    shard.delete()
+    assert not is_complete(folder, "all")
+    shard.write_bytes(content)
+    assert is_complete(folder, "all")
+
+
+def test_a_manifest_that_records_no_sizes_vouches_for_nothing(folder):
+    write_split(folder, ["cat/1"])
+    manifest = {"fingerprint": "all", "shards": [shard_name(0)]}
+    (folder / "_manifest.json").write_bytes(json.dumps(manifest).encode())
+    assert not is_complete(folder, "all")
+    assert read_split(folder).ids == ("cat/1",)
+
+
+def test_before_other_shards_are_written_the_manifest_of_the_old_ones_goes(folder):
+    write_split(folder, ["cat/1"])
+    open_split(folder, "all")
+    assert is_complete(folder, "all")
+    for content in (None, b"damaged"):
+        if content:
+            (folder / "_manifest.json").write_bytes(content)
+            assert not is_complete(folder, "all")
+        open_split(folder, "other")
+        assert not (folder / "_manifest.json").exists()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
