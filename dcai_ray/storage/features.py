@@ -58,7 +58,7 @@ def shard_name(index: int) -> str:
 
 def write_manifest(folder: Location, fingerprint: str, shards: Sequence[str]) -> None:
     """State that a split's shards are complete; written last, and only where it would change."""
-    there = dict(folder.walk())
+    there = dict(folder.walk()) if folder.exists() else {}
     sizes = [there.get(name, 0) for name in shards]
     entries = {"fingerprint": fingerprint, "shards": list(shards), "bytes": sizes}
     text = json.dumps(entries, indent=1)
