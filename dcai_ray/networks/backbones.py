@@ -139,7 +139,9 @@ def feature_extractor(name: str, weights: str, size_px: int) -> nn.Module:
     if weights != "none":
         _load(network, name, weights)
     head: nn.Module = nn.Identity()
-    if isinstance(network.get_submodule(backbone.head), nn.Conv2d):  # the head comes before the pooling
+    if isinstance(
+        network.get_submodule(backbone.head), nn.Conv2d
+    ):  # the head comes before the pooling
         network.set_submodule(backbone.head.rpartition(".")[0], nn.AdaptiveAvgPool2d(1))
     else:
         network.set_submodule(backbone.head, head)

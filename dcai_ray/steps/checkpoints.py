@@ -69,14 +69,14 @@ def read_checkpoint(
         except StorageError:  # says nothing about the file
             raise
         except UserError as error:
-            progress.warn(f"{error}; using the checkpoint before it")
+            progress.warn(f"{error}; using the previous checkpoint")
             continue
         if parquet.read_note(table, "fingerprint") == fingerprint:
             return _state(table), json.loads(parquet.read_note(table, "notes"))
         others += 1
     if others:
         progress.say(
-            f"{folder}: sampled from other features or by other formulas; sampling starts anew"
+            f"{folder}: the checkpoints are of other features or formulas; sampling starts anew"
         )
     return None, {}
 

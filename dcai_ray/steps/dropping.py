@@ -62,8 +62,8 @@ def _share_losses(
         num_classes=len(points.classes),
     )
     step = Step(
-        name="choosing what to keep",
-        unit="shares",
+        name="choosing how many to drop",
+        unit="cut-offs",
         task_names=[f"try dropping {100 * share:g} %" for share in shares],
         run=points.run,
     )
@@ -72,7 +72,7 @@ def _share_losses(
 
 
 def _suggested(points: FeatureSet, kept: NDArray[np.bool_], settings: ValueConfig) -> list[str]:
-    """The label of the nearest kept and clean images, for people."""
+    """The most common label of the nearest kept and clean images, for review."""
     suggested = suggested_labels(
         points.train.x,
         points.train.y,

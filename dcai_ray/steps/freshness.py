@@ -17,7 +17,7 @@ def is_current(file: Location, wanted: str) -> bool:
     """Whether a file carries this fingerprint; if it carries another, a line says so."""
     found = parquet.fingerprint_of(file)
     if found and found != wanted:
-        progress.say(f"{file}: out of date ({_WHY}); computing it again")
+        progress.say(f"{file}: out of date ({_WHY}); recomputing it")
     return found == wanted
 
 
@@ -27,5 +27,6 @@ def are_current(folder: Location, files: Sequence[Location], wanted: Sequence[st
     pairs = list(zip(found, wanted, strict=True))
     stale = sum(bool(there) and there != want for there, want in pairs)
     if stale:
-        progress.say(f"{folder}: {stale} files out of date ({_WHY}); computing them again")
+        files_stale = progress.counted(stale, "files")
+        progress.say(f"{folder}: {files_stale} out of date ({_WHY}); recomputing")
     return [there == want for there, want in pairs]

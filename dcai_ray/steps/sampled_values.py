@@ -98,7 +98,7 @@ def check_values(run: RunDirectory, config: Config) -> None:
 
 
 def estimate_sampling(run: RunDirectory, config: Config) -> list[str]:
-    """What sampling would take: lines for a person; nothing is written.
+    """The estimated cost of sampling, in lines for the terminal; nothing is written.
 
     Raises:
         UserError: the method is exact, or features are missing or do not fit.

@@ -120,7 +120,7 @@ class Session:
     @property
     def aggregator(self) -> Aggregator:
         """The state of the sampling; after `sample`, or where the session is finished."""
-        assert self._aggregator is not None, "nothing was sampled yet"
+        assert self._aggregator is not None, "nothing has been sampled yet"
         return self._aggregator
 
     @property
@@ -188,11 +188,12 @@ class Session:
     def _progress_line(self, pool: Pool) -> str:
         aggregator = self.aggregator
         if not aggregator.next_index:
-            return f"first blocks on {pool.num_up} workers (+{pool.num_starting} starting)"
+            workers = progress.counted(pool.num_up, "workers")
+            return f"first blocks on {workers} (+{pool.num_starting} starting)"
         last, left = aggregator.trace[-1], self._seconds_left()
         return (
             f"{last.rounds:,} rounds, {100 * last.settled:.1f} % settled, max stderr "
-            f"{last.max_stderr:.2g}, {pool.num_up} workers"
+            f"{last.max_stderr:.2g}, {progress.counted(pool.num_up, 'workers')}"
             + (f" (+{pool.num_starting} starting)" if pool.num_starting else "")
             + (f", {pool.lost} lost" if pool.lost else "")
             + (f", about {left:.0f} s left" if left is not None else "")
@@ -263,7 +264,7 @@ def _trace_table(aggregator: Aggregator, wave_s: Mapping[int, float]) -> pa.Tabl
 
 
 def estimate(utility: Utility, config: Config) -> list[str]:
-    """The cost of a sampling, estimated from a few rounds computed here: lines for people."""
+    """The cost of a sampling, estimated from a few rounds computed here, in lines of text."""
     plan = plan_of(utility, config)
     aggregator = aggregator_of(plan, config)
     start = time.perf_counter()
@@ -293,4 +294,4 @@ def estimate(utility: Utility, config: Config) -> list[str]:
 def _gain(plan: Plan) -> str:
     if plan.gain is None:
         return ""
-    return f"(by a pilot; full permutations would take {plan.gain:.1f} times the work)"
+    return f"(chosen by a pilot; full permutations would take {plan.gain:.1f} times the work)"

@@ -124,8 +124,8 @@ def new_utility(train: Points, clean: Points, value: ValueConfig, sample: Sample
     else:
         known = ", ".join(makers)
         raise UserError(
-            f"value.utility {name}: not one of {known}; a scikit-learn classifier has an import "
-            "path (sklearn.svm.SVC), a factory of your own is package.module:function"
+            f"value.utility {name}: not one of {known}; name a scikit-learn classifier by its "
+            "import path (sklearn.svm.SVC), a factory of your own as package.module:function"
         )
     try:
         inspect.signature(maker).bind(**options)
