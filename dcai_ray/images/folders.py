@@ -66,8 +66,9 @@ def list_splits(data: Location, *, split_seed: int = 0) -> Listing:
     for split in ("train", "val"):
         if split not in folders:
             raise UserError(
-                f"{data}: no folder {split}; expected train, val and (optionally) shapley_val with "
-                "one folder per class in each. For a plain folder of class folders, use dcai-ray audit"
+                f"{data}: no folder {split}; expected train, val and (optionally) shapley_val, "
+                "each with one folder per class. For a plain folder of class folders, use dcai-ray "
+                "audit"
             )
     listed, notes = {}, []
     for split in SPLITS:

@@ -139,9 +139,7 @@ def feature_extractor(name: str, weights: str, size_px: int) -> nn.Module:
     if weights != "none":
         _load(network, name, weights)
     head: nn.Module = nn.Identity()
-    if isinstance(
-        network.get_submodule(backbone.head), nn.Conv2d
-    ):  # the head comes before the pooling
+    if isinstance(network.get_submodule(backbone.head), nn.Conv2d):  # head before pooling
         network.set_submodule(backbone.head.rpartition(".")[0], nn.AdaptiveAvgPool2d(1))
     else:
         network.set_submodule(backbone.head, head)
@@ -209,7 +207,7 @@ def _state_dict(content: bytes, weights: str) -> dict[str, torch.Tensor]:
     except _DAMAGED as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(
-            f"weights {weights}: neither safetensors nor a state dict written by torch.save ({reason})"
+            f"weights {weights}: neither safetensors nor a state dict of torch.save ({reason})"
         ) from None
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
         raise UserError(f"weights {weights}: expected a state dict (names and tensors)")
