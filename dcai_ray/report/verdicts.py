@@ -226,8 +226,8 @@ def cross_check(check: Check, num_dropped: int) -> str:
         correlation = f"a rank correlation of {check.rank_correlation:.2f}"
     text = (
         f"The utility {check.sampled.record['utility']} was sampled as a cross-check. Its values "
-        f"have {correlation} with those above; by them, {check.below:,} of the {num_dropped:,} "
-        f"dropped images are harmful with certainty and {check.above:,} are useful."
+        f"have {correlation} with those above; among the {num_dropped:,} dropped images, they find "
+        f"{check.below:,} harmful with certainty and {check.above:,} useful."
     )
     if check.auc is not None:
         text += (
