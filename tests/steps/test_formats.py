@@ -119,7 +119,7 @@ def test_a_raised_format_makes_its_step_and_those_after_it_run_again(
     pipeline.run_pipeline(run, listing(small_data), config, networks=True)
     assert set(ran) == again
     said = capsys.readouterr().err
-    assert ("out of date" in said or "decoded in another way" in said) == bool(again)
+    assert ("out of date" in said or "the decoding of images has changed" in said) == bool(again)
     ran.clear()
     pipeline.run_pipeline(run, listing(small_data), config, networks=True)
     assert ran == []
