@@ -1,4 +1,4 @@
-"""Sampled values as a table with intervals; for notebooks, with no knowledge of Ray needed.
+"""The Python API for notebooks; no knowledge of Ray is needed.
 
 values = dcai_ray.shapley_values(utility)
 values.value, values.stderr, values.low, values.high, values.decision
@@ -7,7 +7,7 @@ values.to_pandas()
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,15 +27,12 @@ from dcai_ray.valuation.semivalues import Semivalue
 from dcai_ray.valuation.stopping import Progress, StopRule
 from dcai_ray.valuation.utilities import Utility
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 _SHOWN = 5  # rows of a printed table, from each end
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Values:
-    """One value a training point, with what is known of its error."""
+    """One value per training point, with its error."""
 
     ids: tuple[str, ...]
     labels: tuple[str, ...]
@@ -43,7 +40,7 @@ class Values:
     value: NDArray[np.float64]  # (n,)
     stderr: NDArray[np.float64]  # (n,) over rounds
     low: NDArray[np.float64]  # (n,)
-    high: NDArray[np.float64]  # (n,) of the interval, valid whenever one looks
+    high: NDArray[np.float64]  # (n,) bounds, valid at any time
     rounds: int
     """Observations of every point."""
     evaluated: NDArray[np.int64]  # (n,) marginals computed
@@ -60,7 +57,7 @@ class Values:
     def __len__(self) -> int:
         return len(self.value)
 
-    def to_arrow(self) -> "pa.Table":
+    def to_arrow(self) -> pa.Table:
         """As the columns of `values.parquet`, without those of other steps."""
         return Estimates(
             id=self.ids,
@@ -151,24 +148,24 @@ def shapley_values(
 ) -> Values:
     """Values of the training points under any utility, from sampled orders.
 
-    A function of the utility, the settings and the seed: with Ray or without, on one core or many,
-    the values have the same bits.
+    A function of the utility, the settings and the seed: bitwise the same with or without Ray, on
+    one core or many.
 
     Args:
         utility: any object with the members of `Utility`.
         semivalue: shapley, banzhaf, beta or leave-one-out.
         beta: (a, b) of Beta Shapley.
         sampler: multilevel, permutation or antithetic; all are unbiased.
-        stop: when it is enough; by default when 95 % of the points are decided.
-        seed: of all randomness.
-        num_chains: independent sequences of rounds; has a part in where it stops.
-        confidence: of the intervals, which hold whenever one looks.
+        stop: the stopping rule; by default 95 % of the points are settled.
+        seed: random seed.
+        num_chains: independent sequences of rounds; affects where sampling stops.
+        confidence: of the anytime-valid intervals.
         interval: asymptotic, or bernstein where the utility has a `marginal_range`.
         ray: compute on the Ray cluster of RAY_ADDRESS, or on all cores of this machine.
-        num_workers: actors to ask for; one a core by default.
-        ids: names of the points; their numbers by default.
+        num_workers: number of actors; by default one per core.
+        ids: names of the points; by default their numbers.
         labels: class names.
-        report: called with every check, for those who wait.
+        report: called after each wave of blocks, to show progress.
     Raises:
         UserError: for settings out of range.
         ModelError: a model fails; the message names the coalition.
@@ -178,12 +175,12 @@ def shapley_values(
     aggregator = new_aggregator(
         plan, num_chains=num_chains, confidence=confidence, interval=interval, stop=stop
     )
-    told = report or (lambda progress: None)
+    show = report or (lambda progress: None)
     if ray:
-        _on_ray(plan, utility, aggregator, num_workers, told)
+        _on_ray(plan, utility, aggregator, num_workers, show)
     else:
         for progress in sample(plan, utility, aggregator):
-            told(progress)
+            show(progress)
     n = utility.num_players
     return values_of(
         aggregator,
@@ -203,29 +200,29 @@ def values_of(
     semivalue: str,
     sampler: str,
     confidence: float,
-    number: int = 0,
 ) -> Values:
-    """What an aggregator knows of its semivalue `number`, as a table.
+    """The main semivalue of an aggregator as a table.
 
     Raises:
-        UserError: ids or labels are not one a point.
+        UserError: there is not exactly one id and one label per point.
     """
     n = len(aggregator.evaluated)
     if len(ids) != n or len(labels) != n:
         raise UserError(
-            f"ids and labels must be one a point, got {len(ids)} and {len(labels)} for {n} points"
+            "there must be exactly one id and one label per point, "
+            f"got {len(ids)} and {len(labels)} for {n} points"
         )
-    low, high = aggregator.interval(number)
+    low, high = aggregator.interval()
     return Values(
         ids=tuple(ids),
         labels=tuple(labels),
-        value=aggregator.value[number],
-        stderr=aggregator.stderr[number],
+        value=aggregator.value[0],
+        stderr=aggregator.stderr[0],
         low=low,
         high=high,
         rounds=aggregator.rounds,
         evaluated=aggregator.evaluated,
-        decision=aggregator.decisions(number),
+        decision=aggregator.decisions(),
         semivalue=semivalue,
         sampler=sampler,
         stop=aggregator.stop.describe(),
@@ -240,7 +237,7 @@ def _on_ray(
     utility: Utility,
     aggregator: Aggregator,
     num_workers: int | None,
-    told: Callable[[Progress], None],
+    show: Callable[[Progress], None],
 ) -> None:
     from dcai_ray.cluster.chains import stream_chains
     from dcai_ray.config import ResourcesConfig
@@ -251,7 +248,7 @@ def _on_ray(
         nonlocal seen
         if aggregator.next_index > seen:
             seen = aggregator.next_index
-            told(aggregator.trace[-1])
+            show(aggregator.trace[-1])
         return False
 
     stream_chains(plan, utility, aggregator, ResourcesConfig(num_workers=num_workers), after)

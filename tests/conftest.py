@@ -29,20 +29,28 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 _LANES = ("hosts", "ray")
 
 
-@pytest.hookimpl(tryfirst=True)  # before tests are chosen by marker and sent to processes by group
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test with its lane, before any plugin asks for markers."""
+    lane = _lane(item)
+    item.add_marker(pytest.mark.xdist_group(lane))
+    if lane in _LANES:
+        item.add_marker(lane)
+        item.add_marker("ray")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its lane, the long lanes first.
+    """Begin with the long lanes.
 
     Of the others the numerical core is first: it compiles the kernels while the `ray` lane boots,
     and all that follow find them in numba's cache beside the sources.
     """
-    for item in items:
-        lane = _lane(item)
-        item.add_marker(pytest.mark.xdist_group(lane))
-        if lane in _LANES:
-            item.add_marker(lane)
-            item.add_marker("ray")
     items.sort(key=_place)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Ungrouped tests would pass too, with several clusters and in twice the time."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not all("@" in i.nodeid for i in session.items):
+        raise pytest.UsageError("lanes need --dist loadgroup and a pytest-xdist that groups by it")
 
 
 def _lane(item: pytest.Item) -> str:

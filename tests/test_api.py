@@ -94,7 +94,9 @@ def test_bernstein_intervals_contain_the_asymptotic_ones():
 
 
 def test_names_must_be_one_a_point():
-    with pytest.raises(ValueError, match="one a point, got 2 and 5 for 5 points"):
+    with pytest.raises(
+        ValueError, match="one id and one label per point, got 2 and 5 for 5 points"
+    ):
         dcai_ray.shapley_values(games.majority(5), stop=MaxRounds(rounds=8), ids=["a", "b"])
 
 

@@ -3,7 +3,7 @@
 import argparse
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import tyro
@@ -274,14 +274,12 @@ class ImportFeatures:
 def parse(command: type[T], arguments: Sequence[str], base: Config, name: str) -> T:
     """Parse flags over presets, over the YAML file or the run's own settings, over defaults."""
     base = _base(arguments, base, name)
-    entries = command.__dataclass_fields__  # type: ignore[attr-defined]
     default: dict[str, Any] = {}
-    for key, field in entries.items():
-        if key in _SECTIONS:
-            default[key] = getattr(base, key)
+    for field in fields(command):  # type: ignore[arg-type]
+        if field.name in _SECTIONS:
+            default[field.name] = getattr(base, field.name)
         else:
-            missing = field.default.__class__.__name__ == "_MISSING_TYPE"
-            default[key] = tyro.MISSING if missing else field.default
+            default[field.name] = tyro.MISSING if field.default is MISSING else field.default
     helptext.join_lines(command)
     with helptext.READABLE:
         return tyro.cli(
@@ -295,9 +293,10 @@ def parse(command: type[T], arguments: Sequence[str], base: Config, name: str) -
 
 
 def _base(arguments: Sequence[str], base: Config, name: str) -> Config:
+    """The settings that flags are applied to; which ones those are is itself said by flags."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag in ("--config", "--preset", "--run", "--backbone"):
-        early.add_argument(flag)
+        early.add_argument(flag, nargs="?")  # one without a value is for tyro to refuse
     given, _ = early.parse_known_args(list(arguments))
     if given.config:
         base = read_config(given.config)

@@ -207,8 +207,8 @@ def _sampling(sampled: Sampled, confidence: float) -> dict[str, Any]:
     """What the report says about one sampling."""
     record = sampled.record
     notes = [
-        "R-hat is shown because it is widely known. Rounds are independent, so it reflects their "
-        "number rather than their error, and no decision depends on it."
+        "R-hat is shown because it is widely known. As rounds are independent, it reflects their "
+        "number rather than the error, and no decision depends on it."
     ]
     if sampled.imputed_share > 0:
         notes.insert(0, f"{biased(sampled.imputed_share)}.")
@@ -227,7 +227,8 @@ def _sampling(sampled: Sampled, confidence: float) -> dict[str, Any]:
             ("R-hat", "unknown" if r_hat is None else f"{r_hat:.3f}"),
             (
                 "time",
-                f"{record['seconds']:,.0f} s, with {record['compute_seconds']:,.0f} s of compute",
+                f"{record['seconds']:,.0f} s of sampling, "
+                f"{record['compute_seconds']:,.0f} s of compute",
             ),
             ("workers lost and replaced", f"{record['workers_lost']:,}"),
         ],

@@ -56,8 +56,8 @@ def read_checkpoint(
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """The newest state of this sampling that can be read, with its notes; None where there is none.
 
-    A damaged checkpoint is skipped with a warning; a line says so where all are of another
-    sampling.
+    A damaged checkpoint is skipped with a warning. If all are of another sampling, one line is
+    printed.
 
     Raises:
         OSError: a file cannot be read.

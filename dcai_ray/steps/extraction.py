@@ -12,7 +12,7 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.freshness import are_current
 from dcai_ray.steps.reading import contents
-from dcai_ray.storage.features import shard_name, write_manifest
+from dcai_ray.storage.features import is_complete, open_split, shard_name, write_manifest
 from dcai_ray.storage.parquet import new_fingerprint
 
 FORMAT = 1
@@ -27,12 +27,19 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
         UserError: weights or an image cannot be read, or a feature is not finite.
     """
     splits = {split: jobs for split in SPLITS if (jobs := _shards(run, images, split, config))}
-    jobs = [job for shards in splits.values() for job in shards]
+    wanted = {
+        split: new_fingerprint([job.fingerprint for job in jobs]) for split, jobs in splits.items()
+    }
+    # A manifest vouches for a whole split; only where it does not, each shard is asked.
+    incomplete = [split for split in splits if not is_complete(run.features / split, wanted[split])]
+    jobs = [job for split in incomplete for job in splits[split]]
     current = are_current(
         run.features, [job.target for job in jobs], [job.fingerprint for job in jobs]
     )
     missing = [job for job, done in zip(jobs, current, strict=True) if not done]
     start = time.monotonic()
+    for split in incomplete:
+        open_split(run.features / split, wanted[split])
     for _ in run_tasks(
         tasks.extract_shard,
         missing,
@@ -49,11 +56,11 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
         config.resources,
     ):
         pass  # a task writes its shard itself
-    for split, shards in splits.items():
-        complete = new_fingerprint([job.fingerprint for job in shards])
-        write_manifest(run.features / split, complete, [job.target.name for job in shards])
+    for split in incomplete:
+        names = [job.target.name for job in splits[split]]
+        write_manifest(run.features / split, wanted[split], names)
     if missing:
-        fingerprint = new_fingerprint([job.fingerprint for job in jobs])
+        fingerprint = new_fingerprint(list(wanted.values()))
         seconds = time.monotonic() - start
         run.record_step("features", fingerprint, seconds, shards_computed=len(missing))
 

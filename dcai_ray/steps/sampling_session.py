@@ -231,7 +231,7 @@ class Session:
 
 
 def _aggregator_record(aggregator: Aggregator) -> dict[str, Any]:
-    """What run.json says of the state of a sampling."""
+    """What run.json says about the state of a sampling."""
     last = aggregator.trace[-1]
     return {
         "stop": aggregator.stop.describe(),
@@ -248,7 +248,7 @@ def _aggregator_record(aggregator: Aggregator) -> dict[str, Any]:
 
 
 def _plan_record(plan: Plan) -> dict[str, Any]:
-    """What run.json says of a plan."""
+    """What run.json says about a plan."""
     return {
         "sampler": plan.name,
         "gain": plan.gain,

@@ -59,7 +59,7 @@ class ExtractJob:
     """One shard of features."""
 
     name: str
-    """Of the shard, for people: train/part-00003."""
+    """Name of the shard in messages: train/part-00003."""
     data: Location
     target: Location
     fingerprint: str

@@ -36,6 +36,8 @@ class Manifest:
     fingerprint: str
     """Fingerprint of all shards."""
     shards: tuple[Location, ...]
+    sizes: tuple[int, ...] | None = None
+    """Sizes of the shards in bytes; None if they were not recorded."""
 
 
 def feature_table(
@@ -56,10 +58,43 @@ def shard_name(index: int) -> str:
 
 def write_manifest(folder: Location, fingerprint: str, shards: Sequence[str]) -> None:
     """Record that a split's shards are complete; written last, and only if it would change."""
-    text = json.dumps({"fingerprint": fingerprint, "shards": list(shards)}, indent=1)
+    there = dict(folder.walk())
+    sizes = [there.get(name, 0) for name in shards]
+    entries = {"fingerprint": fingerprint, "shards": list(shards), "bytes": sizes}
+    text = json.dumps(entries, indent=1)
     manifest = folder / _MANIFEST
     if _read_if_there(manifest) != text.encode():
         manifest.write_bytes(text.encode())
+
+
+def is_complete(folder: Location, fingerprint: str) -> bool:
+    """Whether a split has a manifest with this fingerprint, and all shards at their sizes.
+
+    The manifest is read and the folder is listed, but no shard is opened.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except UserError:  # damaged: it is written again
+        return False
+    if manifest is None or manifest.fingerprint != fingerprint or manifest.sizes is None:
+        return False
+    there = dict(folder.walk())
+    shards = zip(manifest.shards, manifest.sizes, strict=True)
+    return all(there.get(shard.name) == size for shard, size in shards)
+
+
+def open_split(folder: Location, fingerprint: str) -> None:
+    """Delete the manifest of other shards before these are written over them.
+
+    A run that is killed meanwhile then leaves no manifest that vouches for a mixture.
+    """
+    try:
+        manifest = read_manifest(folder)
+        is_other = manifest is not None and manifest.fingerprint != fingerprint
+    except UserError:
+        is_other = True
+    if is_other:
+        (folder / _MANIFEST).delete()
 
 
 def has_features(folder: Location) -> bool:
@@ -80,7 +115,8 @@ def read_manifest(folder: Location) -> Manifest | None:
     try:
         entries = json.loads(content)
         shards = tuple(folder / name for name in entries["shards"])
-        return Manifest(entries["fingerprint"], shards)
+        sizes = tuple(entries["bytes"]) if "bytes" in entries else None
+        return Manifest(entries["fingerprint"], shards, sizes)
     except (ValueError, TypeError, KeyError):
         raise UserError(f"{folder / _MANIFEST}: damaged; delete it and extract again") from None
 

@@ -34,19 +34,19 @@ class Block:
     chain: int
     index: int  # of the block within its chain, from 0 without gaps
     moments: Moments  # (S, n) over the block's rounds
-    evaluated: NDArray[np.int64]  # (n,) marginals that were computed
-    imputed: int  # marginals that truncation put in their place
-    orders: int
-    insertions: int  # players that joined a coalition, over all sweeps
-    seconds: float  # of computing, on whatever machine: for displays, decides nothing
+    evaluated: NDArray[np.int64]  # (n,) marginals computed
+    imputed: int  # marginals that truncation replaced by zero
+    orders: int  # whose marginals were computed
+    insertions: int  # players that joined a coalition, over all orders
+    seconds: float  # of computing; for display, decides nothing
 
 
 def check_block(block: Block, num_chains: int, shape: tuple[int, int]) -> None:
     """Refuse what cannot be merged.
 
     Args:
-        block: as it came.
-        num_chains: chains there are.
+        block: as received.
+        num_chains: number of chains.
         shape: (S, n).
     Raises:
         ValueError: for a chain or index that is not one, shapes that do not fit, or no rounds: our

@@ -1,14 +1,14 @@
-"""When sampling is enough: rules over what a check of the aggregator knows.
+"""Stopping rules: when sampling has gone far enough.
 
-    Settled()                                     95 % of the points are decided, or too near zero
-    StandardError(tolerance=1e-4)                 no value is less certain than this
+    Settled()                                     95 % of the points are decided
+    StandardError(tolerance=1e-4)                 no standard error is larger than this
     RankStability(correlation=0.99)               two halves of the chains rank the points alike
-    MaxRounds(rounds=2000)                        so many rounds, summed over chains
+    MaxRounds(rounds=2000)                        this many rounds, summed over chains
     AnyOf(rules=(Settled(), MaxRounds(rounds=5000)))
     AllOf(rules=(...,))
 
-A rule sees rounds and moments only, never a clock, and is judged on complete waves of blocks: where
-it stops is the same on every machine. Anything with `met` and `describe` is a rule.
+A rule sees rounds and moments only, never a clock, and is judged on complete waves of blocks, so it
+stops at the same point on every machine. Anything with `met` and `describe` is a rule.
 """
 
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from dcai_ray.errors import UserError
 
 DEFAULT_INDIFFERENCE = 0.1
-"""Over n: half width of an interval that no longer matters; a mean value is about 1 / n."""
+"""Divided by n, the half width below which an interval no longer matters: a mean value is 1 / n."""
 
 MIN_ROUNDS = 32
-"""Moments of fewer rounds deceive: two that happen to agree have a spread of zero."""
+"""The spread of fewer rounds is not reliable: two that happen to agree have none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """What a check knows, after a complete wave of blocks; of the main semivalue."""
+    """The state of a sampling after a complete wave of blocks, for the main semivalue."""
 
     rounds: int  # merged, summed over chains
     waves: int  # complete waves of blocks merged
@@ -41,7 +41,7 @@ class Progress:
 
 
 class StopRule(Protocol):
-    """What a stopping rule has to have."""
+    """The members that a stopping rule must have."""
 
     def met(self, progress: Progress) -> bool:
         """Whether sampling may stop here."""
@@ -54,7 +54,7 @@ class StopRule(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settled:
-    """Enough points are settled: their interval excludes zero, or it no longer matters."""
+    """Enough points are settled: their interval excludes the threshold or is narrow enough."""
 
     share: float = 0.95
     """Share of the points, in (0, 1]."""
@@ -81,7 +81,7 @@ class Settled:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StandardError:
-    """Every value is known well enough."""
+    """Every standard error is small enough."""
 
     tolerance: float
     """Largest standard error of a value, in units of the utility."""
@@ -104,7 +104,7 @@ class StandardError:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankStability:
-    """Two independent halves of the chains rank the points alike; needs two chains."""
+    """Two independent halves of the chains rank the points alike; needs at least two chains."""
 
     correlation: float = 0.99
     """Spearman's, between the means of even and of odd chains, in (0, 1)."""
@@ -127,10 +127,10 @@ class RankStability:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaxRounds:
-    """A fixed amount of work."""
+    """A fixed number of rounds."""
 
     rounds: int
-    """Rounds, summed over chains; whole waves are taken, so it may become some more."""
+    """Rounds, summed over chains; waves are complete, so it may become a few more."""
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -147,7 +147,7 @@ class MaxRounds:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnyOf:
-    """The first of several rules."""
+    """Stop as soon as one of several rules is met."""
 
     rules: Sequence[StopRule]
     """At least one."""
@@ -166,7 +166,7 @@ class AnyOf:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AllOf:
-    """Several rules, all of them at the same check."""
+    """Stop when all of several rules are met at once."""
 
     rules: Sequence[StopRule]
     """At least one."""
@@ -184,10 +184,10 @@ class AllOf:
 
 
 def indifference_of(rule: StopRule) -> float | None:
-    """The indifference that a rule asks for, at any depth; None if it leaves that open.
+    """The indifference that a rule asks for, at any depth; None if it leaves this open.
 
     Raises:
-        UserError: if two parts of the rule ask for different ones.
+        UserError: if parts of the rule ask for different ones.
     """
     if isinstance(rule, Settled):
         return rule.indifference
@@ -202,11 +202,11 @@ def indifference_of(rule: StopRule) -> float | None:
 def estimate_rounds(
     progress: Progress, rule: StopRule, shortfall: NDArray[np.float64] | None = None
 ) -> float | None:
-    """Rounds still needed, roughly, as if errors fell with the square root; None where unknown.
+    """Estimated rounds still needed, as if errors fell with the square root; None while unknown.
 
     Args:
-        progress: the latest check.
-        rule: what is waited for.
+        progress: the latest look.
+        rule: the one to be met.
         shortfall: (n,) half width of a point's interval over the width that settles it, its
             distance from zero or the indifference; without it `Settled` is unknown.
     """
@@ -233,7 +233,7 @@ def _growth(
     rule: Settled | StandardError | RankStability,
     shortfall: NDArray[np.float64] | None,
 ) -> float | None:
-    """By what factor the rounds have to grow, at least 1; None where unknown."""
+    """The factor by which the rounds have to grow, at least 1; None while unknown."""
     if isinstance(rule, StandardError):
         return max(1.0, (progress.max_stderr / rule.tolerance) ** 2)
     if isinstance(rule, Settled):

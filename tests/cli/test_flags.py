@@ -120,3 +120,13 @@ def test_options_of_a_utility_keep_their_types():
     options = value_of("--method", "sample", "--utility-options", *words).utility_options
     assert options == {"C": 0.5, "max_iter": 7, "probability": True, "kernel": "rbf", "tol": 1e-3}
     assert [type(each) for each in options.values()] == [float, int, bool, str, float]
+
+
+@pytest.mark.parametrize("flag", ["--run", "--config", "--preset"])
+def test_a_flag_without_its_value_is_refused_by_its_own_command(flag, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["value", flag])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert flag in said
+    assert "dcai-ray value --help" in said

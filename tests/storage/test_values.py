@@ -4,10 +4,18 @@ from dataclasses import fields
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from numpy.testing import assert_array_equal
 
 from dcai_ray.storage import schemas
-from dcai_ray.storage.values import Estimates, values_table
+from dcai_ray.storage.location import Location
+from dcai_ray.storage.values import (
+    Estimates,
+    check_ids,
+    kept_mask,
+    kept_table,
+    values_table,
+)
 
 
 def estimates() -> Estimates:
@@ -52,3 +60,23 @@ def test_values_by_the_training_set_are_the_last_column():
     assert table.column_names == [*schemas.VALUES.names, "value_self"]
     assert table.schema.field("value_self").type == pa.float64()
     assert table["suggested_label"].to_pylist() == ["cat", "cat"]
+
+
+def test_the_undecided_are_kept():
+    rows = [
+        {"id": f"cat/{i}", "label": "cat", "value": value, "decision": decision}
+        for i, (value, decision) in enumerate([(0.5, "keep"), (-0.5, "drop"), (0.0, "undecided")])
+    ]
+    table = pa.Table.from_pylist(rows, schemas.VALUES)
+    assert_array_equal(kept_mask(table), [True, False, True])
+    kept = kept_table(table)
+    assert kept.schema.equals(schemas.KEPT)
+    assert kept["id"].to_pylist() == ["cat/0", "cat/2"]
+
+
+@pytest.mark.parametrize("ids", [["a", "b"], ["b", "a", "c"], ["a", "b", "d"]])
+def test_values_of_other_images_are_refused(ids):
+    file = Location("values.parquet")
+    check_ids(file, ["a", "b", "c"], ["a", "b", "c"])
+    with pytest.raises(ValueError, match=rf"ids do not match .* \({len(ids)} there, 3 now\)"):
+        check_ids(file, ids, ["a", "b", "c"])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
@@ -16,6 +15,7 @@ class Game:
     num_players: int
     v: Callable[[frozenset[int]], float]
     calls: list[int] = field(default_factory=list)
+    _scores: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def components(self):
@@ -36,16 +36,18 @@ class Game:
         coalition = sums[1:] - before_order
         return self._table[coalition] - self._table[coalition - player]
 
-    @cached_property
+    @property
     def _table(self):
         """(2^n,) v of every coalition, whose number has bit i set if player i is in it."""
-        players = range(self.num_players)
-        return np.array(
-            [
-                self.v(frozenset(i for i in players if number >> i & 1))
-                for number in range(1 << self.num_players)
-            ]
-        )
+        if self._scores is None:  # not a cached_property, whose lock no worker could be sent
+            players = range(self.num_players)
+            self._scores = np.array(
+                [
+                    self.v(frozenset(i for i in players if number >> i & 1))
+                    for number in range(1 << self.num_players)
+                ]
+            )
+        return self._scores
 
     def _marginals_by_score(self, orders):
         marginals = np.empty(len(orders.players))

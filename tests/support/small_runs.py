@@ -30,7 +30,7 @@ SETTINGS = {
     "value": {"k": 3},
     "retrain": {"probe_seeds": 2},
 }
-_WAIT_S = 120.0
+_WAIT_S = 240.0
 _MARK = "DCAI_RAY_TEST_PROCESS"
 
 

@@ -67,14 +67,14 @@ def projected(points: LabelledPoints, num_features: int | None) -> LabelledPoint
     """The points in float64, centred on the training points and on their first principal axes.
 
     The axes come from all training points and no label: they are the same for every coalition. A
-    full SVD finds them, without randomness; of each axis the largest entry is positive. Its last
-    bits are those of the LAPACK at hand, so whoever needs the same bits on many machines makes the
-    utility once and ships it.
+    full SVD finds them, without randomness; the largest entry of each axis is positive. The last
+    bits depend on the LAPACK library, so for bitwise reproducible values on several nodes the
+    utility is constructed once and sent to them.
 
     Args:
         points: n training points of d features.
-        num_features: axes kept; None, or d and more: all features, centred but not turned. Of
-            n < num_features points there are only n axes, and none beyond would carry anything.
+        num_features: number of axes kept; None, or at least d: all features, centred but not
+            rotated. With n < num_features points there are only n axes.
     Raises:
         UserError: for num_features < 1.
     """

@@ -93,7 +93,7 @@ class LeastSquares:
 
     @property
     def components(self) -> Sequence["LeastSquares"]:
-        """Itself: a sweep of fewer validation points would cost nearly as much."""
+        """Itself: marginals on fewer validation points would cost nearly as much."""
         return (self,)
 
     @property

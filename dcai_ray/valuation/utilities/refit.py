@@ -2,18 +2,16 @@
 
     v(S) = score of clone(model).fit(S) on the validation points
 
-The definition and the sweep are the same fits, so the sweep is exact; what it saves are the fits
-that are skipped by choice:
+`marginals` makes the same fits as the definition, so it is exact unless fits are skipped by choice:
 
-    every       only every j-th prefix of an order is fitted; its j players share the difference
+    every       only every j-th prefix of an order is fitted, and its j players share the difference
                 equally. An approximation: it smooths marginals along the order and keeps their sum.
-    truncation  an order is left once |v(S) - v(N)| <= truncation |v(N)| for more than 5 fits in a
-                row; what follows is NaN, not computed. Values then are biased, with noisy labels
-                badly so: v(S) crosses v(N) long before it settles.
+    truncation  an order is given up once |v(S) - v(N)| <= truncation |v(N)| for more than 5 fits
+                in a row; the marginals after that are NaN, not computed. Values are then biased,
+                badly so with noisy labels, where v(S) crosses v(N) long before it settles.
 
-A coalition lacking classes is scored by those it has: what it lacks has probability 0. With a
-single class nothing is fitted, that class is predicted. A model that fails is an error, never a
-score.
+Classes that a coalition lacks have probability 0. With a single class nothing is fitted, and that
+class is predicted. A model that fails is an error, never a score.
 
 Source of the truncation: Ghorbani & Zou 2019, ICML, Algorithm 1, and its authors' DShap.py, which
 counts to more than 5; there v(N) is the mean of bootstrapped validation sets, here the score.
@@ -49,7 +47,7 @@ class Refit:
     """A score of a scikit-learn classifier fitted on the coalition.
 
     Args:
-        model: a classifier; it is cloned for every fit and stays as it is. With a whole number as
+        model: a classifier, cloned for every fit. With an integer as
             its `random_state` the utility is a function; with None its scores are random.
         x_train: (n, d) features, handed to the model as they are.
         y_train: (n,) integer labels, any numbers, handed to the model as they are.
@@ -57,9 +55,9 @@ class Refit:
         y_val: (m,) their labels.
         score: of the probabilities ("accuracy" and "balanced-accuracy": of the predicted classes,
             which need no `predict_proba`); see `scores`.
-        every: how many players of an order share one fit; 1 is exact.
-        truncation: share of v(N) within which an order is taken to have arrived; None never
-            truncates. v(N) is fitted at once.
+        every: number of players of an order that share one fit; 1 is exact.
+        truncation: share of v(N) within which an order is given up; None never truncates. v(N) is
+            fitted in the constructor.
         empty: v(empty); None: the score of the validation set's class frequencies as constant
             prediction.
     Raises:
@@ -112,7 +110,7 @@ class Refit:
 
     @property
     def components(self) -> Sequence["Refit"]:
-        """Itself: fits cost the same however few validation points there are."""
+        """Itself: a fit costs the same however few validation points there are."""
         return (self,)
 
     @property
@@ -124,8 +122,8 @@ class Refit:
     def position_costs(self) -> NDArray[np.float64]:
         """(n,) cost of a marginal by coalition size, in nominal microseconds.
 
-        A fit of a small linear model: so much to begin with, so much a point. Never measured, so
-        that the choice of a sampler does not depend on a clock.
+        The nominal cost of a small linear model: a constant and a term per point. It is never
+        measured, so that the choice of a sampler does not depend on a clock.
         """
         return (_FIT_US + _POINT_US * np.arange(1, self.num_players + 1)) / self._every
 
