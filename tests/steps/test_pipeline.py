@@ -180,7 +180,7 @@ def test_one_worker_process_gives_the_values_of_two(finished, data, config, tmp_
     [
         ("fine-tuning", "baseline/*.checkpoint", ("baseline", "features", "values", "cleaned")),
         ("features", "features/train/part-*", ("features", "values", "cleaned")),
-        ("values", "values by", ("values", "cleaned")),
+        ("values", "valuing by", ("values", "cleaned")),
         ("retraining", "cleaned/*.checkpoint", ("cleaned",)),
     ],
 )
