@@ -24,7 +24,7 @@ _NUMBERS = ("imputed", "orders", "insertions", "next_index")
 def write_checkpoint(
     folder: Location, state: Mapping[str, Any], fingerprint: str, notes: Mapping[str, Any]
 ) -> None:
-    """Write the aggregator's state as one file; keep the last two of this sampling alone."""
+    """Write the aggregator's state as one file; keep only the last two of this sampling."""
     num_chains, num_semivalues, _ = np.shape(state["mean"])
     columns: dict[str, Any] = {"evaluated": state["evaluated"]}
     for s in range(num_semivalues):

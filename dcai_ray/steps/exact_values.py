@@ -1,4 +1,4 @@
-"""Step 2b by the closed form: validation points go to Ray in blocks, sums are merged in order."""
+"""Step 2b by the closed form: Ray tasks value blocks of validation points; sums merge in order."""
 
 import time
 from dataclasses import dataclass

@@ -43,13 +43,13 @@ class FeatureSet:
     run: Location
     """The run's folder."""
     folder: Location
-    """Of the features."""
+    """The folder of the features."""
     manifests: dict[str, Manifest]
-    """Of the splits that are there."""
+    """The manifests of the existing splits."""
 
     @property
     def fingerprint(self) -> str:
-        """Of all splits."""
+        """The fingerprint of all splits."""
         return new_fingerprint([manifest.fingerprint for manifest in self.manifests.values()])
 
     @property

@@ -1,7 +1,7 @@
-"""Whether a step's file is up to date; one that is there but is not gets a line.
+"""Whether the files of a step are up to date; files that are out of date are reported in one line.
 
-A step's fingerprint holds its `FORMAT`, its settings and the fingerprints of what it reads. Where
-one of them changes the file is out of date, and so are those of the steps after it.
+A step's fingerprint holds its `FORMAT`, its settings and the fingerprints of what it reads. If one
+of them changes, the file is out of date, and so are those of later steps.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _WHY = "inputs, settings or formulas have changed since"
 
 
 def is_current(file: Location, wanted: str) -> bool:
-    """Whether a file carries this fingerprint; if it carries another, a line says so."""
+    """Whether a file carries this fingerprint; if it carries another, one line reports it."""
     found = parquet.fingerprint_of(file)
     if found and found != wanted:
         progress.say(f"{file}: out of date ({_WHY}); recomputing it")

@@ -1,7 +1,7 @@
-"""Before step 1: every image opened once, so that the broken are known before anything is computed.
+"""Before step 1: open every image once, to find unreadable ones before anything is computed.
 
-What is found goes to `images.parquet`; a rerun relies on it as long as names and sizes are the
-same.
+The result is written to `images.parquet`; a rerun relies on it as long as names and sizes are
+unchanged.
 """
 
 import logging
@@ -31,7 +31,7 @@ _LINES_SHOWN = 10
 
 
 def contents(images: Sequence[Image]) -> str:
-    """A fingerprint of images: how they are decoded, ids, labels and what is in the files."""
+    """A fingerprint of images: their decoding, ids, labels and the content of their files."""
     return new_fingerprint(FORMAT, [[image.id, image.label, image.sha256] for image in images])
 
 
@@ -76,7 +76,7 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
 
 
 def _inspect(run: RunDirectory, listing: Listing, config: Config) -> list[Inspected]:
-    """What opening each image of the listing showed."""
+    """The result of opening each image of the listing."""
     files = listing.images
     starts = range(0, len(files), _IMAGES_PER_TASK)
     jobs = [

@@ -1,8 +1,8 @@
 """One sampling with its files: checkpoints, the trace, its section of run.json.
 
 The aggregator's state is saved in `checkpoint/` every few seconds and at the end. Whatever ends a
-sampling, running it again resumes from the newest checkpoint, with bitwise the same result as if it
-had never been disturbed. A tighter stopping rule resumes as well; a looser one is met at once.
+sampling, running it again resumes from the newest checkpoint, with bitwise the same result as
+without the interruption. A tighter stopping rule resumes as well; a looser one is met at once.
 """
 
 import time
@@ -40,9 +40,9 @@ class Target:
     """Where a sampling writes."""
 
     folder: str
-    """Below the run's: its trace and checkpoints."""
+    """Folder in the run folder for its trace and checkpoints."""
     section: str
-    """Of run.json."""
+    """Its section of run.json."""
 
 
 VALUES = Target("values", "sampling")
@@ -69,18 +69,18 @@ class _Clock:
     """Seconds of sampling, summed over resumed runs."""
 
     before_s: float = 0.0
-    """Of the runs before this one."""
+    """Seconds of the runs before this one."""
     wave_s: dict[int, float] = field(default_factory=dict)
     """When each wave was complete."""
     _start: float = field(default_factory=time.monotonic)
 
     @property
     def seconds(self) -> float:
-        """By now."""
+        """Seconds so far."""
         return self.before_s + time.monotonic() - self._start
 
     def mark(self, waves: int) -> bool:
-        """Note the time of all waves up to this one; whether any was new."""
+        """Record the time of all waves up to this one; returns whether any was new."""
         last = max(self.wave_s, default=0)
         now = round(self.seconds, 2)
         self.wave_s |= {wave: now for wave in range(last + 1, waves + 1)}  # late blocks: several
