@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from dcai_ray import progress
 from dcai_ray.cleaning.evaluation import detection_auc
 from dcai_ray.images.truth import Truth
 from dcai_ray.run_directory import RunDirectory
@@ -39,7 +40,7 @@ class Sampled:
             f"sampling  {state}: {record['utility']}, {record['sampler']}, until {record['stop']}",
             f"          {record['rounds']:,} rounds in {record['seconds']:,.0f} s ({pace:.1f}/s), "
             f"{100 * record['settled']:.1f} % settled, largest stderr "
-            f"{record['max_stderr']:.2g}, {record['workers']} workers, "
+            f"{record['max_stderr']:.2g}, {progress.counted(record['workers'], 'workers')}, "
             f"{record['workers_lost']} lost",
         ]
 

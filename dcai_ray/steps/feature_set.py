@@ -69,7 +69,7 @@ class FeatureSet:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Of the training images, sorted: class number i is classes[i]."""
+        """The classes of the training images, sorted: class number i is classes[i]."""
         classes = tuple(sorted(set(self.labels)))
         if len(classes) < 2:
             raise UserError(

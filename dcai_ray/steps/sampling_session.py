@@ -93,7 +93,7 @@ class Session:
     Args:
         run: the run's folder.
         config: its sections value, sample and resources.
-        fingerprint: of all that decides the blocks.
+        fingerprint: fingerprint of all that determines the blocks.
         threshold: the threshold between harmful and useful points.
         target: where in the run it writes.
     """

@@ -65,10 +65,10 @@ def aggregator_of(
     """The aggregator of the settings, new or restored from a checkpoint's state.
 
     Args:
-        plan: of the sampling.
-        config: its section sample.
+        plan: the plan of the sampling.
+        config: its section sample is used.
         threshold: the threshold between harmful and useful points.
-        state: of an aggregator of the same sampling.
+        state: the state of an aggregator of the same sampling.
     Raises:
         UserError: for Bernstein intervals of a utility whose range is not known.
     """
