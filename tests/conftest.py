@@ -17,6 +17,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray's workers would give way to all other lanes: their niceness is 15.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# Idle workers would end after a second, and the next test would import torch in new ones.
+os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
 
 import numpy as np
 import pytest

@@ -274,7 +274,7 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(features, tmp_path, cap
     said = capsys.readouterr().out
     assert "knn: multilevel base" in said
     assert "rounds, " in said
-    assert "MB on each machine" in said
+    assert "MB on each node" in said
     assert not run.exists()
 
 
