@@ -1,17 +1,17 @@
-"""How well chains on Ray use the cores, and how many of them one aggregator feeds on.
+"""How well chains on Ray use the cores, and how many of them one aggregator can serve.
 
     python benchmarks/chains.py                        # four minutes on two cores
-    python benchmarks/chains.py --study FOLDER         # the study's features rather than made ones
-    python benchmarks/chains.py --simulated-s 600      # the simulated chains for longer
+    python benchmarks/chains.py --study FOLDER         # the study's features, not synthetic ones
+    python benchmarks/chains.py --simulated-s 600      # simulates chains for longer
 
-Shows, each with its target:
+The benchmark prints, each with its target:
 
-1. knn-accuracy on points as many as the study's until 95 % are settled, by the command line with
-   two actors, Ray's start included (< 30 s).
-2. Two actors against one (>= 1.8 times as fast).
-3. What Ray takes of the wall time at blocks of about half a second (< 5 %).
-4. A thousand simulated chains that send one 24 KB block a second each: blocks a second that the
-   aggregator merges, its share of a core, and the growth of its memory.
+1. The time of knn-accuracy, on as many points as the study's, until 95 % of them are settled, by
+   the command line with two actors, including the start of Ray (< 30 s).
+2. The speed-up of two actors over one (>= 1.8 times).
+3. Ray's share of the wall time with blocks of about half a second (< 5 %).
+4. For 1,000 simulated chains that send one 24 KB block per second each: the blocks per second that
+   the aggregator merges, its share of a core, and the growth of its memory.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 import ray
+from marginals import Data, made, study
 from results import Result, print_results
-from sweeps import Data, made, study
 
 from dcai_ray.cluster import connection
 from dcai_ray.cluster.actor_pool import Pool, stream_blocks
@@ -80,7 +80,7 @@ def until_settled(data: Data) -> list[Result]:
 
 
 def speed_of_actors(data: Data) -> list[Result]:
-    """Seconds for the same rounds with one and two actors, and Ray's own share."""
+    """Seconds for the same rounds with one and with two actors, and Ray's own share."""
     utility = KnnAccuracy(*data, k=10, metric="euclidean")
     plan = new_plan(utility)
     per_round = _seconds_of(lambda: run_block(plan, utility, 0, 0)) / plan.rounds_per_block
@@ -89,7 +89,7 @@ def speed_of_actors(data: Data) -> list[Result]:
     taken, busy = {}, {}
     for workers in (1, 2, 1, 2):
         aggregator = Aggregator(len(data[0]), 8, stop=MaxRounds(rounds=rounds))
-        came: list[tuple[float, int]] = []  # when, and how many blocks by then
+        came: list[tuple[float, int]] = []  # time, and number of blocks so far
 
         def after(pool: Pool, came: list[tuple[float, int]] = came) -> bool:
             if pool.received:  # actors have started by then
@@ -103,9 +103,9 @@ def speed_of_actors(data: Data) -> list[Result]:
     one, two = min(taken[1]), min(taken[2])
     share = 1 - min(busy[1]) / one
     return [
-        Result("two actors against one", ">= 1.8 times", f"{one / two:.2f} times"),
+        Result("two actors vs one", ">= 1.8 times", f"{one / two:.2f} times"),
         Result(
-            "Ray's share of one actor's wall time, blocks of half a second",
+            "Ray's share of one actor's wall time, with blocks of half a second",
             "< 5 %",
             f"{share:.1%}",
         ),
@@ -113,7 +113,7 @@ def speed_of_actors(data: Data) -> list[Result]:
 
 
 class Sleeping:
-    """Stands for a hundred chains: sleeps in place of sweeping, one block after the other."""
+    """Simulates a hundred chains: sleeps instead of computing marginals, block after block."""
 
     def __init__(self, num_players: int) -> None:
         self._num_players = num_players
@@ -133,17 +133,17 @@ class Sleeping:
 
 @dataclass(frozen=True)
 class Load:
-    """How a driver bears its chains."""
+    """The load that chains put on a driver."""
 
-    blocks_a_s: float
+    blocks_per_s: float
     cores: float
-    """That the driver's process took."""
+    """Cores that the driver's process used."""
     grown_mb: float
-    """Memory, from ten seconds on; NaN for a shorter time."""
+    """Growth of its memory after the first ten seconds; NaN for a shorter time."""
 
 
 def simulated(num_chains: int, for_s: float, num_players: int = _SIZE) -> Load:
-    """One aggregator, fed by chains that need no core."""
+    """The load of one aggregator that is fed by chains that need no core."""
     aggregator = Aggregator(num_players, num_chains, stop=MaxRounds(rounds=10**12))
     actor: Any = ray.remote(num_cpus=0, max_concurrency=2 * _PER_ACTOR + 5)(Sleeping)
     merged, start, cpu, memory = 0, 0.0, 0.0, []
@@ -169,13 +169,13 @@ def simulated(num_chains: int, for_s: float, num_players: int = _SIZE) -> Load:
 
 
 def thousand_chains(for_s: float) -> list[Result]:
-    """What one aggregator has to keep up with."""
+    """Whether one aggregator keeps up with 1,000 chains."""
     load = simulated(1000, for_s)
     return [
         Result(
-            f"1,000 simulated chains, one 24 KB block a second each, for {for_s:.0f} s",
+            f"1,000 simulated chains, one 24 KB block per second each, for {for_s:.0f} s",
             ">= 1,000 blocks/s, memory flat",
-            f"{load.blocks_a_s:,.0f} blocks/s at {load.cores:.2f} of a core; "
+            f"{load.blocks_per_s:,.0f} blocks/s at {load.cores:.2f} of a core; "
             f"memory {load.grown_mb:+.0f} MB after the first ten seconds",
         )
     ]
@@ -187,7 +187,7 @@ def _resident_bytes() -> int:
 
 
 def _seconds_of(work: Any) -> float:
-    work()  # compiled
+    work()  # compiles
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
@@ -203,7 +203,7 @@ def main() -> None:
     connection.connect(ResourcesConfig(num_cpus=2))
     results += speed_of_actors(data)
     results += thousand_chains(args.simulated_s)
-    print_results(f"Chains on Ray, {'study' if args.study else 'made'} data", results)
+    print_results(f"Chains on Ray, {'the study' if args.study else 'synthetic'} data", results)
 
 
 if __name__ == "__main__":

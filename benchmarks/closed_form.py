@@ -1,15 +1,16 @@
-"""How fast the closed form is, and what memory it takes.
+"""How fast the closed form is, and how much memory it takes.
 
     python benchmarks/closed_form.py                      # half a minute on one core
     python benchmarks/closed_form.py --train 200000       # other sizes: --val, --features
 
-Shows, each with its target:
+The benchmark prints, each with its target:
 
-1. The seconds that the values of 1500 x 238 x 512 points, the published study's, take (< 0.05).
-2. One core, float64: `val_block_sums` of all blocks against the least that ranking needs,
-   the matrix product and `np.argsort` of the same blocks. Each repeat times both in turn; the
-   median of the ratios is printed (at most 1).
-3. The peak of memory above the inputs, in a process of its own (< 1 GB).
+1. The seconds that the values of 1500 x 238 x 512 points, the size of the published study, take
+   (< 0.05).
+2. On one core, in float64: the time of `val_block_sums` over all blocks, relative to the minimum
+   that ranking needs, the matrix product and `np.argsort` of the same blocks. Each repeat times
+   both in turn; the median of the ratios is printed (at most 1).
+3. The peak of memory above the inputs, measured in a separate process (< 1 GB).
 """
 
 import argparse
@@ -59,8 +60,8 @@ def against_ranking_alone(
 
 
 def peak_above_inputs(sizes: tuple[int, int, int], metric: Any) -> int:
-    """Bytes; for a fresh process, as a peak never falls."""
-    knn_shapley(*points(20, 5, 3))  # what is imported and compiled does not count
+    """Peak of memory in bytes; needs a fresh process, as a peak never falls."""
+    knn_shapley(*points(20, 5, 3))  # imports and compiled code do not count
     inputs = points(*sizes)
     before = _peak_bytes()
     knn_shapley(*inputs, metric=metric)
@@ -82,19 +83,19 @@ def main() -> None:
     args = parser.parse_args()
     sizes, shape = (args.train, args.val, args.features), f"{args.train} x {args.val}"
 
-    # First, as a process starts with the peak of the one that starts it.
+    # This comes first, as a process inherits the peak of the one that starts it.
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         peak = pool.apply(peak_above_inputs, (sizes, args.metric))
 
     study = points(*_STUDY)
-    knn_shapley(*study)  # compiled
+    knn_shapley(*study)  # compiles
     took = [seconds(lambda: knn_shapley(*study, metric=args.metric)) for _ in range(args.repeats)]
     print(f"1500 x 238 x 512: {np.median(took):.3f} s (target < 0.05)")
 
     with threadpool_limits(1):
         pairs = against_ranking_alone(sizes, args.metric, args.repeats)
     ours, ranking = np.median(pairs, axis=0) / args.val * 1e3
-    print(f"{shape} x {args.features}, one core: {ours:.2f} ms a validation point, product and")
+    print(f"{shape} x {args.features}, one core: {ours:.2f} ms per validation point, product and")
     print(f"argsort alone {ranking:.2f}; ratio {np.median(pairs[:, 0] / pairs[:, 1]):.2f}", end="")
     print(f" (all: {', '.join(f'{a / b:.2f}' for a, b in pairs)}; target <= 1)")
     print(f"peak of memory above the inputs: {peak / 1e9:.2f} GB (target < 1)")

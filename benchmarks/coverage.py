@@ -1,11 +1,11 @@
-"""Whether intervals hold: sampled values against the closed form, looked at after every set.
+"""Coverage of the intervals: sampled values compared with the closed form after every wave.
 
     python benchmarks/coverage.py --seeds 200          # four minutes on one core
 
-300 points of three clusters, a fifth of the labels random. For each sampler: the share of points
-whose 95 % interval misses the exact value at any look until 95 % of the points are settled (at most
-.05), the share whose settled sign is ever wrong (at most .01), the spread of standardised errors
-(1), and the rounds it took.
+The data are 300 points in three clusters, with a fifth of the labels random. For each sampler, the
+benchmark prints the share of points whose 95 % interval misses the exact value at any look until
+95 % of the points are settled (at most .05), the share whose settled sign is ever wrong (at most
+.01), the standard deviation of the standardized errors (1), and the number of rounds.
 """
 
 import argparse
@@ -51,9 +51,9 @@ def coverage(sampler: str, seeds: int) -> Result:
         errors.append((aggregator.value[0] - exact) / aggregator.stderr[0])
         rounds.append(aggregator.rounds)
     return Result(
-        f"{sampler}: ever missed / wrong signs",
+        f"{sampler}: ever missed / ever a wrong sign",
         "<= .05 / <= .01",
-        f"{np.mean(missed):.4f} / {np.mean(wrong):.5f}; spread of errors {np.std(errors):.3f}; "
+        f"{np.mean(missed):.4f} / {np.mean(wrong):.5f}; SD of errors {np.std(errors):.3f}; "
         f"{np.mean(rounds):,.0f} rounds",
     )
 

@@ -1,11 +1,11 @@
 """Throughput of `features.extract` against a plain PyTorch loop.
 
-    python benchmarks/extraction.py                          # resnet18, pictures made for it
+    python benchmarks/extraction.py                          # resnet18, synthetic images
     python benchmarks/extraction.py --data FOLDER --backbone efficientnet_lite0
 
-Both read the same files from disk, with the same network, batch, number of decoding threads
-(processes of the DataLoader) and PyTorch threads, in turn in one run; the median of the ratios is
-printed (target: at least 0.9).
+Both read the same files from disk, in turn in one run, with the same network, batch size, number of
+decoding threads (worker processes of the DataLoader) and PyTorch threads; the median of the ratios
+is printed (target: at least 0.9).
 """
 
 import argparse
@@ -25,14 +25,14 @@ from dcai_ray.storage.location import Location
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder of images; by default some are made")
+    parser.add_argument("--data", help="folder of images; by default, synthetic ones")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--weights", default="none")
     parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--size", type=int, help="pixels a side; by default the network's own")
+    parser.add_argument("--size", type=int, help="side in pixels; by default the network's own")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--decoders", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -1,4 +1,4 @@
-"""What the benchmarks on images share: pictures on disk, a plain data set, paired timings."""
+"""What the image benchmarks share: images on disk, a plain data set, paired timings."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 class PlainImages(Dataset[tuple[torch.Tensor, int]]):
-    """Files and classes as any PyTorch tutorial reads them."""
+    """Files and classes, read as in any PyTorch tutorial."""
 
     def __init__(self, files: Sequence[Path], targets: Sequence[int], crop: list[v2.Transform]):
         self._files, self._targets = files, targets
@@ -30,7 +30,7 @@ class PlainImages(Dataset[tuple[torch.Tensor, int]]):
 
 
 def pictures(folder: str | None, made: Path, count: int) -> list[Path]:
-    """`count` image files below `folder`; without one, JPEGs the size of photos on the web."""
+    """`count` image files below `folder`; without one, synthetic JPEGs of a usual web size."""
     if folder:
         endings = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
         found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in endings)
@@ -47,13 +47,13 @@ def pictures(folder: str | None, made: Path, count: int) -> list[Path]:
 def compared(
     ours: Callable[[], object], plain: Callable[[], object], count: int, repeats: int
 ) -> None:
-    """Time both in turn and print images a second and the median ratio of the throughputs."""
-    ours(), plain()  # files in the cache, kernels chosen
+    """Time both in turn; print images per second and the median ratio of the throughputs."""
+    ours(), plain()  # files get into the cache, kernels are chosen
     rates = np.array([[count / _seconds(ours), count / _seconds(plain)] for _ in range(repeats)])
     ratios = rates[:, 0] / rates[:, 1]
     mine, theirs = np.median(rates, axis=0)
     print(
-        f"images a second: {mine:.1f}, plain PyTorch {theirs:.1f}; ratio {np.median(ratios):.2f}",
+        f"images per second: {mine:.1f}, plain PyTorch {theirs:.1f}; ratio {np.median(ratios):.2f}",
         end="",
     )
     print(f" (all: {', '.join(f'{ratio:.2f}' for ratio in ratios)}; target >= 0.9)")

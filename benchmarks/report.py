@@ -1,4 +1,4 @@
-"""All benchmarks in one run; prints docs/benchmarks.md.
+"""Run all benchmarks and print docs/benchmarks.md.
 
 make bench                                   # half an hour; writes docs/benchmarks.md
 python benchmarks/report.py --study FOLDER --pydvl PYTHON --simulated-s 600
@@ -15,7 +15,7 @@ _HERE = Path(__file__).parent
 
 
 def cpu() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's name, if the system knows it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -25,10 +25,10 @@ def cpu() -> str:
 
 
 def output(script: str, *arguments: str) -> str:
-    """What a benchmark prints; its progress goes on to the terminal."""
+    """What a benchmark prints to stdout; its progress still goes to the terminal."""
     command = [sys.executable, str(_HERE / script), *arguments]
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    # Ray's own processes have a word on stdout when their workers are ended.
+    # Ray's own processes write to stdout when their workers end.
     return "\n".join(line for line in said.splitlines() if "(raylet)" not in line).strip()
 
 
@@ -42,10 +42,11 @@ def main() -> None:
     study = ["--study", args.study] if args.study else []
     pydvl = ["--pydvl", args.pydvl] if args.pydvl else []
     print(
-        "# Benchmarks\n\nWritten by `make bench`: each figure was measured in one run with what it "
-        f"is compared with. {os.cpu_count()} cores of {cpu()}, Python {platform.python_version()}."
+        "# Benchmarks\n\nWritten by `make bench`; each figure and what it is compared with were "
+        f"measured in one run, on {os.cpu_count()} cores of {cpu()} with Python "
+        f"{platform.python_version()}."
     )
-    print(f"\n{output('sweeps.py', *study, *pydvl)}")
+    print(f"\n{output('marginals.py', *study, *pydvl)}")
     print(f"\n{output('chains.py', *study, '--simulated-s', args.simulated_s)}")
     print(f"\n{output('saturation.py')}")
     print(f"\n{output('coverage.py')}")
@@ -54,12 +55,12 @@ def main() -> None:
         print(f"\n{output('utilities.py', *study, '--run', args.run)}")
     for title, script in (
         ("The closed form", "closed_form.py"),
-        ("Extraction of features", "extraction.py"),
+        ("Feature extraction", "extraction.py"),
         ("Fine-tuning", "finetuning.py"),
     ):
         print(f"\n## {title}\n\n```\n{output(script)}\n```")
     if args.study:
-        print(f"\n## The study's rule against ours\n\n```\n{output('study.py', args.study)}\n```")
+        print(f"\n## The study's rule vs ours\n\n```\n{output('study.py', args.study)}\n```")
 
 
 if __name__ == "__main__":

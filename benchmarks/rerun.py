@@ -2,10 +2,10 @@
 
 python benchmarks/rerun.py                     # 500 shards of 64 images, 512 features each
 
-Shards of noise are written to an S3 store in a process beside this one (moto); then the steps ask
+Shards of noise are written to a fake S3 store (moto) in a separate process; then the steps check
 again whether anything is left to do, through a proxy that counts requests and bytes. No images are
-read, no network runs, and Ray is not started. Targets: two requests per shard and at most 10 KB per
-shard, whatever its size; the shards themselves are printed for comparison.
+read, no network runs, and Ray is not started. The targets are two requests per shard and at most
+10 KB per shard, whatever its size; the shards themselves are printed for comparison.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from tests.support.object_store import SlowWay, running_store
 
 
 def image_set(count: int) -> ImageSet:
-    """Training images of two classes; no files."""
+    """Training images of two classes, without files."""
     images = (
         Image(
             split="train",
@@ -52,7 +52,7 @@ def image_set(count: int) -> ImageSet:
 
 
 def writer_of_noise(width: int) -> Callable[..., Iterator[int]]:
-    """Stands for `run_tasks`: writes shards of noise instead of extracting features on Ray."""
+    """Replaces `run_tasks`: writes shards of noise instead of extracting features on Ray."""
     rng = np.random.default_rng(0)
 
     def write(function: Any, jobs: Sequence[tasks.ExtractJob], *_: Any) -> Any:
@@ -66,7 +66,7 @@ def writer_of_noise(width: int) -> Callable[..., Iterator[int]]:
 
 
 def measured(way: SlowWay, action: Callable[[], Any]) -> tuple[int, int, float]:
-    """Requests, bytes that came back, and seconds."""
+    """Requests, bytes received, and seconds."""
     way.reset()
     start = time.perf_counter()
     action()
@@ -95,9 +95,9 @@ def main() -> None:
 
         rows = [Result("the shards themselves", "", f"{args.shards} files, {size / 1e6:,.1f} MB")]
         for what, action in (
-            ("extraction that is up to date", extract),
+            ("an extraction that is up to date", extract),
             (
-                "fingerprint of the features, for the steps after it",
+                "the fingerprint of the features, for later steps",
                 lambda: read_points(run).fingerprint,
             ),
         ):

@@ -1,4 +1,4 @@
-"""What benchmarks print: a Markdown table of what was measured, its target and the figure."""
+"""The output of the benchmarks: a Markdown table of measurements with their targets."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Result(NamedTuple):
 def print_results(
     title: str,
     results: Sequence[Result],
-    head: tuple[str, str, str] = ("what", "target", "measured"),
+    head: tuple[str, str, str] = ("benchmark", "target", "measured"),
 ) -> None:
     """Print a section with its table."""
     print(f"\n## {title}\n\n| {' | '.join(head)} |\n|---|---|---|")

@@ -1,13 +1,13 @@
-"""Where one driver saturates: simulated chains by their number, the aggregator by training points.
+"""Where one driver saturates: by the number of simulated chains, and by training points.
 
     python benchmarks/saturation.py                    # four minutes on two cores
 
-Shows, for docs/scaling.md:
+The benchmark prints, for docs/scaling.md:
 
-1. 200 to 2,000 simulated chains that send a 24 KB block a second each (1,500 training points):
-   blocks a second that arrive, the driver's share of a core, memory.
-2. Seconds that the aggregator takes to merge and judge a block, and the size of a block, for 1,500
-   to 1,280,000 training points, in this process without Ray.
+1. For 200 to 2,000 simulated chains that send one 24 KB block per second each (1,500 training
+   points): the blocks per second that arrive, the driver's share of a core, and its memory.
+2. The time that the aggregator takes to merge a block and update its decisions, and the size of a
+   block, for 1,500 to 1,280,000 training points, in this process without Ray.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from dcai_ray.valuation.moments import Moments
 from dcai_ray.valuation.stopping import MaxRounds
 
 _CHAINS = 8
-_HEAD = ("what", "offered", "measured")
+_HEAD = ("load", "offered", "measured")
 
 
 def by_chains(counts: tuple[int, ...], for_s: float) -> list[Result]:
@@ -33,14 +33,14 @@ def by_chains(counts: tuple[int, ...], for_s: float) -> list[Result]:
     results = []
     for count in counts:
         load = simulated(count, for_s)
-        took = f"{load.blocks_a_s:,.0f} blocks/s at {load.cores:.2f} of a core"
+        took = f"{load.blocks_per_s:,.0f} blocks/s at {load.cores:.2f} of a core"
         results.append(
             Result(f"{count:,} chains", f"{count:,} blocks/s", f"{took}, {load.grown_mb:+.0f} MB")
         )
     return results
 
 
-def by_players(sizes: tuple[int, ...], sets: int) -> list[Result]:
+def by_players(sizes: tuple[int, ...], waves: int) -> list[Result]:
     """Few chains, large blocks."""
     results = []
     for n in sizes:
@@ -49,10 +49,10 @@ def by_players(sizes: tuple[int, ...], sets: int) -> list[Result]:
         evaluated = np.ones(n, dtype=np.int64)
         aggregator = Aggregator(n, _CHAINS, stop=MaxRounds(rounds=10**12))
         start = time.perf_counter()
-        for index in range(sets):
+        for index in range(waves):
             for chain in range(_CHAINS):
                 aggregator.add(Block(chain, index, moments, evaluated, 0, 8, 8 * n, 1.0))
-        per_block = (time.perf_counter() - start) / (sets * _CHAINS)
+        per_block = (time.perf_counter() - start) / (waves * _CHAINS)
         size_mb = 3 * 8 * n / 1e6
         results.append(
             Result(f"{n:,} training points", f"{size_mb:.3g} MB", f"{1000 * per_block:.3g} ms")
@@ -66,9 +66,9 @@ def main() -> None:
     args = parser.parse_args()
     connection.connect(ResourcesConfig(num_cpus=2))
     load = by_chains((200, 500, 1000, 2000), args.simulated_s)
-    print_results("Simulated chains of one block a second", load, _HEAD)
+    print_results("Simulated chains that send one block per second", load, _HEAD)
     merging = by_players((1_500, 15_000, 150_000, 1_280_000), 4)
-    head = ("what", "a block", "merged and judged in")
+    head = ("load", "size of a block", "time to merge and decide")
     print_results(f"One block in the aggregator, {_CHAINS} chains", merging, head)
 
 

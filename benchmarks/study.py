@@ -1,10 +1,10 @@
-"""What the published study's rule buys on its own features, and what others buy.
+"""What the published study's rule gains on its own features, compared with other rules.
 
     python benchmarks/study.py FOLDER
 
-FOLDER holds the study's feature_dump_{train,shapley_val,val}.pkl and shapley_value.pkl. Probes
-learn from what a rule keeps of train and are scored on val: logistic regression (C = .01) and 10-NN
-on the features as they are, and logistic regression on standardized ones.
+FOLDER holds the study's feature_dump_{train,shapley_val,val}.pkl and shapley_value.pkl. Probes are
+trained on the training images that a rule keeps and scored on val: logistic regression (C = .01)
+and 10-NN on the raw features, and logistic regression on standardized ones.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from dcai_ray.storage.location import Location
 from dcai_ray.valuation import knn_shapley
 
 _PROBES = (("logistic", False), ("10-nn", False), ("logistic", True))
-_HEAD = ("trained on", "images", "logistic", "AUROC", "10-nn", "logistic, standardized")
+_HEAD = ("training set", "images", "logistic", "AUROC", "10-nn", "logistic, standardized")
 
 
 def points(file: Location) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -41,7 +41,7 @@ def row(name: str, x: Any, y: Any, x_val: Any, y_val: Any) -> tuple[str, ...]:
 
 
 def main() -> None:
-    """Value, choose, score, print."""
+    """Value the images, choose by each rule, score the probes and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Location)
     folder = parser.parse_args().folder

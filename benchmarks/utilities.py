@@ -1,11 +1,12 @@
-"""What the values of each utility are good for, beside those of the closed form.
+"""How well the values of each utility clean a set, compared with those of the closed form.
 
     python benchmarks/utilities.py --study FOLDER --run RUN      # ten minutes on two cores
 
 FOLDER holds the study's feature_dump_*.pkl; RUN is a finished run on data with a truth.csv. For
-each utility: the accuracy of probes trained on what the rule `validated` keeps of the study's set,
-and the AUC with which low values find the wrong labels of the run. The scikit-learn classifier,
-refitted on every prefix, values 300 points of each alone; the closed form on these is beside it.
+each utility, the benchmark prints the accuracy of a probe trained on the images that the rule
+`validated` keeps of the study's set, and the AUC with which low values find the wrong labels of the
+run. The scikit-learn classifier, which is refitted on every prefix, values only 300 points of each
+set; the closed form on the same points is printed for comparison.
 """
 
 import argparse
@@ -14,11 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from marginals import study
 from numpy.typing import NDArray
 from results import Result, print_results
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sweeps import study
 
 from dcai_ray import shapley_values
 from dcai_ray.api import read_features
@@ -47,7 +48,7 @@ def exact(train: Points, clean: Points) -> tuple[NDArray[np.float64], str]:
 
 
 def sampled(make: Callable[..., Any], rounds: int) -> Valuer:
-    """Values until 95 % are settled, or after so many rounds."""
+    """Values once 95 % of the points are settled, or after `rounds` rounds."""
 
     def work(train: Points, clean: Points) -> tuple[NDArray[np.float64], str]:
         start = time.perf_counter()
@@ -67,7 +68,7 @@ def refit(*points: Any) -> Refit:
 def probe_accuracy(
     value: NDArray[np.float64], train: Points, clean: Points, val: Points
 ) -> tuple[float, float]:
-    """Of the logistic probe on what the rule keeps, and the share it drops."""
+    """Accuracy of the logistic probe trained on what the rule keeps, and the share dropped."""
     valued = Valued(
         value=value,
         y=train[1],
@@ -122,7 +123,7 @@ def main() -> None:
             )
         )
     head = ("utility", "study: probe on val after cleaning", "photos: wrong labels by low values")
-    print_results("What the values of each utility are good for", results, head)
+    print_results("How well the values of each utility clean a set", results, head)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""What a person sees while a step runs: a bar on a terminal, a plain line now and then elsewhere.
+"""Progress of a running step: a bar on a terminal, a plain line every few seconds elsewhere.
 
-Everything goes to stderr, so that stdout holds results alone. Each line is a log record too, of the
+Everything goes to stderr, so that stdout holds only results. Each line is also a log record of the
 logger `dcai_ray.progress`; records that mark the beginning or the end of work carry `work=True`,
-which is how a log knows that there is something to keep.
+so that a log knows when there is something to keep.
 """
 
 import logging
+import math
 import re
 import sys
 import time
@@ -35,34 +36,40 @@ _logger.addHandler(logging.NullHandler())  # what was printed needs no handler o
 
 
 def set_quiet(quiet: bool) -> None:
-    """Show nothing but warnings and errors from here on, or everything again."""
+    """Show only warnings and errors from now on, or everything again."""
     global _quiet
     _quiet = quiet
 
 
 def escaped(text: str) -> str:
-    """The text with its control characters escaped, all but the newline."""
+    """The text with its control characters escaped, except newlines."""
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def say(message: str, level: int = logging.INFO) -> None:
-    """One line for the person who waits; no name in it can command the terminal.
+    """Print one line to stderr, control characters escaped, and log it.
 
     Args:
-        message: what is printed to stderr and logged.
-        level: of the log record; below a warning, nothing is printed in quiet mode.
+        message: the line.
+        level: level of the log record; below WARNING, nothing is printed in quiet mode.
     """
-    _tell(message, level)
+    _emit(message, level)
 
 
 def warn(message: str) -> None:
-    """A warning for the person who waits, shown in quiet mode too."""
+    """Print and log a warning; it is shown in quiet mode too."""
     say(f"warning: {message}", logging.WARNING)
 
 
 @contextmanager
 def step(name: str, total: int, unit: str) -> Iterator[Callable[[float], None]]:
-    """Show a step of `total` units; yields a function that is told how many are done by now."""
+    """Show a step of `total` units; yields a function that takes the number done so far.
+
+    Args:
+        name: name of the step.
+        total: number of units; at least 0.
+        unit: the units, in the plural ("images").
+    """
     if _has_bars():
         yield from _bar(name, total, unit)
     else:
@@ -71,14 +78,14 @@ def step(name: str, total: int, unit: str) -> Iterator[Callable[[float], None]]:
 
 @contextmanager
 def live(name: str) -> Iterator[Callable[[str], None]]:
-    """Show how something without a known end goes; yields a function that is told in words."""
-    _tell(f"{name} begins", work=True, shown=False)
+    """Show work without a known end; yields a function that takes its present state in words."""
+    _emit(f"{name} begins", work=True, shown=False)
     bars = _has_bars()
     last = float("-inf")
     text_now = ""
     with Console(stderr=True).status(f"{name} ...") if bars else nullcontext() as status:
 
-        def tell(text: str) -> None:
+        def show(text: str) -> None:
             nonlocal last, text_now
             text_now = text
             if status is not None:
@@ -87,11 +94,24 @@ def live(name: str) -> Iterator[Callable[[str], None]]:
                 last = time.monotonic()
                 say(f"{name}: {text}")
 
-        yield tell
-    _tell(f"{name}: {text_now}; done", shown=not bars)
+        yield show
+    _emit(f"{name}: {text_now}; done", shown=not bars)
 
 
-def _tell(
+def counted(count: float, unit: str, of: float | None = None) -> str:
+    """A count with its unit: "1 image", "3 images", "2 of 3 images".
+
+    Args:
+        count: the number of units.
+        unit: the units, in the plural; an s that ends a word is dropped in the singular.
+        of: the total, if the count is a part of one.
+    """
+    whole = count if of is None else of
+    noun = re.sub(r"s\b", "", unit, count=1) if whole == 1 else unit
+    return f"{count:.10g} {noun}" if of is None else f"{count:.10g} of {of:.10g} {noun}"
+
+
+def _emit(
     message: str, level: int = logging.INFO, *, work: bool = False, shown: bool = True
 ) -> None:
     """Log a line and, where it is to be shown, print it."""
@@ -115,24 +135,25 @@ def _bar(name: str, total: int, unit: str) -> Iterator[Callable[[float], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"{name:<22}", total=total, unit=unit, rate="")
+        noun = counted(total, unit).partition(" ")[2]
+        task = progress.add_task(f"{name:<22}", total=total, unit=noun, rate="")
         start = time.monotonic()
         finished = 0.0
-        _tell(f"{name}: {total} {unit}", work=True, shown=False)
+        _emit(f"{name}: {counted(total, unit)}", work=True, shown=False)
 
         def done(count: float) -> None:
             nonlocal finished
             finished = count
-            rate = count / max(time.monotonic() - start, _MIN_RATE_S)
-            progress.update(task, completed=count, rate=f"{rate:.1f}/s")
+            rate = _rate(count, max(time.monotonic() - start, _MIN_RATE_S))
+            progress.update(task, completed=count, rate=rate)
 
         yield done
-    _tell(_finished(name, finished, total, unit, start), shown=False)
+    _emit(_finished(name, finished, total, unit, start), shown=False)
 
 
 def _lines(name: str, total: int, unit: str) -> Iterator[Callable[[float], None]]:
     start = last = time.monotonic()
-    _tell(f"{name}: {total} {unit}", work=True)
+    _emit(f"{name}: {counted(total, unit)}", work=True)
     finished = 0.0
 
     def done(count: float) -> None:
@@ -141,13 +162,24 @@ def _lines(name: str, total: int, unit: str) -> Iterator[Callable[[float], None]
         now = time.monotonic()
         if now - last >= _EVERY_S and count < total:
             last = now
-            rate = count / (now - start)
-            left = f", {(total - count) / rate:.0f} s left" if rate > 0 else ""
-            say(f"{name}: {count:g} of {total} {unit}, {rate:.2g}/s{left}")
+            pace = ""  # unknown while nothing is done
+            if count > 0:
+                left_s = (total - count) * (now - start) / count
+                pace = f", {_rate(count, now - start)}, {left_s:.0f} s left"
+            say(f"{name}: {counted(count, unit, of=total)}{pace}")
 
     yield done
     say(_finished(name, finished, total, unit, start))
 
 
 def _finished(name: str, finished: float, total: int, unit: str, start: float) -> str:
-    return f"{name}: {finished:g} of {total} {unit} in {time.monotonic() - start:.1f} s"
+    return f"{name}: {counted(finished, unit, of=total)} in {time.monotonic() - start:.1f} s"
+
+
+def _rate(count: float, seconds: float) -> str:
+    """Units per second to two digits, never in powers of ten: "550/s"; "" while nothing is done."""
+    if count <= 0:
+        return ""
+    rate = count / seconds
+    digits = max(1 - math.floor(math.log10(rate)), 0)
+    return f"{rate:.{digits}f}/s"

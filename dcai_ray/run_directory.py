@@ -1,9 +1,9 @@
-"""One run's folder: where each file is, which settings it belongs to, what was done when.
+"""The folder of one run: its files, the settings it is bound to, and the record of its steps.
 
 config.yaml           the settings of the steps done so far
 run.json              versions; fingerprint, seconds and findings of each step
 images.parquet        every readable image: split, id, class, size, content hash
-skipped.parquet       the unreadable ones
+skipped.parquet       the unreadable images
 baseline/, cleaned/   metrics.parquet, model-<arm>-<backbone>-<seed>.safetensors
 features/<split>/     part-00000.parquet ..., _manifest.json
 values/values.parquet kept.parquet report.html
@@ -27,7 +27,7 @@ from dcai_ray.storage.location import Location
 
 _PACKAGES = ("dcai_ray", "numpy", "scikit-learn", "torch", "torchvision", "ray", "pyarrow", "numba")
 
-# What the step of a section writes: until that is there, the section may still change.
+# The first output of a section's step: until it exists, the section may still change.
 _WRITES = {
     "data": "images.parquet",
     "images": "images.parquet",
@@ -40,7 +40,7 @@ _WRITES = {
 }
 logger = logging.getLogger(__name__)
 
-_MAY_CHANGE = {f"sample.{name}" for name in STOPPING}  # sampling resumes from what is there
+_MAY_CHANGE = {f"sample.{name}" for name in STOPPING}  # sampling resumes with other stopping rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,16 @@ class RunDirectory:
 
     location: Location
     external_features: Location | None = None
-    """Features that were made elsewhere, to be valued in this run."""
+    """Features extracted elsewhere that are valued in this run."""
 
     @property
     def features(self) -> Location:
-        """One folder per split; in the run's own folder unless they were made elsewhere."""
+        """The features, one folder per split; inside the run's folder unless they are external."""
         return self.external_features or self.location / "features"
 
     @property
     def images(self) -> Location:
-        """The manifest of the data."""
+        """Every readable image."""
         return self.location / "images.parquet"
 
     @property
@@ -73,21 +73,21 @@ class RunDirectory:
 
     @property
     def trace(self) -> Location:
-        """How sampling went: one row per look."""
+        """The trace of sampling: one row per look."""
         return self.location / "values/trace.parquet"
 
     @property
     def check(self) -> Location:
-        """Values of another utility, sampled for comparison."""
+        """Values by a second utility, sampled as a cross-check."""
         return self.location / "check/values.parquet"
 
     @property
     def check_trace(self) -> Location:
-        """How that sampling went."""
+        """The trace of the cross-check."""
         return self.location / "check/trace.parquet"
 
     def other_values(self, semivalue: str) -> Location:
-        """The values of another semivalue from the same orders."""
+        """Values by another semivalue, from the same orders."""
         return self.location / f"values/values-{semivalue}.parquet"
 
     @property
@@ -102,15 +102,15 @@ class RunDirectory:
 
     @property
     def report(self) -> Location:
-        """The page for people."""
+        """The HTML report."""
         return self.location / "report.html"
 
     def read_values(self) -> pa.Table:
-        """The values, complete, with what the rule keeps.
+        """The complete values, with the decisions of the rule.
 
         Raises:
             UserError: their sampling is unfinished, or the file is damaged.
-            OSError: there are none.
+            OSError: there are no values.
         """
         values = parquet.read_table(self.values)
         if not parquet.is_up_to_date(self.kept, parquet.read_note(values, "fingerprint")):
@@ -131,7 +131,7 @@ class RunDirectory:
     def checkpoint(
         self, step: str, arm: str, backbone: str, seed: int, fingerprint: str
     ) -> Location:
-        """An unfinished training of that network."""
+        """The checkpoint of an unfinished training of that network."""
         name = f"model-{arm}-{backbone}-{seed}-{fingerprint}.checkpoint"
         return self.location / f"{step}/{name}"
 
@@ -152,11 +152,11 @@ class RunDirectory:
     def bind_settings(self, sections: dict[str, Any]) -> None:
         """Bind the run folder to these settings, or check that they match.
 
-        A section binds from the first file that its step writes: a mistaken file of weights, say,
-        can still be corrected.
+        A section binds once its step has written its first file, so that a wrong weights file, for
+        example, can still be corrected.
 
         Args:
-            sections: plain settings by section; all others stay as they are.
+            sections: plain settings by section; other sections stay as they are.
         Raises:
             UserError: the folder was made with other settings; the message names the keys.
         """
@@ -188,7 +188,7 @@ class RunDirectory:
         except (json.JSONDecodeError, UnicodeDecodeError):
             record = None
         if not isinstance(record, dict):
-            raise UserError(f"{file}: damaged; delete it, and it is written again")
+            raise UserError(f"{file}: damaged; delete it, and the next command writes it again")
         return record
 
     def record_step(self, step: str, fingerprint: str, seconds: float, **found: Any) -> None:
@@ -199,7 +199,7 @@ class RunDirectory:
         logger.info("step %s: done in %.2f s", step, seconds, extra={"work": True})
 
     def record_section(self, section: str, **found: Any) -> None:
-        """Replace one section of run.json, beside the versions."""
+        """Replace one section of run.json, and update the versions."""
         record = self.record()
         record["versions"] = {"python": platform.python_version(), **package_versions()}
         record[section] = found
@@ -208,7 +208,7 @@ class RunDirectory:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of this package and of those that results depend on."""
+    """Versions of this package and of the packages that results depend on."""
     found = {}
     for name in _PACKAGES:
         try:

@@ -10,7 +10,7 @@ from dcai_ray import progress
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Time that passes when it is told to: `clock.now += 5`."""
+    """Time that passes only by hand: `clock.now += 5`."""
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
@@ -44,8 +44,8 @@ def test_where_there_is_no_terminal_a_line_comes_every_few_seconds(clock, capsys
     assert out == ""
     assert err.splitlines() == [
         "values: 100 images",
-        "values: 25 of 100 images, 5/s, 15 s left",  # 75 left at 5 a second
-        "values: 50 of 100 images, 5/s, 10 s left",
+        "values: 25 of 100 images, 5.0/s, 15 s left",  # 75 left at 5 per second
+        "values: 50 of 100 images, 5.0/s, 10 s left",
         "values: 100 of 100 images in 20.0 s",
     ]
 
@@ -54,7 +54,37 @@ def test_a_step_that_has_done_nothing_yet_promises_no_end(clock, capsys):
     with progress.step("values", 10, "images") as done:
         clock.now += 60
         done(0)
-    assert "values: 0 of 10 images, 0/s\n" in capsys.readouterr().err
+    assert "values: 0 of 10 images\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("count", "rate"),  # in ten seconds, of a million
+    [(5500, "550/s"), (370, "37/s"), (42, "4.2/s"), (1, "0.10/s"), (123_456, "12346/s")],
+)
+def test_a_rate_is_a_plain_number(clock, capsys, count, rate):
+    with progress.step("values", 1_000_000, "images") as done:
+        clock.now += 10
+        done(count)
+    line = capsys.readouterr().err.splitlines()[1]
+    assert line.startswith(f"values: {count} of 1000000 images, {rate}, ")
+
+
+@pytest.mark.parametrize(
+    ("total", "unit", "said"),
+    [
+        (1, "images", "1 image"),
+        (2, "images", "2 images"),
+        (1, "validation images", "1 validation image"),
+        (1, "epochs (3 trainings)", "1 epoch (3 trainings)"),
+    ],
+)
+def test_one_of_a_kind_is_in_the_singular(clock, capsys, total, unit, said):
+    with progress.step("values", total, unit) as done:
+        done(total)
+    assert capsys.readouterr().err.splitlines() == [
+        f"values: {said}",
+        f"values: {total} of {said} in 0.0 s",
+    ]
 
 
 def test_a_step_of_nothing_is_said_to_be_done(clock, capsys):
@@ -80,7 +110,7 @@ def test_a_terminal_gets_a_bar_with_count_rate_and_time(monkeypatch, clock, caps
     assert capsys.readouterr().out == ""
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
     last = [line for line in re.split(r"[\r\n]+", shown) if "values" in line][-1]
-    assert re.search(r"values .*40/40 images  10\.0/s .*left", last)
+    assert re.search(r"values .*40/40 images  10/s .*left", last)
 
 
 def test_a_bar_is_taken_down_when_its_step_fails(monkeypatch):

@@ -1,9 +1,9 @@
 """One permutation of pyDVL: KNeighborsClassifier(10) fitted and scored on every prefix.
 
-    python pydvl_step.py GIVEN.npz MADE.npz     (called by ../sweeps.py --pydvl)
+    python pydvl_step.py GIVEN.npz MADE.npz     (called by ../marginals.py --pydvl)
 
-GIVEN holds x, y, x_val, y_val and the order; MADE gets the scores of the prefixes, the seconds they
-took and pyDVL's version. Runs in an environment of its own (requirements.txt).
+GIVEN holds x, y, x_val, y_val and the order; MADE receives the scores of the prefixes, the seconds
+that they took and pyDVL's version. The script runs in its own environment (requirements.txt).
 """
 
 import sys
@@ -28,7 +28,7 @@ def main() -> None:
     utility = ModelUtility(model, scorer).with_dataset(train)
     order, scores = given["order"], []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of every prefix shorter than 10
+        warnings.simplefilter("ignore")  # it warns about every prefix shorter than 10
         utility(Sample(None, order[:20]))
         start = time.perf_counter()
         for size in range(1, len(order) + 1):

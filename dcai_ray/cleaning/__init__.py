@@ -1,1 +1,1 @@
-"""From values to a cleaned training set, and whether it is better."""
+"""From values to a cleaned training set, and to what cleaning gained."""

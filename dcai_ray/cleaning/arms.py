@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def random_choice(kept: NDArray[np.bool_], y: NDArray[np.integer], seed: int) -> NDArray[np.bool_]:
-    """The control arm: as many dropped as `kept` drops, at random, no class emptied."""
+    """The control arm: drops as many images as `kept`, at random, without emptying a class."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0x5EED,)))
     chosen = np.zeros(len(kept), dtype=bool)
     order = rng.permutation(len(kept))
@@ -26,19 +26,19 @@ def arms_of(
     has_clean: bool,
     seeds: Sequence[int],
 ) -> dict[str, dict[int, NDArray[np.bool_]]]:
-    """The training sets that are compared: by arm and seed, (n,) which training images are in.
+    """The training sets that are compared: by arm and seed, an (n,) mask of the training images.
 
     Args:
-        kept: (n,) what the rule keeps.
+        kept: (n,) whether the rule keeps an image.
         y: (n,) class numbers.
-        wrong: (n,) known wrong labels; None where nothing is known.
+        wrong: (n,) whether a label is known to be wrong; None if no true label is known.
         has_clean: whether there is a clean shapley_val; the arms with `clean` in their name add it.
-        seeds: one draw of the random arm each; the other arms are alike for all.
+        seeds: one draw of the random arm per seed; the other arms are the same for all seeds.
     """
     masks = {"all": np.ones_like(kept), "kept": kept, "random": kept}
     if has_clean:
         masks |= {"clean": np.zeros_like(kept), "kept+clean": kept}
-    # Where all labels of a class are wrong, what is left of it cannot be trained on.
+    # If all labels of a class are wrong, nothing of it is left to train on.
     if wrong is not None and wrong.any() and np.isin(y, y[~wrong]).all():
         masks["truth"] = ~wrong
     return {
@@ -49,9 +49,9 @@ def arms_of(
 
 ARMS = {
     "all": "every training image",
-    "kept": "what the rule keeps",
-    "random": "as many dropped at random",
+    "kept": "the images that the rule keeps",
+    "random": "as many images dropped at random",
     "clean": "shapley_val alone",
-    "kept+clean": "what the rule keeps and shapley_val",
+    "kept+clean": "the kept images and shapley_val",
     "truth": "only the wrong labels dropped",
 }

@@ -1,7 +1,7 @@
-"""What a dropping rule is given, and what it answers: a valued set, a choice.
+"""The input and the output of a dropping rule: a valued set and a choice.
 
-Both are plain arrays, so a rule knows nothing of files or clusters. The settings load this module
-by way of the rules, so it loads NumPy alone.
+Both hold plain arrays, so a rule knows nothing of files or clusters. The settings import this
+module through the rules, so it imports only NumPy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from dcai_ray.errors import UserError
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Sampled:
-    """What sampling knows of each image besides its value."""
+    """What sampling yields for each image besides its value."""
 
     low: NDArray[np.float64]  # (n,) lower bounds of the intervals, in units of the utility
     decision: NDArray[np.str_]  # (n,) keep, drop or undecided: the intervals against the threshold
@@ -25,7 +25,7 @@ class Sampled:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Valued:
-    """A valued training set: all that a rule may look at."""
+    """A valued training set: everything that a rule may use."""
 
     value: NDArray[np.float64]  # (n,) in units of the utility
     y: NDArray[np.integer]  # (n,) class numbers
@@ -33,12 +33,12 @@ class Valued:
     """Log losses in nats, on the clean images, of probes trained without each of the given shares
     of the lowest values; None where a share would empty a class. May be costly."""
     sampled: Sampled | None = None
-    """None where the values are exact. Its threshold is that of the rule."""
+    """None if the values are exact. The threshold of its decisions is that of the rule."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Choice:
-    """What a rule decided, and how it came to that: by a threshold or by a share."""
+    """What a rule decided, and how: by a threshold or by a share."""
 
     rule: str
     """Its name in `rules.RULES`."""
@@ -46,14 +46,14 @@ class Choice:
     threshold: float | None = None
     """Values above it are kept, in units of the utility."""
     share: float | None = None
-    """Part of the images that is dropped, the lowest values first."""
+    """Share of the images that are dropped, lowest values first."""
     per_class: bool = False
-    """Whether that share is dropped from each class rather than from the whole."""
+    """Whether that share is dropped within each class rather than overall."""
     log_loss: Mapping[float, float | None] | None = None
-    """Of the shares that were tried, in nats; None where a share would empty a class."""
+    """Log loss of each share tried, in nats; None where a share would empty a class."""
     false_discovery: float | None = None
-    """Of sampled values: bound on the expected share of the dropped whose value is not below the
-    threshold."""
+    """For sampled values: a bound on the expected share of the dropped images whose value is not
+    below the threshold."""
 
     def __post_init__(self) -> None:
         if (self.threshold is None) == (self.share is None):
@@ -61,13 +61,13 @@ class Choice:
 
     @property
     def kept(self) -> NDArray[np.bool_]:
-        """(n,) whether an image is kept; the undecided are."""
+        """(n,) whether an image is kept; undecided images are."""
         return np.asarray(self.decision != "drop")
 
     def cut(self, value: NDArray[np.float64]) -> float | None:
-        """The value (of (n,) in all) that separates the dropped from the kept.
+        """The cut-off between the dropped and the kept, given the (n,) values.
 
-        None where no single value does: nothing is dropped, or each class has a cut of its own.
+        None if no single value does: nothing is dropped, or each class has a cut-off of its own.
         """
         if self.threshold is not None:
             return self.threshold
@@ -77,7 +77,7 @@ class Choice:
         return float((dropped.max() + kept.min()) / 2)
 
     def note(self) -> dict[str, Any]:
-        """How the choice was made, as JSON holds it; the decisions are a column of their own."""
+        """How the choice was made, ready for JSON; the decisions are stored in a column."""
         losses = self.log_loss
         entries = {
             "rule": self.rule,
@@ -91,7 +91,7 @@ class Choice:
 
     @classmethod
     def restore(cls, note: Mapping[str, Any], decision: NDArray[np.str_]) -> "Choice":
-        """The choice of a `note`, with the (n,) decisions that were stored beside it.
+        """The choice of a `note`, with the (n,) decisions stored beside it.
 
         Raises:
             UserError: the note has neither a threshold nor a share, or both.
@@ -115,13 +115,13 @@ def keep_share(
     *,
     per_class: bool = False,
 ) -> NDArray[np.bool_]:
-    """Drop the lowest values; of equal values the highest index is dropped first.
+    """Drop the lowest values; of equal values, the highest index is dropped first.
 
     Args:
         value: (n,).
-        drop_share: part to drop, in [0, 1).
+        drop_share: share to drop, in [0, 1).
         y: (n,) class numbers.
-        per_class: drop that share of each class rather than of the whole.
+        per_class: drop that share within each class rather than overall.
     Returns:
         (n,) whether an image is kept.
     """
@@ -137,9 +137,9 @@ def check_classes_kept(choice: Choice, y: NDArray[np.integer], classes: Sequence
     """Refuse a choice that leaves a class without images.
 
     Args:
-        choice: of a rule.
+        choice: the choice of a rule.
         y: (n,) class numbers.
-        classes: their C names.
+        classes: the names of the C classes.
     Raises:
         UserError: the message names the classes.
     """
@@ -147,6 +147,6 @@ def check_classes_kept(choice: Choice, y: NDArray[np.integer], classes: Sequence
     if (left == 0).any():
         emptied = ", ".join(classes[i] for i in np.flatnonzero(left == 0).tolist())
         raise UserError(
-            f"rule {choice.rule} would drop every image of class {emptied}; choose the rule share "
-            "with per_class, or look at that class first"
+            f"rule {choice.rule} would drop every image of class {emptied}; use the rule share "
+            "with per_class, or check that class first"
         )

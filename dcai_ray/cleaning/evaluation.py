@@ -1,7 +1,8 @@
 """What cleaning gained, and how well wrong labels were found.
 
-A *probe* is a small classifier on frozen features: minutes of fine-tuning in a second. *Arms* are
-the training sets compared; the same seeds serve every arm, so that differences are paired.
+A *probe* is a small classifier on frozen features; it takes a second where fine-tuning takes
+minutes. *Arms* are the training sets compared; all arms use the same seeds, so that differences are
+paired.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,30 +27,30 @@ class Detection:
     """Images whose label is wrong."""
     dropped: int
     dropped_wrong: int
-    """Of the dropped, those with a wrong label."""
+    """Dropped images whose label is wrong."""
 
     @property
     def precision(self) -> float:
-        """Share of the dropped that are wrong; NaN where none was dropped."""
+        """Share of the dropped images whose label is wrong; NaN if none is dropped."""
         return self.dropped_wrong / self.dropped if self.dropped else float("nan")
 
     @property
     def recall(self) -> float:
-        """Share of the wrong that were dropped."""
+        """Share of the wrong labels that are dropped."""
         return self.dropped_wrong / self.wrong
 
 
 def detection(
     value: NDArray[np.float64], kept: NDArray[np.bool_], wrong: NDArray[np.bool_]
 ) -> Detection | None:
-    """Low value as a sign of a wrong label, against the truth.
+    """Compare low values, taken as a sign of wrong labels, with the truth.
 
     Args:
         value: (n,).
         kept: (n,) whether the rule keeps an image.
         wrong: (n,) whether its label is known to be wrong.
     Returns:
-        None where all labels are right, or all wrong.
+        None if all labels are right or all are wrong.
     """
     auc = detection_auc(value, wrong)
     if auc is None:
@@ -69,7 +70,7 @@ def detection_auc(value: NDArray[np.float64], wrong: NDArray[np.bool_]) -> float
     """Area under the ROC curve of low values (n,) as a sign of wrong labels (n,).
 
     Returns:
-        None where all labels are right, or all wrong.
+        None if all labels are right or all are wrong.
     """
     if wrong.all() or not wrong.any():
         return None
@@ -83,16 +84,17 @@ class Row:
     model: str
     arm: str
     images: float
-    """Trained on; the mean over seeds."""
+    """Number of training images, averaged over seeds."""
     accuracy: float
     spread: float
-    """Standard deviation over seeds; NaN with one seed."""
+    """Standard deviation of the accuracy over seeds; NaN with one seed."""
     auroc: float
     against_all: float
-    """Mean over seeds of the accuracy's difference to `all`."""
+    """Accuracy minus that of `all`, averaged over seeds; NaN without paired seeds."""
     against_random: float
+    """Likewise for `random`."""
     wins_over_random: int
-    """Seeds in which it beats `random`."""
+    """Number of seeds in which the arm beats `random`."""
     seeds: int
 
 
@@ -133,7 +135,7 @@ def comparison(scores: Sequence[Mapping[str, Any]]) -> list[Row]:
 def _gains(
     scores: Mapping[int, Mapping[str, Any]], baseline: Mapping[int, Mapping[str, Any]]
 ) -> NDArray[np.float64]:
-    """(seeds,) how much more accurate an arm is than a baseline, for the seeds that both have."""
+    """(seeds,) accuracy of an arm minus that of a baseline, for the seeds that both have."""
     return np.array(
         [
             score["accuracy"] - baseline[seed]["accuracy"]

@@ -1,4 +1,4 @@
-"""Probes: small classifiers on frozen features, minutes of fine-tuning in a second."""
+"""Probes: small classifiers on frozen features; a second each where fine-tuning takes minutes."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def probe_scores(
         standardize: scale features to mean 0 and variance 1 for the logistic probe.
     """
     probe = new_probe(name, standardize=standardize, num_train=len(y_train))
-    # float32 would end in coarse scores.
+    # float32 would give coarse scores.
     x_train = x_train.astype(np.float64)
     x_val = x_val.astype(np.float64)
     probe.fit(x_train, y_train)
@@ -74,19 +74,19 @@ def share_loss(
 
     Args:
         value: (n,).
-        share: part to drop.
+        share: share to drop.
         x_train: (n, d) features.
         y_train: (n,) class numbers.
         x_val: (m, d) features of the clean images.
         y_val: (m,).
-        per_class: drop that share of each class rather than of the whole.
+        per_class: drop that share within each class rather than overall.
     Returns:
-        None where dropping that share would empty a class.
+        None if dropping that share would empty a class.
     """
     classes = np.unique(y_train)
     kept = keep_share(value, share, y_train, per_class=per_class)
     if len(np.unique(y_train[kept])) < len(classes):
         return None
     probe = new_probe("logistic", num_train=int(kept.sum()))
-    probe.fit(np.float64(x_train[kept]), y_train[kept])  # float32 would end in coarse losses
+    probe.fit(np.float64(x_train[kept]), y_train[kept])  # float32 would give coarse losses
     return float(log_loss(y_val, probe.predict_proba(np.float64(x_val)), labels=classes))

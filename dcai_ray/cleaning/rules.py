@@ -1,17 +1,18 @@
-"""Which training images to drop: rules over the values, and all that belongs to each of them.
+"""Rules that decide from the values which training images to drop, with everything about each rule.
 
-    Validated()                    the share whose probe has the smallest log loss on shapley_val
+    Validated()                    drop the share that minimizes a probe's log loss on shapley_val
     Zero()                         keep value > 0, as the published study does
     Chance()                       keep value > 1 / (C n), the value of an image without effect
-    Share(drop_share=0.2)          the lowest values, as many as requested
-    Certain(confidence=0.95)       of sampled values, those that are harmful with certainty
+    Share(drop_share=0.2)          drop the lowest values, as many as requested
+    Certain(confidence=0.95)       drop sampled values that are below zero with certainty
 
-A rule is given a `Valued` set and answers with a `Choice`. Sampled values leave some images
-undecided: a rule with a threshold keeps those, a rule by rank decides every image. No rule may
-empty a class: `choices.check_classes_kept`.
+A rule takes a `Valued` set and returns a `Choice`. Sampled values leave some images undecided: a
+rule with a threshold keeps those, a rule by rank decides every image. No rule may empty a class
+(`choices.check_classes_kept`).
 
-A class with the members of `Rule` is a rule; a line in `RULES` offers it in the settings. Its
-fields are the settings of the same names. The settings import this module, so it loads NumPy alone.
+A class with the members of `Rule` is a rule; an entry in `RULES` makes it available in the
+settings. Its fields are the settings of the same names. The settings import this module, so it
+imports only NumPy.
 """
 
 from collections.abc import Mapping
@@ -25,40 +26,41 @@ from dcai_ray.cleaning.choices import Choice, Valued, keep_share
 from dcai_ray.errors import UserError
 
 SHARES = tuple(i / 20 for i in range(19))
-"""What `Validated` tries: 0 to 90 % in steps of 5 %."""
+"""The shares that `Validated` tries: 0 to 90 % in steps of 5 %."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Needs:
-    """What the settings of a valuation must offer to a rule."""
+    """What a rule requires of a valuation."""
 
     clean_set: bool = False
-    """Values by a clean shapley_val."""
+    """Whether it needs values by a clean shapley_val."""
     sampled_values: bool = False
-    """Values with intervals."""
+    """Whether it needs sampled values, which have intervals."""
     utility: str | None = None
-    """The one utility it is for; None for any."""
+    """The only utility that it supports; None for any."""
 
     def unmet(self, *, clean_set: bool, sampled_values: bool, utility: str) -> str:
-        """The first need that such a valuation does not meet, in words; empty where all are met."""
+        """The first need that such a valuation does not meet, in words; empty if all are met."""
         if self.clean_set and not clean_set:
             return "needs a clean shapley_val"
         if self.sampled_values and not sampled_values:
-            return "is for value.method sample"
+            return "needs value.method sample"
         if self.utility not in (None, utility):
-            return f"is for the utility {self.utility}"
+            return f"needs the utility {self.utility}"
         return ""
 
 
 class Rule(Protocol):
-    """What a rule has to have."""
+    """The interface of a rule."""
 
     name: ClassVar[str]
-    """In the settings, in messages and in the files of a run."""
+    """Its name in the settings, in messages and in the files of a run."""
     needs: ClassVar[Needs]
+    """What it requires of the valuation."""
 
     def threshold(self, y: NDArray[np.integer]) -> float:
-        """The threshold between harmful and useful images of classes (n,); 0 for rules by rank."""
+        """The threshold between harmful and useful images of classes y, (n,); 0 by rank."""
         ...
 
     def choose(self, valued: Valued) -> Choice:
@@ -67,7 +69,7 @@ class Rule(Protocol):
 
     @staticmethod
     def describe(choice: Choice) -> str:
-        """The rule with the numbers of a choice, for the terminal."""
+        """The rule and the numbers of a choice, in words for the terminal."""
         ...
 
     @staticmethod
@@ -78,19 +80,19 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validated:
-    """Drop the share of the lowest values without which a probe does best on clean images."""
+    """Drop the share of lowest values that minimizes a probe's log loss on clean images."""
 
     name: ClassVar[str] = "validated"
     needs: ClassVar[Needs] = Needs(clean_set=True)
     per_class: bool = False
-    """Drop each share from every class rather than from the whole."""
+    """Drop each share within every class rather than overall."""
 
     def threshold(self, y: NDArray[np.integer]) -> float:
-        """Zero: the rule has none of its own."""
+        """Zero, as the rule has no threshold of its own."""
         return 0.0
 
     def choose(self, valued: Valued) -> Choice:
-        """Try `SHARES`; of equal losses the smaller share wins."""
+        """Try `SHARES`; of equal losses, the smaller share wins."""
         losses = dict(zip(SHARES, valued.losses(SHARES), strict=True))
         known = {share: loss for share, loss in losses.items() if loss is not None}
         share = min(known, key=lambda share: (known[share], share))
@@ -103,10 +105,10 @@ class Validated:
 
     @staticmethod
     def explain(choice: Choice) -> str:
-        """The share and what it is best for."""
+        """The share, and why it was chosen."""
         return (
-            f"{_lowest_by_value(choice)}, the share without which a quick classifier has the "
-            "smallest log loss on shapley_val (rule validated)."
+            f"{_lowest_by_value(choice)}, the share whose removal minimizes the log loss of a "
+            "quick classifier on shapley_val (rule validated)."
         )
 
 
@@ -122,7 +124,7 @@ class Zero:
         return 0.0
 
     def choose(self, valued: Valued) -> Choice:
-        """Drop what is not above zero; of sampled values, what is known not to be."""
+        """Drop values that are not above zero; of sampled values, those known not to be."""
         return _by_threshold(self.name, self.threshold(valued.y), valued)
 
     @staticmethod
@@ -133,15 +135,15 @@ class Zero:
     @staticmethod
     def explain(choice: Choice) -> str:
         """The threshold in words."""
-        return "those that lower the accuracy (rule zero: keep value > 0)."
+        return "those estimated to lower the accuracy (rule zero: keep value > 0)."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chance:
-    """Keep the images worth more than their part of what guessing scores.
+    """Keep the images whose value exceeds an equal share of the score of guessing.
 
-    Without training images a classifier guesses and scores 1 / C, but the utility gives that set a
-    score of 0. The n images share the difference equally: an image of no effect has 1 / (C n).
+    Without training images a classifier guesses and scores 1 / C, but the utility of the empty set
+    is 0. The n images share the difference equally, so an image without effect has 1 / (C n).
     """
 
     name: ClassVar[str] = "chance"
@@ -152,7 +154,7 @@ class Chance:
         return 1 / (len(np.unique(y)) * len(y))
 
     def choose(self, valued: Valued) -> Choice:
-        """Drop what is not above the threshold; of sampled values, what is known not to be."""
+        """Drop values not above the threshold; of sampled values, those known not to be."""
         return _by_threshold(self.name, self.threshold(valued.y), valued)
 
     @staticmethod
@@ -165,7 +167,8 @@ class Chance:
         """The threshold in words."""
         threshold = f"{choice.threshold:.2g}".replace("-", "−")
         return (
-            "those worth no more than chance (rule chance: keep value > 1 / (classes x images) "
+            "those whose value is no better than chance (rule chance: keep value > "
+            "1 / (classes x images) "
             f"= {threshold})."
         )
 
@@ -177,12 +180,12 @@ class Share:
     name: ClassVar[str] = "share"
     needs: ClassVar[Needs] = Needs()
     drop_share: float = 0.2
-    """Part of the images to drop, in (0, 1)."""
+    """Share of the images to drop, in (0, 1)."""
     per_class: bool = False
-    """Drop it from every class rather than from the whole."""
+    """Drop it within every class rather than overall."""
 
     def threshold(self, y: NDArray[np.integer]) -> float:
-        """Zero: the rule has none of its own."""
+        """Zero, as the rule has no threshold of its own."""
         return 0.0
 
     def choose(self, valued: Valued) -> Choice:
@@ -196,7 +199,7 @@ class Share:
 
     @staticmethod
     def explain(choice: Choice) -> str:
-        """The share, and who chose it."""
+        """The share, and that it was requested."""
         return f"{_lowest_by_value(choice)}, as requested (rule share)."
 
 
@@ -214,7 +217,7 @@ class Certain:
         return 0.0
 
     def choose(self, valued: Valued) -> Choice:
-        """Drop what e-BH rejects; the interval says of the others whether they are useful.
+        """Drop what e-BH rejects; of the others, keep those whose interval is above zero.
 
         Raises:
             UserError: the values are exact.
@@ -240,7 +243,7 @@ class Certain:
 
     @staticmethod
     def explain(choice: Choice) -> str:
-        """The false-discovery rate, and of what."""
+        """The false-discovery rate, and what it bounds."""
         return (
             "those that are harmful with certainty (rule certain: false-discovery rate "
             f"{_false_discovery(choice)}\u00a0%)."
@@ -254,7 +257,7 @@ RULES: Mapping[str, type[Rule]] = {
     Share.name: Share,
     Certain.name: Certain,
 }
-"""Every rule by its name: the names that the setting `value.rule` accepts."""
+"""Every rule by its name; the setting `value.rule` accepts these names."""
 
 if TYPE_CHECKING:
     RuleName = str
@@ -294,16 +297,16 @@ def new_rule(name: str, settings: Mapping[str, Any]) -> Rule:
 
 
 def check_needs(name: str, *, clean_set: bool, sampled_values: bool, utility: str) -> None:
-    """Refuse a rule that a valuation cannot serve.
+    """Refuse a rule that a valuation does not support.
 
     Args:
-        name: of the rule.
-        clean_set: whether a clean shapley_val has a part in the values.
-        sampled_values: whether they are sampled.
+        name: name of the rule.
+        clean_set: whether a clean shapley_val contributes to the values.
+        sampled_values: whether the values are sampled.
         utility: name of the utility.
     Raises:
-        UserError: there is no such rule, or it cannot be used; the message says why, and which
-            rules can be.
+        UserError: there is no such rule, or it cannot be used; the message says why, and names
+            the rules that can.
     """
     rule_named(name)
     unmet = {
@@ -320,7 +323,7 @@ def check_needs(name: str, *, clean_set: bool, sampled_values: bool, utility: st
 def _by_threshold(name: str, threshold: float, valued: Valued) -> Choice:
     decision = _decided(valued.value > threshold)
     if valued.sampled is not None:
-        decision = valued.sampled.decision  # judged at the same threshold; some are undecided
+        decision = valued.sampled.decision  # at the same threshold; some are undecided
     bound = _false_discovery_bound(valued, decision)
     return Choice(rule=name, decision=decision, threshold=threshold, false_discovery=bound)
 
@@ -349,7 +352,7 @@ def _decided(kept: NDArray[np.bool_]) -> NDArray[np.str_]:
 
 
 def _false_discovery_bound(valued: Valued, decision: NDArray[np.str_]) -> float | None:
-    """What can be claimed of the dropped; None where the values are exact."""
+    """The false-discovery bound of the dropped images; None if the values are exact."""
     if valued.sampled is None:
         return None
     from dcai_ray.valuation.intervals import false_discovery_bound
@@ -363,7 +366,7 @@ def _lowest(choice: Choice) -> str:
 
 
 def _lowest_by_value(choice: Choice) -> str:
-    lowest = _lowest(choice).replace(" %", "\u00a0%")  # on one line with its sign
+    lowest = _lowest(choice).replace(" %", "\u00a0%")  # keeps number and sign on one line
     return f"{lowest}{' of each class' if choice.per_class else ''} by value"
 
 

@@ -1,4 +1,4 @@
-"""Suggested labels: what an image's nearest neighbours say; for people to judge."""
+"""Suggested labels: the most common label among an image's nearest neighbours, for review."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,10 @@ def neighbours(
     Args:
         x_from: (q, d).
         x_to: (n, d); centred by its mean, with `x_from`.
-        k: how many; at most n (n - 1 with `left_out`).
+        k: number of neighbours; at most n (n - 1 with `left_out`).
         metric: euclidean or cosine.
-        left_out: (q,) an index of `x_to` that is not its own neighbour; -1 for none.
-        rows_at_a_time: memory only.
+        left_out: (q,) index in `x_to` that is excluded, as the query itself; -1 for none.
+        rows_at_a_time: limits memory; does not affect the result.
     """
     train, val, offset = aligned(x_to, x_from, metric)
     found = []
@@ -43,7 +43,7 @@ def suggested_labels(
     k: int,
     metric: Metric,
 ) -> NDArray[np.int64]:
-    """(n,) the class most common among the k nearest kept and clean images; for people to judge.
+    """(n,) the most common class among the k nearest kept and clean images, for review.
 
     Args:
         x_train: (n, d).
@@ -51,7 +51,7 @@ def suggested_labels(
         kept: (n,) whether an image is kept.
         x_val: (m, d) clean images; m may be 0.
         y_val: (m,).
-        k: votes.
+        k: number of neighbours that vote.
         metric: euclidean or cosine.
     """
     x = np.concatenate([x_train[kept], x_val])

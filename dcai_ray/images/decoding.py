@@ -1,4 +1,4 @@
-"""A file becomes pixels: 8-bit RGB, whatever the format."""
+"""Decode image files of any format to 8-bit RGB pixels."""
 
 import hashlib
 import io
@@ -16,24 +16,24 @@ from dcai_ray.storage.read_ahead import read_ahead
 
 R = TypeVar("R")
 
-# Formats Pillow opens only with an outside program, or that are no pictures.
+# Formats that Pillow opens only with an external program, or that are not pictures.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-_MAX_PIXELS = 178_956_970  # where Pillow refuses: a decompression bomb
+_MAX_PIXELS = 178_956_970  # Pillow refuses more as a decompression bomb
 
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """What opening a file showed: its size and content, or why it cannot be read."""
+    """The result of opening a file: its size and content, or why it cannot be read."""
 
     width: int
     height: int
     sha256: str
     reason: str = ""
-    """Why it is unreadable; empty if it is not."""
+    """Why the file is unreadable; empty if it is readable."""
 
 
 def inspect(content: bytes) -> Inspected:
-    """Decode a file to see whether it can be; its size in pixels and the hash of its bytes."""
+    """Try to decode a file; returns its size in pixels and the SHA-256 of its bytes."""
     digest = hashlib.sha256(content).hexdigest()
     try:
         image = decode(content)
@@ -46,7 +46,7 @@ def decode(content: bytes) -> Image.Image:
     """An 8-bit RGB picture from the bytes of an image file.
 
     Raises:
-        UserError: the file is empty, of no known format, damaged, or too large to be a picture.
+        UserError: the file is empty, damaged, of an unknown format or too large to be a picture.
     """
     if not content:
         raise UserError("empty file (0 bytes)")
@@ -62,7 +62,7 @@ def decode(content: bytes) -> Image.Image:
         raise UserError(f"more than {_MAX_PIXELS:,} pixels: too large to decode") from None
     except UnidentifiedImageError:
         raise UserError("not an image that Pillow can identify") from None
-    except Exception as error:  # Pillow's many readers raise anything over bytes without sense
+    except Exception as error:  # Pillow's readers raise errors of any kind on malformed bytes
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise UserError(f"damaged: {reason}") from None
     return _to_rgb(upright)
@@ -72,8 +72,8 @@ def read(file: Location) -> Image.Image:
     """The decoded picture of a file.
 
     Raises:
-        UserError: it cannot be decoded; the message names the file.
-        OSError: it cannot be read.
+        UserError: the file cannot be decoded; the message names it.
+        OSError: the file cannot be read.
     """
     return _decode_file(file, file.read_bytes())
 
@@ -85,13 +85,13 @@ def read_each(
     readers: int,
     threads: int,
 ) -> Iterator[R]:
-    """use(i, picture) for the i-th file, in order.
+    """Yield use(i, picture) for the i-th file, in order.
 
     Args:
         files: image files.
-        use: of a number and a picture.
-        readers: threads that read ahead.
-        threads: threads that decode and use ahead.
+        use: called with the index of a file and its picture.
+        readers: threads that read files ahead.
+        threads: threads that decode ahead and call `use`.
     Raises:
         UserError, OSError: as `read`.
     """
@@ -126,19 +126,19 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.alpha_composite(white, opaque).convert("RGB")
     try:
         return image.convert("RGB")
-    except ValueError as error:  # Lab, say
-        raise UserError(f"cannot be made RGB: {error}") from None
+    except ValueError as error:  # for example Lab
+        raise UserError(f"cannot be converted to RGB: {error}") from None
 
 
 @lru_cache(maxsize=1)
 def extensions() -> frozenset[str]:
-    """Endings of files that may be images, with their dot."""
+    """Extensions of files that may be images, with the dot."""
     known = Image.registered_extensions()
     return frozenset(ending for ending, kind in known.items() if kind in _formats())
 
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
-    """What is tried on a file, whatever its ending: none that runs another program."""
+    """Formats tried on a file whatever its extension; none of them runs an external program."""
     Image.init()
     return tuple(kind for kind in Image.OPEN if kind not in _NOT_IMAGES)

@@ -1,4 +1,4 @@
-"""The embedded demo set: scikit-learn's handwritten digits as an image folder with wrong labels.
+"""The bundled demo set: scikit-learn's handwritten digits as an image folder with wrong labels.
 
 Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI (8 x 8 grey pixels).
 """
@@ -32,15 +32,15 @@ SETTINGS = {
     "extract": {"backbone": "efficientnet_lite0", "size_px": 96},
     "sample": {"check": "knn-accuracy", "stop": ["settled", "rounds"], "rounds": 2000},
 }
-"""What suits digits on two cores: small pictures, few steps, no mirroring; and a second opinion."""
+"""Settings for digits on two cores: small images, few steps, no mirroring, and a cross-check."""
 
 
 def write_digits(root: Location, *, seed: int = 0) -> None:
     """Write train, shapley_val and val below `root`, and `truth.csv` for the training images.
 
-    1,000 training images, 30 % of them under the name of the digit that looks most like them (as
-    people err), 300 and 497 clean ones to validate on. The same seed writes the same files.
-    `truth.csv` comes last: it says that the set is complete.
+    There are 1,000 training images, 30 % of them labelled as the digit that they resemble most (as
+    annotators err), and 300 and 497 correctly labelled images for validation. The same seed writes
+    the same files. `truth.csv` is written last and marks the set as complete.
     """
     from sklearn.datasets import load_digits
 
@@ -67,7 +67,7 @@ def write_digits(root: Location, *, seed: int = 0) -> None:
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """A digit of 8 x 8 values 0..16, enlarged smoothly so that a person can see it."""
+    """A digit of 8 x 8 values 0..16 as PNG, enlarged smoothly for the eye."""
     small = Image.fromarray((pixels / 16 * 255).round().astype(np.uint8))
     content = io.BytesIO()
     small.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BICUBIC).save(content, "png")

@@ -1,4 +1,4 @@
-"""The cleaned set as a folder: what the rule kept of train, and the other splits as they were."""
+"""Export the cleaned set as a folder: the kept training images, and the other splits unchanged."""
 
 import os
 from typing import Literal
@@ -13,12 +13,12 @@ from dcai_ray.storage.location import Location
 def export_kept(
     run: RunDirectory, target: Location, how: Literal["copy", "hardlink", "symlink"]
 ) -> int:
-    """Write the cleaned set below `target`; the number of images.
+    """Write the cleaned set below `target`; returns the number of images written.
 
     Args:
         run: a run with values.
         target: a folder that does not exist or is empty.
-        how: copy the files, or link to them (local folders only).
+        how: whether to copy the files or to link to them (local folders only).
     Raises:
         UserError: there is nothing to export, or the target is not empty.
         OSError: a file cannot be written or linked.

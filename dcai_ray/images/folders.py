@@ -1,11 +1,12 @@
-"""An image folder, class by class: what is in it, in a stable order.
+"""List the images of a folder by class, in a stable order.
 
     <data>/{train,shapley_val,val}/<class>/<image>       the three splits of a run
     <data>/<class>/<image>                               a plain folder: all of it is `train`
 
-Folders below a class belong to it. Order is by class, then by id (the path below the split), so it
-does not depend on the file system. Every file that Pillow reads is decoded to 8-bit RGB: EXIF
-orientation applied, transparency laid on white, 16 bits scaled down, an animation's first frame.
+Subfolders of a class belong to it. Images are ordered by class, then by id (the path below the
+split), so the order does not depend on the file system. Every file that Pillow reads is decoded to
+8-bit RGB: EXIF orientation is applied, transparency is laid over white, 16 bits are scaled down,
+and an animation is represented by its first frame.
 """
 
 import re
@@ -20,12 +21,12 @@ from dcai_ray.images.decoding import extensions
 from dcai_ray.storage.location import Location
 
 SPLITS = ("train", "shapley_val", "val")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a new line, an escape sequence of terminals
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # newlines, escape sequences of terminals
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One image of the data."""
+    """One image of a data folder."""
 
     split: str
     id: str
@@ -38,14 +39,14 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a data folder holds, before any file is opened."""
+    """The content of a data folder, before any file is opened."""
 
     root: Location
-    """The data's root, below which every image has its path."""
+    """The data's root, to which the paths of the images are relative."""
     images: tuple[ImageFile, ...]
     classes: tuple[str, ...]
     notes: tuple[str, ...]
-    """What a person should know: files that were skipped, a split made by halving."""
+    """Messages for the user: skipped files, a split made by halving."""
 
     def split(self, name: str) -> tuple[ImageFile, ...]:
         """The images of one split, in order."""
@@ -55,18 +56,19 @@ class Listing:
 def list_splits(data: Location, *, split_seed: int = 0) -> Listing:
     """The images of `<data>/{train,shapley_val,val}/<class>/<image>`.
 
-    Without a shapley_val, a seeded stratified half of val serves as one.
+    Without a shapley_val, a seeded, stratified half of val is used instead.
 
     Raises:
-        UserError: no such folder, a split is missing, or classes are missing or do not fit.
+        UserError: the folder or a split is missing, or classes are missing or do not match.
     """
     _check_folder(data)
     folders = data.folders()
     for split in ("train", "val"):
         if split not in folders:
             raise UserError(
-                f"{data}: no folder {split}; expected train, val and (optionally) shapley_val with "
-                "one folder per class in each. For a plain folder of class folders: dcai-ray audit"
+                f"{data}: no folder {split}; expected train, val and (optionally) shapley_val, "
+                "each with one folder per class. For a plain folder of class folders, use dcai-ray "
+                "audit"
             )
     listed, notes = {}, []
     for split in SPLITS:
@@ -88,10 +90,10 @@ def list_splits(data: Location, *, split_seed: int = 0) -> Listing:
 
 
 def list_folder(data: Location) -> Listing:
-    """The images of a plain folder of class folders, all as `train`; of `<data>/train` if there.
+    """The images of a plain folder of class folders (of `<data>/train` if it exists), as `train`.
 
     Raises:
-        UserError: no such folder, or fewer than two classes, or an empty one.
+        UserError: the folder is missing, has fewer than two classes, or a class is empty.
     """
     _check_folder(data)
     files, notes = _list_split(data, "train" if "train" in data.folders() else "")
@@ -100,7 +102,7 @@ def list_folder(data: Location) -> Listing:
 
 
 def halve_val(images: Iterable[ImageFile], seed: int) -> list[ImageFile]:
-    """Give a stratified half of val (the larger half of an odd class) to shapley_val."""
+    """Move a stratified half of val to shapley_val; of an odd class, the larger half."""
     by_class: dict[str, list[ImageFile]] = defaultdict(list)
     halved = []
     for image in images:
@@ -120,7 +122,7 @@ def halve_val(images: Iterable[ImageFile], seed: int) -> list[ImageFile]:
 
 
 def duplicates(files: Sequence[ImageFile], sha256: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Groups of files with equal content: those across splits, and those inside train.
+    """Groups of files with equal content: those across splits, and those within train.
 
     Returns:
         Two lists of lines, one per group: `train/a.png = val/b.png`.
@@ -154,17 +156,20 @@ def _list_split(data: Location, split: str) -> tuple[list[ImageFile], list[str]]
         if _is_hidden(path):
             skipped["hidden"] += 1
         elif "/" not in path:
-            # Beside the classes of a plain folder lie truth.csv and the like.
+            # A plain folder may hold truth.csv and the like beside its classes.
             if split or _is_image(path):
-                skipped["outside of class folders"] += 1
+                skipped["outside class folders"] += 1
         elif not _is_image(path):
-            skipped["not images by their ending"] += 1
+            skipped["without an image extension"] += 1
         else:
             full = f"{split}/{path}" if split else path
             images.append(ImageFile(split or "train", path, path.split("/")[0], full, size))
     _check_no_class_is_empty(root, images)
     name = split or data.name
-    return images, [f"{name}: {n} files skipped ({why})" for why, n in sorted(skipped.items())]
+    return images, [
+        f"{name}: {n} {'file' if n == 1 else 'files'} skipped ({why})"
+        for why, n in sorted(skipped.items())
+    ]
 
 
 def _is_hidden(path: str) -> bool:
@@ -180,7 +185,7 @@ def _check_no_class_is_empty(root: Location, images: Sequence[ImageFile]) -> Non
     empty = sorted(folders - {image.label for image in images})
     if empty:
         raise UserError(
-            f"{root}: no image in class {', '.join(empty)}; remove the folder or fill it"
+            f"{root}: no image in class {', '.join(empty)}; add images or remove the folder"
         )
 
 

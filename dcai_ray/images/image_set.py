@@ -1,4 +1,4 @@
-"""The readable images of a run, as records; dictionaries and columns only in `images.parquet`."""
+"""The readable images of a run as records; they are rows and columns only in `images.parquet`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ class Image:
     """Path below the data's root."""
     bytes: int
     width: int
-    """In pixels, as `height`."""
+    """In pixels, like `height`."""
     height: int
     sha256: str
-    """Of the file's content."""
+    """Hash of the file's content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def read_image_set(run: RunDirectory) -> ImageSet | None:
 
     Raises:
         UserError: `images.parquet` or `config.yaml` is damaged.
-        OSError: they cannot be read.
+        OSError: a file cannot be read.
     """
     root = run.settings().get("data")
     if root is None or not run.images.exists():

@@ -1,7 +1,7 @@
-"""The true labels, where somebody knows them: `<data>/truth.csv`.
+"""The true labels, where they are known: `<data>/truth.csv`.
 
-Columns `path` (below the data's root, `train/cat/0001.jpg`), `label` (as given) and `true_label`;
-others are ignored. Images it does not list count as unknown.
+Its columns are `path` (below the data's root, `train/cat/0001.jpg`), `label` (as given) and
+`true_label`; others are ignored. The true labels of images that it does not list are unknown.
 """
 
 import csv
@@ -19,7 +19,7 @@ from dcai_ray.storage.location import Location
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is known of the training labels, in the order of the training images."""
+    """What is known about the training labels, in the order of the training images."""
 
     ids: tuple[str, ...]
     known: NDArray[np.bool_]  # (n,)
@@ -28,11 +28,11 @@ class Truth:
 
 
 def read_truth(images: ImageSet) -> Truth | None:
-    """The truth of the training images; None where the data has no truth.csv.
+    """The true labels of the training images; None if the data has no truth.csv.
 
     Raises:
-        UserError: the file lacks a column, lists an image twice, or gives an image another label
-            than its folder does.
+        UserError: the file lacks a column, lists an image twice, or contradicts an image's folder
+            about its given label.
     """
     file = images.root / "truth.csv"
     if not file.exists():
@@ -43,7 +43,7 @@ def read_truth(images: ImageSet) -> Truth | None:
         row = rows.get(image.path)
         if row is not None and row["label"] != image.label:
             raise UserError(
-                f"{file}: {image.path} has label {row['label']} there, {image.label} in its folder"
+                f"{file}: {image.path} has label {row['label']}, but its folder is {image.label}"
             )
         true_labels.append((row["true_label"] or "") if row else "")
     known = np.array([bool(true) for true in true_labels])

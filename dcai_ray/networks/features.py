@@ -1,7 +1,7 @@
-"""Step 2a: images to feature vectors, by a frozen network, in the order given.
+"""Step 2a: a frozen network turns images into feature vectors, in the given order.
 
-Features come from a network that never saw the labels in doubt: one fine-tuned on noisy labels has
-learnt the noise.
+The network has not been trained on the labels under review: a network fine-tuned on noisy labels
+has learnt the noise.
 """
 
 from collections.abc import Sequence
@@ -31,13 +31,13 @@ def extract(
     """Features of every file.
 
     Args:
-        network: in evaluation mode, from (b, 3, size_px, size_px) to (b, d).
+        network: maps (b, 3, size_px, size_px) to (b, d); in evaluation mode.
         files: k image files.
-        size_px: side of the centre crop.
-        batch_size: images a forward pass; another size may change the last bits.
-        threads: threads that decode ahead.
-        readers: threads that read ahead of those.
-        device: where the network runs; the CPU by default.
+        size_px: side of the centre crop, in pixels.
+        batch_size: images per forward pass; another size may change the last bits of features.
+        threads: threads that decode images ahead of the network.
+        readers: threads that read files ahead of the decoders.
+        device: device of the network; the CPU by default.
     Returns:
         (k, d) float32.
     Raises:
@@ -60,5 +60,5 @@ def extract(
     x = np.concatenate(rows).reshape(len(files), -1)
     bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
     if len(bad):
-        raise UserError(f"{files[bad[0]]}: the network gives NaN or infinite features")
+        raise UserError(f"{files[bad[0]]}: the network outputs NaN or infinite features")
     return x

@@ -1,7 +1,7 @@
 """Steps 1 and 3: the training loop of one network.
 
-Every random choice (order of the images, their crops, dropout) comes from the seed and the epoch
-alone, so a training that goes on from a checkpoint ends with the weights of an undisturbed one.
+Every random choice (the order of the images, their crops, dropout) depends on the seed and the
+epoch alone, so a training resumed from a checkpoint ends with the weights of an uninterrupted one.
 """
 
 import io
@@ -25,7 +25,7 @@ from dcai_ray.networks.transforms import centre_crop, normalized, random_crop
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation.utilities.scores import auroc
 
-_AUXILIARY_WEIGHT = 0.4  # of Inception's second head in the loss
+_AUXILIARY_WEIGHT = 0.4  # weight of Inception's second head in the loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How a network does on one split in one epoch."""
+    """Scores of a network on one split in one epoch."""
 
     epoch: int
     split: str
@@ -46,21 +46,21 @@ class Scores:
     """Mean cross-entropy in nats."""
     accuracy: float
     auroc: float
-    """One against the rest, mean over classes; NaN where a split has one class."""
+    """One-vs-rest, averaged over classes; NaN if the split has a single class."""
 
 
 @dataclass(slots=True)
 class Training:
-    """A network on its way: all that has to be saved to go on."""
+    """A training in progress: everything that resuming it requires."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
     epoch: int = 0
-    """Epochs done."""
+    """Number of completed epochs."""
     history: list[Scores] = field(default_factory=list)
 
     def to_bytes(self) -> bytes:
-        """A checkpoint."""
+        """The training as the content of a checkpoint."""
         content = io.BytesIO()
         state = {
             "network": self.network.state_dict(),
@@ -72,7 +72,7 @@ class Training:
         return content.getvalue()
 
     def restore(self, checkpoint: bytes, device: torch.device) -> None:
-        """Go on from a checkpoint of the same training."""
+        """Resume from a checkpoint of the same training."""
         state = torch.load(io.BytesIO(checkpoint), map_location=device, weights_only=True)
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -83,7 +83,7 @@ class Training:
 def new_training(
     network: nn.Module, backbone: str, recipe: FinetuneConfig, device: torch.device
 ) -> Training:
-    """A network on its device, with the optimizer of the recipe."""
+    """A training that has not begun: the network on its device, with the recipe's optimizer."""
     network = network.to(device).to(memory_format=torch.channels_last)
     parameters = list(network.parameters())
     if recipe.feature_extract:
@@ -119,18 +119,18 @@ def finetune(
     readers: int = 16,
     after_epoch: Callable[[Training], None] = lambda training: None,
 ) -> None:
-    """Train for what is left of the recipe's epochs; `training` holds the result.
+    """Train for the remaining epochs of the recipe; `training` holds the result.
 
     Args:
         training: new, or restored from a checkpoint.
         train: images to learn from.
         val: images to score on after each epoch.
-        recipe: how to train.
-        seed: of all random choices.
-        size_px: side of the images.
-        device: where the network is.
-        threads: threads that decode ahead.
-        readers: threads that read ahead of those.
+        recipe: settings of the training.
+        seed: seed of all random choices.
+        size_px: side of the images, in pixels.
+        device: device of the network.
+        threads: threads that decode images ahead of the network.
+        readers: threads that read files ahead of the decoders.
         after_epoch: called with the training after each epoch, to save or to report it.
     Raises:
         UserError: an image is unreadable, or the loss is no longer finite.
@@ -210,7 +210,7 @@ class _Precision:
     def step(
         self, training: Training, pixels: torch.Tensor, targets: torch.Tensor, rate: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step of the optimizer; the batch's loss and logits."""
+        """Take one optimizer step; returns the batch's loss and logits."""
         for group in training.optimizer.param_groups:
             group["lr"] = rate
         training.optimizer.zero_grad(set_to_none=True)
@@ -229,7 +229,7 @@ class _Precision:
 
 
 class _Score:
-    """Gathers a split's loss, accuracy and AUROC; on the device until the end, so nothing waits."""
+    """Accumulates loss, accuracy and AUROC of a split, on the device to avoid synchronization."""
 
     def __init__(self) -> None:
         self._losses: list[torch.Tensor] = []
@@ -295,7 +295,7 @@ def _decoded(
 
 
 def _batches(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """Parts of the order; one image left over joins the last batch, as BatchNorm needs two."""
+    """The order in batches; a single leftover image joins the last one, as BatchNorm needs two."""
     ends = list(range(batch_size, len(order), batch_size))
     if ends and len(order) - ends[-1] == 1:
         ends.pop()

@@ -1,8 +1,8 @@
-"""From a decoded picture to what a network sees: a float32 tensor (3, size, size).
+"""From a decoded picture to the input of a network: a float32 tensor (3, size, size).
 
 Training takes a random crop and mirrors half of the pictures; validation and feature extraction
-resize the short side and cut out the centre. Randomness comes from a generator a picture, so it
-does not depend on the order or the thread in which pictures are decoded.
+resize the short side and take the centre crop. Each picture has its own random generator, so the
+result does not depend on the order or the thread in which pictures are decoded.
 """
 
 import math
@@ -14,12 +14,12 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
-_RATIO = (3 / 4, 4 / 3)  # of a random crop's sides
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+_RATIO = (3 / 4, 4 / 3)  # range of a random crop's width / height
 
 
 def centre_crop(image: Image.Image, size_px: int) -> torch.Tensor:
-    """Resize the short side to `size_px`, cut out the centre: (3, size_px, size_px) uint8."""
+    """Resize the short side to `size_px` and crop the centre: (3, size_px, size_px) uint8."""
     short = F.resize(image, size_px, InterpolationMode.BILINEAR)
     return F.pil_to_tensor(F.center_crop(short, size_px))
 
@@ -32,10 +32,10 @@ def random_crop(
     scale: tuple[float, float] = (0.08, 1.0),
     flip: bool = True,
 ) -> torch.Tensor:
-    """A random part of the picture at `size_px`, mirrored at random: (3, size_px, size_px) uint8.
+    """A random crop, resized and mirrored at random: (3, size_px, size_px) uint8.
 
-    The distribution of torchvision's RandomResizedCrop: an area uniform in `scale`, a ratio of the
-    sides log-uniform in 3/4 to 4/3; after ten draws that do not fit, the centre.
+    The distribution is that of torchvision's RandomResizedCrop: an area share uniform in `scale`,
+    an aspect ratio log-uniform in 3/4 to 4/3, and the centre after ten draws that do not fit.
     """
     top, left, height, width = _crop_box(image.width, image.height, rng, scale)
     size = [size_px, size_px]

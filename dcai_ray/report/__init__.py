@@ -1,1 +1,1 @@
-"""What a person reads: a run read back from its files, in sentences, plots and a page."""
+"""The report: a run read back from its files, as sentences, plots and a page."""

@@ -1,8 +1,8 @@
-"""The plots of the report: arrays in, a picture as data URI out.
+"""The plots of the report: arrays in, an SVG picture as data URI out.
 
-The same input gives the same bytes: matplotlib's defaults rather than a person's own, no date,
-fixed ids. Text becomes outlines, so that a picture looks alike wherever it is opened. matplotlib is
-loaded when the first plot is drawn: the command line starts without it.
+The same input gives the same bytes: matplotlib's defaults rather than the user's, no date, fixed
+ids. Text is drawn as outlines, so that a picture looks the same everywhere. matplotlib is imported
+when the first plot is drawn, so the command line starts without it.
 """
 
 import base64
@@ -20,7 +20,7 @@ from dcai_ray.cleaning.evaluation import Detection
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, told apart with any colour vision; the same in tables and plots.
+# Okabe and Ito's colours, distinguishable with any colour vision; the same in tables and plots.
 COLOURS = {
     "all": "#333333",
     "kept": "#0072b2",
@@ -56,14 +56,14 @@ _STYLE = {
 def histogram(
     groups: Mapping[str, NDArray[np.float64]],
     cut: float | None,
-    unit: str = "accuracy on the validation points",
+    unit: str = "accuracy on the validation images",
 ) -> str:
-    """How the values are spread, stacked by group; the outermost thousandths join the last bars.
+    """The distribution of the values, stacked by group; the outer bars hold the outermost 0.1 %.
 
     Args:
-        groups: values by name; the names `wrong label`, `dropped` and `not known` have colours.
-        cut: where keeping begins; None where no one value says so.
-        unit: of the values.
+        groups: values by name; the names `wrong label`, `dropped` and `unknown` have colours.
+        cut: the cut-off above which images are kept; None if there is no single one.
+        unit: unit of the values.
     """
     everything = np.concatenate(list(groups.values()))
     low, high = np.quantile(everything, [0.001, 0.999])
@@ -81,7 +81,7 @@ def histogram(
             )  # fmt: skip
             bottom += heights
         if cut is not None and low <= cut <= high:
-            axes.axvline(cut, color="black", linewidth=1.2, linestyle="--", label="the cut")
+            axes.axvline(cut, color="black", linewidth=1.2, linestyle="--", label="cut-off")
         axes.set(xlabel=f"value (in {unit})", ylabel="training images")
         axes.grid(axis="x", visible=False)
         axes.legend()
@@ -93,7 +93,7 @@ def learning_curves(rows: Sequence[Mapping[str, Any]]) -> str:
     """Accuracy on val by epoch for one backbone: a thin line per seed, a thick one for the mean.
 
     Args:
-        rows: of metrics.parquet, one backbone, split val.
+        rows: rows of metrics.parquet of one backbone and split val.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -126,11 +126,11 @@ def learning_curves(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def roc(found: Detection, num_right: int) -> str:
-    """How wrong labels are found: the ROC curve of low values, and where the rule stands on it.
+    """The ROC curve of low values as a sign of wrong labels, with the rule marked on it.
 
     Args:
-        found: the curve and the rule's own counts.
-        num_right: images whose label is known to be right; at least one.
+        found: the curve and the counts of the rule.
+        num_right: number of images whose label is known to be right; at least one.
     """
 
     def draw(axes: "Axes") -> None:
@@ -141,7 +141,7 @@ def roc(found: Detection, num_right: int) -> str:
         )  # fmt: skip
         axes.plot(
             (found.dropped - found.dropped_wrong) / num_right, found.recall, "o", color=WRONG,
-            markersize=8, label="what the rule drops",
+            markersize=8, label="dropped by the rule",
         )  # fmt: skip
         axes.set(
             xlabel="share of right labels dropped", ylabel="share of wrong labels dropped",
@@ -153,11 +153,11 @@ def roc(found: Detection, num_right: int) -> str:
 
 
 def share_losses(log_loss: Mapping[float, float | None], chosen: float) -> str:
-    """Log loss on shapley_val by the share dropped, the chosen one marked.
+    """Log loss on shapley_val by the share dropped, with the chosen share marked.
 
     Args:
-        log_loss: nats by share; None where that share would empty a class.
-        chosen: the share.
+        log_loss: log loss by share, in nats; None where that share would empty a class.
+        chosen: the chosen share.
     """
     pairs = sorted(log_loss.items())
     shares = [100 * share for share, _ in pairs]
@@ -178,7 +178,7 @@ def share_losses(log_loss: Mapping[float, float | None], chosen: float) -> str:
 
 
 def convergence(trace: Sequence[Mapping[str, Any]]) -> str:
-    """How a sampling went: share of the images decided, and the largest standard error, by time.
+    """Convergence of a sampling: share of the images decided and largest standard error over time.
 
     Args:
         trace: rows as `schemas.TRACE`.
@@ -211,16 +211,16 @@ def _picture(draw: Callable[..., None], panels: int = 1) -> str:
 
 
 def _edges(low: float, high: float, at: float) -> NDArray[np.float64]:
-    """Bins that cover low to high, one of them beginning at `at`: no bar on both sides of a cut."""
+    """Edges of bins from low to high; one edge is `at`, so that no bar spans a cut-off."""
     width = (high - low) / _BINS
     first, last = math.floor((low - at) / width), math.ceil((high - at) / width)
     return np.asarray(at + width * np.arange(first, last + 1), dtype=np.float64)
 
 
 def _group_colour(name: str) -> str:
-    return {"wrong label": WRONG, "dropped": WRONG, "not known": UNKNOWN}.get(name, RIGHT)
+    return {"wrong label": WRONG, "dropped": WRONG, "unknown": UNKNOWN}.get(name, RIGHT)
 
 
 def _plain(text: str) -> str:
-    """Text that matplotlib does not read as a formula."""
+    """The text, escaped so that matplotlib does not read it as a formula."""
     return text.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""What a run has found so far, read from its folder: for the report and for the last lines."""
+"""The results of a run so far, read from its folder, for the report and for the summary lines."""
 
 import json
 from collections.abc import Sequence
@@ -23,26 +23,26 @@ from dcai_ray.valuation.moments import rank_correlation
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """A run as far as it went; what is not there yet is None or empty."""
+    """The results of a run so far; those that do not exist yet are None or empty."""
 
     run: RunDirectory
     settings: dict[str, Any]
     record: dict[str, Any]
     values: pa.Table | None
     choice: Choice | None
-    """What the rule decided; None also where the values do not say how."""
+    """What the rule decided; None also if the values do not record how."""
     truth: Truth | None
     detection: Detection | None
     table: list[Row]
-    """Before and after, for networks and probes."""
+    """The before/after table of networks and probes."""
     curves: list[dict[str, Any]]
     """Rows of both metrics.parquet."""
     agreement: float | None
-    """Rank correlation of the values by the clean set and by the training set itself."""
+    """Rank correlation of the values by the clean set with the self-valuation."""
     sampled: Sampled | None
-    """How the values were sampled; None where they are exact."""
+    """How the values were sampled; None if they are exact."""
     check: Check | None
-    """A second utility, sampled for comparison."""
+    """The cross-check: a second utility, sampled for comparison."""
 
     @property
     def num_dropped(self) -> int:
@@ -52,7 +52,7 @@ class Findings:
 
 
 def read_findings(run: RunDirectory) -> Findings:
-    """Read everything that is there.
+    """Read all results that exist.
 
     Raises:
         UserError: a table is damaged, or truth.csv does not fit.
@@ -83,7 +83,7 @@ def read_findings(run: RunDirectory) -> Findings:
 
 
 def summary(findings: Findings) -> list[str]:
-    """What was found, in five lines at most."""
+    """The results in at most five lines."""
     lines = []
     if findings.values is not None:
         n, dropped = len(findings.values), findings.num_dropped
@@ -110,27 +110,27 @@ def summary(findings: Findings) -> list[str]:
 
 
 LOW_AGREEMENT = 0.3
-"""Rank correlation of the values by the two validation sets below which the report warns."""
+"""Rank correlation with the self-valuation below which the report warns."""
 
 
 def disagreement(agreement: float) -> str:
-    """What a low agreement of the values by the two validation sets means."""
+    """What a low agreement with the self-valuation means, as a sentence without its full stop."""
     return (
-        f"the clean set and the training set disagree about the values (rank correlation "
+        "the values by the clean set disagree with the self-valuation (rank correlation "
         f"{agreement:.2f}): the wrong labels may follow a pattern; trust the clean set"
     )
 
 
 def biased(imputed_share: float) -> str:
-    """What truncation does to the values."""
+    """What truncation does to the values, as a sentence without its full stop."""
     return (
-        f"{100 * imputed_share:.0f} % of the marginals were not computed but taken for zero "
-        "(truncation): the values are biased, and the intervals do not say so"
+        f"{100 * imputed_share:.0f} % of the marginals were not computed but set to zero "
+        "(truncation): the values are biased, and the intervals do not account for it"
     )
 
 
 def text_table(rows: Sequence[Row]) -> str:
-    """The before/after table in plain text; a spread is left out where nothing depends on seeds."""
+    """The before/after table in plain text; a spread is omitted if nothing depends on seeds."""
     head = ("model", "arm", "images", "accuracy", "+-", "AUROC", "vs all", "vs random", "wins")
     body = [
         (
@@ -163,7 +163,7 @@ def _choice(run: RunDirectory, values: pa.Table | None) -> Choice | None:
     """The choice that was written with the values.
 
     Raises:
-        UserError: it is damaged, or by a rule that is not known here.
+        UserError: the choice is damaged, or its rule is unknown.
     """
     note = json.loads(parquet.read_note(values, "choice") or "{}") if values is not None else {}
     if values is None or not note:

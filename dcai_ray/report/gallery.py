@@ -1,4 +1,4 @@
-"""The most harmful images, with what a person needs to judge each: picture, labels, neighbours."""
+"""The most harmful images, with what a reviewer needs for each: picture, labels, neighbours."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ from dcai_ray.storage.features import has_features, read_split
 from dcai_ray.storage.location import Location
 
 SIDE_PX = 112
-_READERS = 8  # of a store that answers slowly; the order stays
+_READERS = 8  # threads, as an object store answers slowly; the order is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +32,26 @@ class Entry:
     """1 for the lowest value."""
     id: str
     path: str
-    """Below the data's root; the id where there are no images."""
+    """Path below the data's root; the id if there are no images."""
     label: str
     suggested: str
     neighbours: tuple[tuple[str, int], ...]
     """Labels of the nearest training images with their counts; empty without features."""
     value: float
     stderr: float
-    """Over validation points; NaN for sampled values."""
+    """Standard error over validation points; NaN for sampled values."""
     low: float
     high: float
-    """Bounds of the interval; both the value itself where it is exact."""
+    """With `low`, the bounds of the interval; both equal the value if it is exact."""
     decision: str
     true_label: str
-    """Empty where unknown."""
+    """Empty if unknown."""
     thumbnail: str | None
-    """JPEG as data URI; empty where the file can no longer be read, None without images."""
+    """JPEG as data URI; empty if the file can no longer be read, None without images."""
 
     @property
     def truth(self) -> str:
-        """Whether the label is known to be `wrong` or `right`; empty where unknown."""
+        """Whether the label is known to be `wrong` or `right`; empty if unknown."""
         if not self.true_label:
             return ""
         return "right" if self.true_label == self.label else "wrong"
@@ -88,7 +88,7 @@ def most_harmful(findings: Findings, count: int) -> list[Entry]:
 
 
 def _paths(findings: Findings) -> list[str]:
-    """(n,) paths of the training images from the data's root; empty where they are not known."""
+    """(n,) paths of the training images below the data's root; empty if they are unknown."""
     assert findings.values is not None
     if "data" not in findings.settings or not findings.run.images.exists():
         return []
@@ -108,7 +108,7 @@ def _thumbnails(findings: Findings, paths: Sequence[str]) -> list[str]:
 
 
 def thumbnail(file: Location) -> str:
-    """A small JPEG of an image as data URI; empty where the file can no longer be read."""
+    """A small JPEG of an image as data URI; empty if the file can no longer be read."""
     try:
         picture = decoding.read(file)
     except (OSError, UserError):  # moved or deleted since: the report shows the gap
@@ -122,7 +122,7 @@ def thumbnail(file: Location) -> str:
 def _neighbour_labels(
     findings: Findings, chosen: NDArray[np.intp]
 ) -> list[tuple[tuple[str, int], ...]]:
-    """Labels of the k training images nearest to each of the chosen, the most common first."""
+    """Labels of the k training images nearest to each chosen one, with counts, largest first."""
     settings: dict[str, Any] = findings.settings.get("value", {})
     folder = findings.run.features / "train"
     assert findings.values is not None

@@ -1,7 +1,7 @@
-"""The report of a run: one HTML file that needs nothing else, neither network nor script.
+"""The report of a run: one self-contained HTML file, without scripts or network access.
 
-It is made from what is there, however far the run went. Its head carries a fingerprint of what it
-was made from; a report with the wanted fingerprint is not written again.
+It shows the results that exist, however far the run has come. Its head carries a fingerprint of
+all that it is made from; a report that is up to date is not written again.
 """
 
 import logging
@@ -27,17 +27,17 @@ from dcai_ray.storage.values import kept_mask
 logger = logging.getLogger(__name__)
 
 GALLERY = 40
-"""Images shown."""
+"""Number of images shown."""
 _SHOWN = 10  # lines of a list of duplicates
 _CLASSES = 20  # rows of the table of classes
-_HEAD_BYTES = 1000  # where the fingerprint is looked for
+_HEAD_BYTES = 1000  # searched for the fingerprint
 
 
 def write_report(findings: Findings) -> None:
-    """Write report.html, unless it is there and made from the same.
+    """Write report.html, unless it is up to date.
 
     Args:
-        findings: a run as far as it went.
+        findings: the results of a run so far.
     """
     template = (files("dcai_ray.report") / "page.html.jinja").read_text(encoding="utf-8")
     wanted = _fingerprint(findings, template)
@@ -81,7 +81,7 @@ def _render(template: str, **content: Any) -> str:
 
 
 def _content(findings: Findings) -> dict[str, Any]:
-    """What the template shows; parts that are missing are None or empty."""
+    """What the template shows; missing parts are None or empty."""
     steps = findings.record.get("steps", {})
     num_val = steps.get("images", {}).get("images", {}).get("val", 0)
     found = verdicts.verdicts(findings.table, num_val)
@@ -118,7 +118,7 @@ def _content(findings: Findings) -> dict[str, Any]:
 
 
 def _tiles(findings: Findings, found: Sequence[verdicts.Verdict]) -> list[tuple[str, str, str]]:
-    """The key numbers: figure, what it is, and beside what to read it."""
+    """The key numbers, each as figure, name and context."""
     tiles = []
     if findings.values is not None:
         n, dropped = len(findings.values), findings.num_dropped
@@ -134,18 +134,18 @@ def _tiles(findings: Findings, found: Sequence[verdicts.Verdict]) -> list[tuple[
         tiles.append(
             (
                 f"{verdict.kept:.3f}",
-                f"accuracy on what is kept, {verdict.model}",
-                f"against {baselines}",
+                f"accuracy on the kept images, {verdict.model}",
+                f"baselines: {baselines}",
             )
         )
     if findings.agreement is not None:
-        beside = "rank correlation of values by clean set and by training set"
-        tiles.append((f"{findings.agreement:.2f}", "agreement", beside))
+        beside = "rank correlation of the values with those by the training set (leave-one-out)"
+        tiles.append((f"{findings.agreement:.2f}", "agreement with self-valuation", beside))
     return tiles
 
 
 def _values(findings: Findings) -> dict[str, Any] | None:
-    """The histogram, and what its cut is."""
+    """The histogram and its cut-off."""
     if findings.values is None or not len(findings.values):
         return None
     value = findings.values["value"].to_numpy()
@@ -154,7 +154,7 @@ def _values(findings: Findings) -> dict[str, Any] | None:
         groups = {
             "wrong label": value[truth.wrong],
             "right label": value[truth.known & ~truth.wrong],
-            "not known": value[~truth.known],
+            "unknown": value[~truth.known],
         }
     else:
         kept = kept_mask(findings.values)
@@ -173,14 +173,14 @@ def _values(findings: Findings) -> dict[str, Any] | None:
 
 
 def _unit(findings: Findings) -> tuple[str, ...]:
-    """What sampled values are measured in; nothing where they are exact."""
+    """The unit of sampled values; empty if the values are exact."""
     if findings.sampled is None:
         return ()
     return (f"units of {findings.sampled.record['utility']}",)
 
 
 def _classes(findings: Findings) -> dict[str, Any] | None:
-    """By class what was dropped and what it looks like, most dropped first."""
+    """What was dropped by class and which labels it resembles, largest share dropped first."""
     if findings.values is None:
         return None
     rows = findings.values.select(["label", "suggested_label", "decision"]).to_pylist()
@@ -204,11 +204,11 @@ def _classes(findings: Findings) -> dict[str, Any] | None:
 
 
 def _sampling(sampled: Sampled, confidence: float) -> dict[str, Any]:
-    """What the report says of one sampling."""
+    """What the report says about one sampling."""
     record = sampled.record
     notes = [
-        "R-hat is shown because readers know it; rounds are independent, so it tells their number "
-        "rather than their error, and decides nothing here."
+        "R-hat is shown because it is widely known. As rounds are independent, it reflects their "
+        "number rather than the error, and no decision depends on it."
     ]
     if sampled.imputed_share > 0:
         notes.insert(0, f"{biased(sampled.imputed_share)}.")
@@ -219,15 +219,16 @@ def _sampling(sampled: Sampled, confidence: float) -> dict[str, Any]:
         "confidence": confidence,
         "settled": record["settled"],
         "rows": [
-            ("rounds", f"{record['rounds']:,} of {record['chains']} chains: {record['sampler']}"),
+            ("rounds", f"{record['rounds']:,} in {record['chains']} chains: {record['sampler']}"),
             ("marginals", f"{record['insertions']:,}"),
             ("stopped by", record["stop"]),
             ("decided", f"{verdicts.percent(record['settled'])} of the images"),
             ("largest standard error", verdicts.number(record["max_stderr"])),
-            ("R-hat", "not known" if r_hat is None else f"{r_hat:.3f}"),
+            ("R-hat", "unknown" if r_hat is None else f"{r_hat:.3f}"),
             (
                 "time",
-                f"{record['seconds']:,.0f} s; {record['compute_seconds']:,.0f} s of computing",
+                f"{record['seconds']:,.0f} s of sampling, "
+                f"{record['compute_seconds']:,.0f} s of compute",
             ),
             ("workers lost and replaced", f"{record['workers_lost']:,}"),
         ],
@@ -266,7 +267,7 @@ def _curves(findings: Findings) -> list[tuple[str, str]]:
 
 
 def _detection(findings: Findings) -> dict[str, Any] | None:
-    """How wrong labels were found: the curve, and precision and recall by how many one looks at."""
+    """How wrong labels were found: the ROC curve, and precision and recall by images reviewed."""
     found, truth, values = findings.detection, findings.truth, findings.values
     if found is None or truth is None or values is None:
         return None
@@ -288,7 +289,7 @@ def _detection(findings: Findings) -> dict[str, Any] | None:
 
 
 def _shares(findings: Findings) -> dict[str, Any] | None:
-    """The losses of the shares that were tried, where the rule tried any."""
+    """The losses of the shares tried; None if the rule tried none."""
     choice = findings.choice
     if choice is None or choice.share is None or not choice.log_loss:
         return None
@@ -298,7 +299,7 @@ def _shares(findings: Findings) -> dict[str, Any] | None:
 
 
 def _images(step: dict[str, Any]) -> dict[str, Any] | None:
-    """What reading the images showed, long lists cut."""
+    """What reading the images found; long lists are truncated."""
     if not step:
         return None
     duplicates = []
@@ -318,7 +319,7 @@ def _images(step: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def without_secrets(settings: Any) -> Any:
-    """Settings whose URIs lack the user, keys and options they may carry: reports are passed on."""
+    """Settings without the users, keys and options in URIs, since reports are passed on."""
     if isinstance(settings, dict):
         return {key: without_secrets(entry) for key, entry in settings.items()}
     if isinstance(settings, list):

@@ -1,10 +1,11 @@
-"""How sure sampled values are, read back from a run: its sampling, and a second utility's."""
+"""How certain sampled values are, read back from a run: its sampling and its cross-check."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from dcai_ray import progress
 from dcai_ray.cleaning.evaluation import detection_auc
 from dcai_ray.images.truth import Truth
 from dcai_ray.run_directory import RunDirectory
@@ -15,7 +16,7 @@ from dcai_ray.valuation.moments import rank_correlation
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """One sampling, as far as it went."""
+    """One sampling so far."""
 
     record: dict[str, Any]
     """Its entry in run.json."""
@@ -24,11 +25,11 @@ class Sampled:
 
     @property
     def imputed_share(self) -> float:
-        """Share of marginals that truncation replaced by zero; the values are biased above 0."""
+        """Share of the marginals that truncation set to zero; above 0, the values are biased."""
         return self.record["imputed"] / max(self.record["insertions"], 1)
 
     def lines(self) -> list[str]:
-        """How far it is, for a terminal."""
+        """Its progress, in lines for the terminal."""
         record = self.record
         left = record.get("seconds_left")
         pace = record["rounds"] / record["seconds"] if record["seconds"] else 0.0
@@ -39,28 +40,28 @@ class Sampled:
             f"sampling  {state}: {record['utility']}, {record['sampler']}, until {record['stop']}",
             f"          {record['rounds']:,} rounds in {record['seconds']:,.0f} s ({pace:.1f}/s), "
             f"{100 * record['settled']:.1f} % settled, largest stderr "
-            f"{record['max_stderr']:.2g}, {record['workers']} workers, "
+            f"{record['max_stderr']:.2g}, {progress.counted(record['workers'], 'workers')}, "
             f"{record['workers_lost']} lost",
         ]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Values of a second utility beside the run's own."""
+    """A cross-check: the values by a second utility, compared with the run's own."""
 
     sampled: Sampled
     rank_correlation: float
-    """With the run's own values; NaN where one of the two is constant."""
+    """With the run's own values; NaN if one of the two is constant."""
     below: int
-    """Of the dropped images, those whose interval lies below zero there."""
+    """Number of dropped images whose interval by the second utility lies below zero."""
     above: int
-    """Of the dropped images, those whose interval lies above zero there."""
+    """Number of dropped images whose interval by the second utility lies above zero."""
     auc: float | None
-    """How well its low values find wrong labels; None where the truth is not known."""
+    """How well its low values find wrong labels; None if the truth is unknown."""
 
 
 def read_sampled(run: RunDirectory) -> Sampled | None:
-    """The sampling of the run's values; None where they are exact or not there."""
+    """The sampling of the run's values; None if they are exact or missing."""
     record = run.record().get("sampling")
     if record is None or not run.trace.exists():
         return None
@@ -68,7 +69,7 @@ def read_sampled(run: RunDirectory) -> Sampled | None:
 
 
 def read_check(run: RunDirectory, values: pa.Table | None, truth: Truth | None) -> Check | None:
-    """The second utility; None where there is none, or it values other images."""
+    """The cross-check; None if there is none, or if it values other images."""
     record = run.record().get("sampling_check")
     if values is None or record is None or not run.check.exists():
         return None

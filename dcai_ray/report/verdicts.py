@@ -1,7 +1,7 @@
-"""What the report says in words: sentences from the findings, bad news as plainly as good.
+"""The sentences of the report, made from the findings; bad news is as plain as good news.
 
-A gap between two arms counts as noise while it stays within the larger of the spread over seeds
-and one standard error of an accuracy on val, sqrt(p (1 - p) / m).
+A gap between two arms counts as noise if it is within the larger of the spread over seeds and one
+standard error of an accuracy on val, sqrt(p (1 - p) / m).
 """
 
 import math
@@ -18,34 +18,37 @@ from dcai_ray.report.sampling_summary import Check
 Outcome = Literal["better", "unsettled", "not better"]
 
 BASELINES = {
-    "all": "all training images",
-    "random": "as many dropped at random",
-    "clean": "the clean validation set alone",
+    "all": "training on all images",
+    "random": "dropping as many at random",
+    "clean": "training on the clean validation set alone",
 }
 """What cleaning must beat, cheapest first."""
 
-_OTHERS = {"kept+clean": "Kept and clean images together", "truth": "Without just the wrong labels"}
+_OTHERS = {
+    "kept+clean": "Kept and clean images together",
+    "truth": "Perfect cleaning (only the wrong labels dropped)",
+}
 _MEANING = {
     "all": "On this evidence, do not clean for these models.",
     "random": "For these models the values are no better than random.",
     "clean": "The clean images carry the gain: train on shapley_val, or on both together.",
 }
 _NO_TRAINING = (
-    "Nothing was trained on what is kept, so whether dropping helps is not known yet. To find out, "
-    "provide a val split with correct labels and use dcai-ray run (or dcai-ray retrain)."
+    "No model was trained on the kept images, so it is not known yet whether dropping helps. To "
+    "find out, provide a val split with correct labels and use dcai-ray run (or dcai-ray retrain)."
 )
 _SELF = (
-    "The values come from the training set itself (validation self): each image is judged by its "
-    "neighbours in training. This finds labels that are wrong at random. It fails where wrong "
-    "labels follow a pattern (one class often taken for another, one source labelled badly): "
-    "there the neighbours are wrong as well, and right labels look harmful. A few hundred "
-    "checked images as shapley_val settle it."
+    "The values are a self-valuation (validation self): each image is judged by its neighbours in "
+    "the training set. This finds labels that are wrong at random. It fails where wrong labels "
+    "follow a pattern (one class often mistaken for another, one source labelled badly): there "
+    "the neighbours are wrong as well, and right labels look harmful. A few hundred checked "
+    "images as shapley_val avoid this."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """The kept images against one baseline."""
+    """The kept images compared with one baseline."""
 
     arm: str
     accuracy: float
@@ -57,14 +60,14 @@ class Against:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What cleaning gained one model."""
+    """What cleaning gained for one model."""
 
     model: str
     kept: float
-    """Accuracy."""
+    """Accuracy on the kept images."""
     against: tuple[Against, ...]
     others: Mapping[str, float]
-    """Accuracy of the arms that are no baselines."""
+    """Accuracy of the arms that are not baselines."""
 
     @property
     def sentence(self) -> str:
@@ -84,7 +87,8 @@ class Verdict:
             if names:
                 parts.append(f"{phrase} {_listed(names)}")
         text = (
-            f"accuracy {self.kept:.3f} on what is kept: {'; '.join(parts) or 'no baseline trained'}"
+            f"accuracy {self.kept:.3f} on the kept images: "
+            f"{'; '.join(parts) or 'no baseline was trained'}"
         )
         rest = [f"{_OTHERS[arm]}: {accuracy:.3f}." for arm, accuracy in self.others.items()]
         return " ".join([f"{text}.", *rest])
@@ -94,16 +98,16 @@ def signed(difference: float, digits: int = 3) -> str:
     """A difference with its sign, a true minus; a dash for NaN."""
     if not math.isfinite(difference):
         return "–"
-    rounded = round(difference, digits) + 0.0  # no minus before a zero
+    rounded = round(difference, digits) + 0.0  # avoids a minus before a zero
     return f"{rounded:+.{digits}f}".replace("-", "−")
 
 
 def verdicts(rows: Sequence[Row], num_val: int) -> list[Verdict]:
-    """What cleaning gained each model; models without the arm `kept` are left out.
+    """What cleaning gained for each model; models without the arm `kept` are omitted.
 
     Args:
         rows: the before/after table.
-        num_val: images of val; 0 where unknown.
+        num_val: number of images in val; 0 if unknown.
     """
     found = []
     for model in dict.fromkeys(row.model for row in rows):
@@ -130,10 +134,10 @@ def _against(kept: Row, baseline: Row, num_val: int) -> Against:
 
 
 def warnings(findings: Findings, found: Sequence[Verdict]) -> list[str]:
-    """What speaks against trusting the result, most important first."""
+    """Reasons not to trust the result, most important first."""
     lines = []
     if findings.values is not None and findings.num_dropped == 0:
-        lines.append("The rule drops nothing: the kept images are all images.")
+        lines.append("The rule drops nothing, so the kept images are all images.")
     else:
         lines += _baseline_warnings(found)
     if findings.agreement is not None and findings.agreement < LOW_AGREEMENT:
@@ -143,9 +147,9 @@ def warnings(findings: Findings, found: Sequence[Verdict]) -> list[str]:
         lines.append(_SELF)
     across = findings.record.get("steps", {}).get("images", {}).get("duplicates_across_splits", [])
     if across:
+        what = "1 image occurs" if len(across) == 1 else f"{len(across)} images occur"
         lines.append(
-            f"{len(across)} pictures occur in more than one split: scores on them are too good. "
-            "They are listed at the end."
+            f"{what} in more than one split, which inflates the scores. See the list at the end."
         )
     if findings.values is not None and not found:
         lines.append(_NO_TRAINING)
@@ -165,73 +169,75 @@ def _baseline_warnings(found: Sequence[Verdict]) -> list[str]:
             lines.append(f"Cleaning does not beat {name} ({models}). {_MEANING[arm]}")
         if by_outcome["unsettled"]:
             models = _listed(by_outcome["unsettled"])
-            lines.append(f"Against {name} the gain is within the noise ({models}).")
+            lines.append(f"The gain over {name} is within the noise ({models}).")
     return lines
 
 
 def lead(findings: Findings, found: Sequence[Verdict]) -> list[str]:
-    """The summary: what was dropped by which rule, how well, and what that gained."""
+    """The summary: how much was dropped by which rule, how accurately, and what that gained."""
     if findings.values is None:
         return _without_values(findings)
     n, dropped = len(findings.values), findings.num_dropped
-    text = f"Of {n:,} training images {dropped:,} are dropped ({percent(dropped / n)})"
+    text = f"Of {n:,} training images, {dropped:,} are dropped ({percent(dropped / n)})"
     lines = [f"{text}: {rules.explain(findings.choice)}" if findings.choice else f"{text}."]
     lines.append(_labels_found(findings))
     against = [a for verdict in found for a in verdict.against]
     if against and all(a.outcome == "better" for a in against):
-        lines.append("Training on what is kept beats every cheap baseline that was tried.")
+        lines.append("Training on the kept images beats every baseline that was tried.")
     return lines
 
 
 def _labels_found(findings: Findings) -> str:
-    """How many of the dropped are labelled wrong, as far as that is known."""
+    """How many of the dropped images are mislabelled, as far as that is known."""
     found, truth = findings.detection, findings.truth
     if found is not None:
         return (
             f"{found.wrong:,} labels are known to be wrong; {found.dropped_wrong:,} of them are "
             f"among the dropped (precision {percent(found.precision)}, recall "
-            f"{percent(found.recall)}). Low values tell wrong labels from right ones with an AUC "
-            f"of {found.auc:.3f} (chance is 0.5)."
+            f"{percent(found.recall)}). Low values separate wrong labels from right ones with an "
+            f"AUC of {found.auc:.3f} (chance is 0.5)."
         )
     if truth is not None and truth.known.any():
         what = "All" if truth.wrong.any() else "None"
         return f"{what} of the {truth.known.sum():,} labels whose truth is known are wrong."
     return (
-        "How many of the dropped are labelled wrong is not known (truth.csv would tell); look at "
-        "the most harmful images below before you trust the number."
+        "It is not known how many of the dropped images are mislabelled (no truth.csv lists them); "
+        "look at the most harmful images below before you trust the number."
     )
 
 
 def false_discovery(bound: float) -> str:
-    """What the e-values say of the images that are dropped, in one sentence."""
+    """What the e-values say about the dropped images, in one sentence."""
     if bound >= 1:
         return (
-            "Nothing can be guaranteed of the dropped images as a whole: some of them are too "
-            "close to zero (the rule certain drops only what is certain)."
+            "No guarantee can be given for the dropped images as a whole, since some of them are "
+            "too close to zero (the rule certain drops only what is certain)."
         )
     return (
-        f"Of the dropped images at most {percent(bound)} are expected to have a value that is not "
-        "below the threshold (false-discovery rate by e-values, valid whenever sampling stops)."
+        f"At most {percent(bound)} of the dropped images are expected to have a value that is not "
+        "below the threshold (false-discovery rate from e-values, anytime-valid)."
     )
 
 
 def cross_check(check: Check, num_dropped: int) -> str:
-    """How a second utility sees the images that are dropped."""
+    """How a second utility values the dropped images."""
     correlation = "no rank correlation (one of the two is constant)"
     if math.isfinite(check.rank_correlation):
         correlation = f"a rank correlation of {check.rank_correlation:.2f}"
     text = (
         f"The utility {check.sampled.record['utility']} was sampled as a cross-check. Its values "
-        f"have {correlation} with those above; of the {num_dropped:,} dropped images "
-        f"{check.below:,} are harmful there with certainty and {check.above:,} are useful."
+        f"have {correlation} with those above; among the {num_dropped:,} dropped images, they find "
+        f"{check.below:,} harmful with certainty and {check.above:,} useful."
     )
     if check.auc is not None:
-        text += f" Its low values tell wrong labels from right ones with an AUC of {check.auc:.3f}."
+        text += (
+            f" Its low values separate wrong labels from right ones with an AUC of {check.auc:.3f}."
+        )
     return text
 
 
 def percent(share: float) -> str:
-    """A share in whole percents, on one line with its sign; a dash for NaN."""
+    """A share in whole per cent, with a non-breaking space before the sign; a dash for NaN."""
     return f"{100 * share:.0f}\u00a0%" if math.isfinite(share) else "–"
 
 
@@ -242,10 +248,10 @@ def number(value: float, digits: int = 2) -> str:
 
 def _without_values(findings: Findings) -> list[str]:
     lines = [
-        f"{row.model} trained on {ARMS[row.arm]}: accuracy {row.accuracy:.3f} on val."
+        f"{row.model}, trained on {ARMS[row.arm]}: accuracy {row.accuracy:.3f} on val."
         for row in findings.table
     ]
-    return [*lines, "No image has a value yet: dcai-ray run, or its steps extract and value."]
+    return [*lines, "No image has a value yet; use dcai-ray run, or its steps extract and value."]
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ _NUMBERS = ("imputed", "orders", "insertions", "next_index")
 def write_checkpoint(
     folder: Location, state: Mapping[str, Any], fingerprint: str, notes: Mapping[str, Any]
 ) -> None:
-    """Write the aggregator's state as one file; keep the last two of this sampling alone."""
+    """Write the aggregator's state as one file; keep only the last two of this sampling."""
     num_chains, num_semivalues, _ = np.shape(state["mean"])
     columns: dict[str, Any] = {"evaluated": state["evaluated"]}
     for s in range(num_semivalues):
@@ -56,8 +56,8 @@ def read_checkpoint(
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """The newest state of this sampling that can be read, with its notes; None where there is none.
 
-    A damaged checkpoint is skipped with a warning; a line says so where all are of another
-    sampling.
+    A damaged checkpoint is skipped with a warning. If all are of another sampling, one line is
+    printed.
 
     Raises:
         OSError: a file cannot be read.
@@ -69,14 +69,14 @@ def read_checkpoint(
         except StorageError:  # says nothing about the file
             raise
         except UserError as error:
-            progress.warn(f"{error}; using the checkpoint before it")
+            progress.warn(f"{error}; using the previous checkpoint")
             continue
         if parquet.read_note(table, "fingerprint") == fingerprint:
             return _state(table), json.loads(parquet.read_note(table, "notes"))
         others += 1
     if others:
         progress.say(
-            f"{folder}: sampled from other features or by other formulas; sampling starts anew"
+            f"{folder}: the checkpoints are of other features or formulas; sampling starts anew"
         )
     return None, {}
 

@@ -26,12 +26,12 @@ FORMAT = 1
 
 
 def is_valued(run: RunDirectory, fingerprint: str) -> bool:
-    """Whether values and what is kept are there."""
+    """Whether the values and the table of kept images are up to date."""
     return is_current(run.kept, fingerprint) and parquet.is_up_to_date(run.values, fingerprint)
 
 
 def rule_of(config: Config) -> Rule:
-    """The rule that the settings ask for."""
+    """The rule of the settings."""
     settings = {**plain(config.value), "confidence": config.sample.confidence}
     return new_rule(config.value.chosen_rule, settings)
 
@@ -39,13 +39,13 @@ def rule_of(config: Config) -> Rule:
 def choose(
     value: NDArray[np.float64], points: FeatureSet, config: Config, sampled: Sampled | None = None
 ) -> Choice:
-    """What the rule of the settings decides; shares are tried by tasks.
+    """The decisions of the rule of the settings; shares are tried by tasks.
 
     Args:
         value: (n,).
-        points: their features.
-        config: its sections value, sample and resources.
-        sampled: what sampling knows of the values; None where they are exact.
+        points: the features of the n images.
+        config: its sections value, sample and resources are used.
+        sampled: what sampling yields besides the values; None if they are exact.
     """
     losses = partial(_share_losses, value, points, config)
     valued = Valued(value=value, y=points.train.y, losses=losses, sampled=sampled)
@@ -62,8 +62,8 @@ def _share_losses(
         num_classes=len(points.classes),
     )
     step = Step(
-        name="choosing what to keep",
-        unit="shares",
+        name="choosing how many to drop",
+        unit="cut-offs",
         task_names=[f"try dropping {100 * share:g} %" for share in shares],
         run=points.run,
     )
@@ -72,7 +72,7 @@ def _share_losses(
 
 
 def _suggested(points: FeatureSet, kept: NDArray[np.bool_], settings: ValueConfig) -> list[str]:
-    """The label of the nearest kept and clean images, for people."""
+    """The most common label of the nearest kept and clean images, for review."""
     suggested = suggested_labels(
         points.train.x,
         points.train.y,
@@ -100,15 +100,15 @@ def write_values(
     """Write the table of values and, where sampling is complete, what the rule keeps.
 
     Args:
-        run: its folder.
+        run: the run folder.
         points: the features that were valued.
-        config: its section value.
-        estimates: of the n images, with the decisions of the choice.
-        choice: of the rule.
-        fingerprint: of the values.
+        config: its section value is used.
+        estimates: the estimates of the n images, with the decisions of the choice.
+        choice: the choice of the rule.
+        fingerprint: fingerprint of the values.
         stderr_validation: (n,) standard errors over validation points; None for sampled values.
-        value_self: (n,) values by the training images themselves, where they were computed.
-        complete: whether these are the last values; those before are only for looking at.
+        value_self: (n,) self-valuation, if it was computed.
+        complete: whether the values are final; interim values are for inspection only.
     Raises:
         UserError: the rule would empty a class.
     """
@@ -132,10 +132,10 @@ def note_values(run: RunDirectory, fingerprint: str, start: float, choice: Choic
     """Record in run.json what the rule made of the values.
 
     Args:
-        run: its folder.
-        fingerprint: of the values.
-        start: of the step, on the monotonic clock.
-        choice: of the rule.
+        run: the run folder.
+        fingerprint: fingerprint of the values.
+        start: start of the step, on the monotonic clock.
+        choice: the choice of the rule.
     """
     seconds = time.monotonic() - start
     run.record_step(

@@ -1,4 +1,4 @@
-"""Step 2b by the closed form: validation points go to Ray in blocks, sums are merged in order."""
+"""Step 2b by the closed form: Ray tasks value blocks of validation points; sums merge in order."""
 
 import time
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class ClosedForm:
     value: NDArray[np.float64]  # (n,)
     stderr_validation: NDArray[np.float64]  # (n,) standard errors over validation points
     value_self: NDArray[np.float64] | None
-    """(n,) by the training images themselves, where that is not what `value` is."""
+    """(n,) self-valuation by the training images, unless `value` is just that."""
 
 
 def compute_values(run: RunDirectory, config: Config) -> None:
@@ -66,7 +66,7 @@ def compute_values(run: RunDirectory, config: Config) -> None:
 
 
 def self_values(points: FeatureSet, config: Config) -> NDArray[np.float64]:
-    """(n,) values by the training images themselves."""
+    """(n,) self-valuation: values by the training images themselves (leave-one-out)."""
     return _sums(points, config, by_clean=False).total / len(points.train.y)
 
 
@@ -101,7 +101,7 @@ def _sums(points: FeatureSet, config: Config, *, by_clean: bool) -> Sums:
     """Values summed over the clean points, or over the training points themselves."""
     settings, train = config.value, points.train
     clean = points.clean if by_clean else None
-    name = f"values by {'shapley_val' if by_clean else 'train itself'}"
+    name = f"valuing by {'shapley_val' if by_clean else 'the training set (leave-one-out)'}"
     game = knn_game(
         train.x,
         train.y,

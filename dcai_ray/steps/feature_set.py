@@ -43,13 +43,13 @@ class FeatureSet:
     run: Location
     """The run's folder."""
     folder: Location
-    """Of the features."""
+    """The folder of the features."""
     manifests: dict[str, Manifest]
-    """Of the splits that are there."""
+    """The manifests of the existing splits."""
 
     @property
     def fingerprint(self) -> str:
-        """Of all splits."""
+        """The fingerprint of all splits."""
         return new_fingerprint([manifest.fingerprint for manifest in self.manifests.values()])
 
     @property
@@ -69,7 +69,7 @@ class FeatureSet:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Of the training images, sorted: class number i is classes[i]."""
+        """The classes of the training images, sorted: class number i is classes[i]."""
         classes = tuple(sorted(set(self.labels)))
         if len(classes) < 2:
             raise UserError(

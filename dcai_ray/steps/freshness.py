@@ -1,7 +1,7 @@
-"""Whether a step's file is up to date; one that is there but is not gets a line.
+"""Whether the files of a step are up to date; files that are out of date are reported in one line.
 
-A step's fingerprint holds its `FORMAT`, its settings and the fingerprints of what it reads. Where
-one of them changes the file is out of date, and so are those of the steps after it.
+A step's fingerprint holds its `FORMAT`, its settings and the fingerprints of what it reads. If one
+of them changes, the file is out of date, and so are those of later steps.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ _WHY = "inputs, settings or formulas have changed since"
 
 
 def is_current(file: Location, wanted: str) -> bool:
-    """Whether a file carries this fingerprint; if it carries another, a line says so."""
+    """Whether a file carries this fingerprint; if it carries another, one line reports it."""
     found = parquet.fingerprint_of(file)
     if found and found != wanted:
-        progress.say(f"{file}: out of date ({_WHY}); computing it again")
+        progress.say(f"{file}: out of date ({_WHY}); recomputing it")
     return found == wanted
 
 
@@ -27,5 +27,6 @@ def are_current(folder: Location, files: Sequence[Location], wanted: Sequence[st
     pairs = list(zip(found, wanted, strict=True))
     stale = sum(bool(there) and there != want for there, want in pairs)
     if stale:
-        progress.say(f"{folder}: {stale} files out of date ({_WHY}); computing them again")
+        files_stale = progress.counted(stale, "files")
+        progress.say(f"{folder}: {files_stale} out of date ({_WHY}); recomputing")
     return [there == want for there, want in pairs]

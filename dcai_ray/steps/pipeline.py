@@ -80,7 +80,7 @@ def run_valuation(run: RunDirectory, config: Config) -> None:
 
 
 def estimate_valuation(run: RunDirectory, config: Config) -> list[str]:
-    """The estimated cost of step 2b by sampling: lines for a person; nothing is written."""
+    """The estimated cost of step 2b by sampling, in lines for the terminal; nothing is written."""
     return estimate_sampling(run, config)
 
 

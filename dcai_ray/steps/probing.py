@@ -83,7 +83,7 @@ def _trials(arms: Arms, seeds: Sequence[int]) -> list[Trial]:
 def _scores(
     points: FeatureSet, arms: Arms, trials: Sequence[Trial], config: Config
 ) -> dict[Trial, dict[str, float]]:
-    """What each trial comes to, computed by tasks."""
+    """The scores of each trial, computed by tasks."""
     data = tasks.ProbeData(
         train=(points.train.x, points.train.y),
         clean=(points.clean.x, points.clean.y),

@@ -1,7 +1,7 @@
-"""Before step 1: every image opened once, so that the broken are known before anything is computed.
+"""Before step 1: open every image once, to find unreadable ones before anything is computed.
 
-What is found goes to `images.parquet`; a rerun relies on it as long as names and sizes are the
-same.
+The result is written to `images.parquet`; a rerun relies on it as long as names and sizes are
+unchanged.
 """
 
 import logging
@@ -31,7 +31,7 @@ _LINES_SHOWN = 10
 
 
 def contents(images: Sequence[Image]) -> str:
-    """A fingerprint of images: how they are decoded, ids, labels and what is in the files."""
+    """A fingerprint of images: their decoding, ids, labels and the content of their files."""
     return new_fingerprint(FORMAT, [[image.id, image.label, image.sha256] for image in images])
 
 
@@ -50,7 +50,7 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
         return ImageSet(listing.root, images, listing.classes)
     if run.images.exists():
         _check_same_images(run, listing)
-        progress.say(f"{run.images}: images are decoded in another way now; reading them again")
+        progress.say(f"{run.images}: the decoding of images has changed; reading them again")
     start = time.monotonic()
     pairs = list(zip(listing.images, _inspect(run, listing, config), strict=True))
     bad = [(image, found) for image, found in pairs if found.reason]
@@ -58,8 +58,8 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
     if bad:
         _skip(run, listing, bad, good, config, fingerprint)
     across, inside = duplicates([image for image, _ in good], [found.sha256 for _, found in good])
-    _warn(across, "in train and validation splits")
-    _warn(inside, "inside train")
+    _warn(across, "in more than one split")
+    _warn(inside, "more than once in train")
     images = tuple(_record(image, found) for image, found in good)
     run.record_step(
         "images",
@@ -76,7 +76,7 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
 
 
 def _inspect(run: RunDirectory, listing: Listing, config: Config) -> list[Inspected]:
-    """What opening each image of the listing showed."""
+    """The result of opening each image of the listing."""
     files = listing.images
     starts = range(0, len(files), _IMAGES_PER_TASK)
     jobs = [
@@ -118,8 +118,8 @@ def _skip(
     if config.images.unreadable == "fail":
         lines = "".join(f"\n  {listing.root / image.path}: {found.reason}" for image, found in bad)
         raise UserError(
-            f"{len(bad)} unreadable images; repair or remove them, or leave them out with "
-            f"--unreadable skip:{lines}"
+            f"{progress.counted(len(bad), 'unreadable images')}; repair or remove them, or leave "
+            f"them out with --unreadable skip:{lines}"
         )
     left = {(image.split, image.label) for image, _ in good}
     emptied = sorted({(image.split, image.label) for image in listing.images} - left)
@@ -132,7 +132,8 @@ def _skip(
     ]
     table = pa.Table.from_pylist(rows, schemas.SKIPPED)
     parquet.write_table(run.skipped, table, fingerprint)
-    progress.say(f"{len(bad)} unreadable images skipped, listed in {run.skipped}", logging.WARNING)
+    skipped = progress.counted(len(bad), "unreadable images")
+    progress.say(f"{skipped} skipped, listed in {run.skipped}", logging.WARNING)
 
 
 def _record(image: ImageFile, found: Inspected) -> Image:
@@ -150,7 +151,8 @@ def _record(image: ImageFile, found: Inspected) -> Image:
 
 def _warn(groups: Sequence[str], where: str) -> None:
     if groups:
-        progress.warn(f"{len(groups)} images occur more than once {where}:")
+        what = "1 image occurs" if len(groups) == 1 else f"{len(groups)} images occur"
+        progress.warn(f"{what} {where}:")
         for line in groups[:_LINES_SHOWN]:
             progress.say(f"  {line}", logging.WARNING)
         if len(groups) > _LINES_SHOWN:

@@ -30,7 +30,7 @@ FORMAT = 1
 
 
 def compute_sampled_values(run: RunDirectory, config: Config) -> None:
-    """Sample until it is enough, then choose; the values so far are written on the way.
+    """Sample until the stopping rule is met, then choose; interim values are written meanwhile.
 
     Raises:
         UserError: features are missing or do not fit, the utility fails, or the rule would empty a
@@ -98,7 +98,7 @@ def check_values(run: RunDirectory, config: Config) -> None:
 
 
 def estimate_sampling(run: RunDirectory, config: Config) -> list[str]:
-    """What sampling would take: lines for a person; nothing is written.
+    """The estimated cost of sampling, in lines for the terminal; nothing is written.
 
     Raises:
         UserError: the method is exact, or features are missing or do not fit.
@@ -111,12 +111,12 @@ def estimate_sampling(run: RunDirectory, config: Config) -> list[str]:
 
 
 def estimates_of(aggregator: Aggregator, points: FeatureSet, number: int = 0) -> Estimates:
-    """What is known of one semivalue; its intervals decide.
+    """The estimates of one semivalue; its intervals decide.
 
     Args:
-        aggregator: of the n training images.
-        points: those images.
-        number: of the semivalue, in the order of the settings.
+        aggregator: the aggregator of the n training images.
+        points: the features of those images.
+        number: index of the semivalue, in the order of the settings.
     """
     low, high = aggregator.interval(number)
     return Estimates(

@@ -1,8 +1,8 @@
 """One sampling with its files: checkpoints, the trace, its section of run.json.
 
 The aggregator's state is saved in `checkpoint/` every few seconds and at the end. Whatever ends a
-sampling, running it again resumes from the newest checkpoint, with bitwise the same result as if it
-had never been disturbed. A tighter stopping rule resumes as well; a looser one is met at once.
+sampling, running it again resumes from the newest checkpoint, with bitwise the same result as
+without the interruption. A tighter stopping rule resumes as well; a looser one is met at once.
 """
 
 import time
@@ -40,9 +40,9 @@ class Target:
     """Where a sampling writes."""
 
     folder: str
-    """Below the run's: its trace and checkpoints."""
+    """Folder in the run folder for its trace and checkpoints."""
     section: str
-    """Of run.json."""
+    """Its section of run.json."""
 
 
 VALUES = Target("values", "sampling")
@@ -69,18 +69,18 @@ class _Clock:
     """Seconds of sampling, summed over resumed runs."""
 
     before_s: float = 0.0
-    """Of the runs before this one."""
+    """Seconds of the runs before this one."""
     wave_s: dict[int, float] = field(default_factory=dict)
     """When each wave was complete."""
     _start: float = field(default_factory=time.monotonic)
 
     @property
     def seconds(self) -> float:
-        """By now."""
+        """Seconds so far."""
         return self.before_s + time.monotonic() - self._start
 
     def mark(self, waves: int) -> bool:
-        """Note the time of all waves up to this one; whether any was new."""
+        """Record the time of all waves up to this one; returns whether any was new."""
         last = max(self.wave_s, default=0)
         now = round(self.seconds, 2)
         self.wave_s |= {wave: now for wave in range(last + 1, waves + 1)}  # late blocks: several
@@ -93,7 +93,7 @@ class Session:
     Args:
         run: the run's folder.
         config: its sections value, sample and resources.
-        fingerprint: of all that decides the blocks.
+        fingerprint: fingerprint of all that determines the blocks.
         threshold: the threshold between harmful and useful points.
         target: where in the run it writes.
     """
@@ -120,7 +120,7 @@ class Session:
     @property
     def aggregator(self) -> Aggregator:
         """The state of the sampling; after `sample`, or where the session is finished."""
-        assert self._aggregator is not None, "nothing was sampled yet"
+        assert self._aggregator is not None, "nothing has been sampled yet"
         return self._aggregator
 
     @property
@@ -188,11 +188,12 @@ class Session:
     def _progress_line(self, pool: Pool) -> str:
         aggregator = self.aggregator
         if not aggregator.next_index:
-            return f"first blocks on {pool.num_up} workers (+{pool.num_starting} starting)"
+            workers = progress.counted(pool.num_up, "workers")
+            return f"first blocks on {workers} (+{pool.num_starting} starting)"
         last, left = aggregator.trace[-1], self._seconds_left()
         return (
             f"{last.rounds:,} rounds, {100 * last.settled:.1f} % settled, max stderr "
-            f"{last.max_stderr:.2g}, {pool.num_up} workers"
+            f"{last.max_stderr:.2g}, {progress.counted(pool.num_up, 'workers')}"
             + (f" (+{pool.num_starting} starting)" if pool.num_starting else "")
             + (f", {pool.lost} lost" if pool.lost else "")
             + (f", about {left:.0f} s left" if left is not None else "")
@@ -230,7 +231,7 @@ class Session:
 
 
 def _aggregator_record(aggregator: Aggregator) -> dict[str, Any]:
-    """What run.json says of the state of a sampling."""
+    """What run.json says about the state of a sampling."""
     last = aggregator.trace[-1]
     return {
         "stop": aggregator.stop.describe(),
@@ -247,7 +248,7 @@ def _aggregator_record(aggregator: Aggregator) -> dict[str, Any]:
 
 
 def _plan_record(plan: Plan) -> dict[str, Any]:
-    """What run.json says of a plan."""
+    """What run.json says about a plan."""
     return {
         "sampler": plan.name,
         "gain": plan.gain,
@@ -263,7 +264,7 @@ def _trace_table(aggregator: Aggregator, wave_s: Mapping[int, float]) -> pa.Tabl
 
 
 def estimate(utility: Utility, config: Config) -> list[str]:
-    """The cost of a sampling, estimated from a few rounds computed here: lines for people."""
+    """The cost of a sampling, estimated from a few rounds computed here, in lines of text."""
     plan = plan_of(utility, config)
     aggregator = aggregator_of(plan, config)
     start = time.perf_counter()
@@ -293,4 +294,4 @@ def estimate(utility: Utility, config: Config) -> list[str]:
 def _gain(plan: Plan) -> str:
     if plan.gain is None:
         return ""
-    return f"(by a pilot; full permutations would take {plan.gain:.1f} times the work)"
+    return f"(chosen by a pilot; full permutations would take {plan.gain:.1f} times the work)"

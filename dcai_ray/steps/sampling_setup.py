@@ -1,4 +1,4 @@
-"""Settings to a sampling: which utility, which orders, when it is enough, what it will take."""
+"""From the settings to a sampling: its utility, its plan, its aggregator and its stopping rule."""
 
 import inspect
 import pickle
@@ -32,14 +32,14 @@ _REFIT_OPTIONS = ("score", "empty")  # of the utility; all others go to the clas
 
 
 def plan_of(utility: Utility, config: Config) -> Plan:
-    """The plan that the settings ask for; a pilot fills in what they leave open.
+    """The plan of the settings; a pilot fills in what they leave open.
 
     Args:
         utility: to be sampled.
         config: its sections value and sample.
     Raises:
         ModelError: a model fails in the pilot; the message names the coalition.
-        Exception: what else the utility raises, which is a bug of its code.
+        Exception: anything else that the utility raises, which is a bug of its code.
     """
     sample = config.sample
     return new_plan(
@@ -65,10 +65,10 @@ def aggregator_of(
     """The aggregator of the settings, new or restored from a checkpoint's state.
 
     Args:
-        plan: of the sampling.
-        config: its section sample.
+        plan: the plan of the sampling.
+        config: its section sample is used.
         threshold: the threshold between harmful and useful points.
-        state: of an aggregator of the same sampling.
+        state: the state of an aggregator of the same sampling.
     Raises:
         UserError: for Bernstein intervals of a utility whose range is not known.
     """
@@ -87,7 +87,7 @@ def aggregator_of(
 
 
 def semivalues_of(config: Config) -> tuple[str, ...]:
-    """What is estimated from the same orders; the first decides."""
+    """The semivalues that are estimated from the same orders; the first one decides."""
     return tuple(dict.fromkeys((config.value.semivalue, *config.sample.semivalues)))
 
 
@@ -124,8 +124,8 @@ def new_utility(train: Points, clean: Points, value: ValueConfig, sample: Sample
     else:
         known = ", ".join(makers)
         raise UserError(
-            f"value.utility {name}: not one of {known}; a scikit-learn classifier has an import "
-            "path (sklearn.svm.SVC), a factory of your own is package.module:function"
+            f"value.utility {name}: not one of {known}; name a scikit-learn classifier by its "
+            "import path (sklearn.svm.SVC), a factory of your own as package.module:function"
         )
     try:
         inspect.signature(maker).bind(**options)
@@ -137,7 +137,7 @@ def new_utility(train: Points, clean: Points, value: ValueConfig, sample: Sample
 
 
 def stop_rule(sample: SampleConfig) -> StopRule:
-    """The rule of the settings, but for the clock, which the driver looks at."""
+    """The stopping rule of the settings, except for the time limit, which the driver checks."""
     rules: dict[str, StopRule] = {
         "settled": stopping.Settled(share=sample.settled_share, indifference=sample.indifference),
         "stderr": stopping.StandardError(tolerance=sample.stderr),
@@ -156,19 +156,19 @@ def stop_rule(sample: SampleConfig) -> StopRule:
 
 @dataclass(frozen=True, slots=True)
 class Never:
-    """No rule of the aggregator: the clock alone stops."""
+    """A stopping rule that is never met: only the time limit ends sampling."""
 
     def met(self, progress: stopping.Progress) -> bool:
         """Never."""
         return False
 
     def describe(self) -> str:
-        """In words."""
+        """The rule in words."""
         return "until the time is up"
 
 
 def _check_kinds(name: str, maker: Callable[..., Utility], options: Mapping[str, Any]) -> None:
-    """Refuse options of one of our own utilities that are no numbers where numbers are wanted."""
+    """Refuse options of a built-in utility that do not have the type of its parameters."""
     kinds = get_type_hints(maker.func.__init__)  # type: ignore[attr-defined]
     for key, option in options.items():
         try:

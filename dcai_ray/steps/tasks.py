@@ -1,7 +1,7 @@
-"""What a task does: plain functions of a job, for `task_pool.run_tasks`.
+"""The work of the tasks: plain functions of a job, for `task_pool.run_tasks`.
 
-A job holds all that a task needs, so a task that is run again, here or elsewhere, writes the same
-bytes.
+A job holds everything that a task needs, so a task that runs again, here or elsewhere, writes the
+same bytes.
 """
 
 import json
@@ -36,7 +36,7 @@ class InspectJob:
 
 
 def inspect_images(job: InspectJob) -> list[decoding.Inspected]:
-    """Decode every file once, to find the unreadable before anything is computed."""
+    """Decode every file once, to find unreadable files before anything is computed."""
     files = [job.data / path for path in job.paths]
     return [
         decoding.Inspected(0, 0, "", content)
@@ -47,10 +47,10 @@ def inspect_images(job: InspectJob) -> list[decoding.Inspected]:
 
 
 def _content(file: Location) -> bytes | str:
-    """The bytes of a file, or why there are none."""
+    """The bytes of a file, or the reason why it cannot be read."""
     try:
         return file.read_bytes()
-    except (FileNotFoundError, PermissionError) as error:  # a link that leads nowhere, say
+    except (FileNotFoundError, PermissionError) as error:  # for example a broken link
         return (error.strerror or "cannot be read").lower()
 
 
@@ -59,7 +59,7 @@ class ExtractJob:
     """One shard of features."""
 
     name: str
-    """Of the shard, for people: train/part-00003."""
+    """Name of the shard in messages: train/part-00003."""
     data: Location
     target: Location
     fingerprint: str
@@ -100,7 +100,7 @@ class FinetuneJob:
     data: Location
     target: Location
     checkpoint: Location
-    """Where an unfinished training is kept."""
+    """The file that keeps an unfinished training."""
     fingerprint: str
     arm: str
     backbone: str
@@ -177,7 +177,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
 
 
 def trained(model: Location, fingerprint: str) -> list[dict[str, Any]] | None:
-    """The history in a model's file; None where there is no model with this fingerprint."""
+    """The history in a model's file; None if there is no model with this fingerprint."""
     notes = read_notes(model)
     return json.loads(notes["history"]) if notes.get("fingerprint") == fingerprint else None
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dcai_ray import progress
 from dcai_ray.cleaning.arms import arms_of
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
@@ -84,7 +85,7 @@ def _train(
         jobs,
         Step(
             name=f"fine-tuning {step}",
-            unit=f"epochs ({len(jobs)} trainings)",
+            unit=f"epochs ({progress.counted(len(jobs), 'trainings')})",
             sizes=[config.finetune.epochs] * len(jobs),
             task_names=[f"fine-tune {job.arm} {job.backbone} seed {job.seed}" for job in jobs],
             num_cpus=config.finetune.num_threads,

@@ -1,8 +1,8 @@
-"""Features from other people's pickles, read by an unpickler that can make arrays and nothing else.
+"""Features from untrusted pickles, read by an unpickler that can make only arrays.
 
-A pickle is a program: loading one the usual way runs what its author wrote. Here only NumPy arrays
-and plain containers can come out; anything else is refused by name. NumPy's own functions for
-unpickling are not called either: they can be made to take bytes for pointers to objects.
+A pickle is a program: loading one the usual way runs its author's code. This unpickler makes only
+NumPy arrays and plain containers and refuses anything else by name. It does not call NumPy's own
+unpickling functions either, since they can be made to interpret bytes as pointers to objects.
 """
 
 import codecs
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 
-# What the unpickler and NumPy raise over bytes that make no sense.
+# What the unpickler and NumPy raise on malformed bytes.
 _DAMAGE = (
     EOFError,
     ValueError,
@@ -33,7 +33,7 @@ _DAMAGE = (
 
 
 class _Dtype:
-    """Numbers, truth values or text of one kind and byte order."""
+    """A dtype of numbers, booleans or text, with its byte order."""
 
     def __init__(self, name: str, *_: bool) -> None:
         self.dtype = np.dtype(str(name))
@@ -49,7 +49,7 @@ class _Dtype:
 
 
 class _Array:
-    """What stands for an array while it is unpickled; `np.asarray` gives the array."""
+    """A placeholder for an array while it is unpickled; `np.asarray` returns the array."""
 
     def __init__(self, *_: object) -> None:
         self.array: NDArray[Any] = np.empty(0)
@@ -73,7 +73,7 @@ def _from_bytes(
         raise UserError("an array must be bytes of a plain type")
     flat = np.frombuffer(content, dtype.dtype)
     if flat.dtype.kind == "U" and (flat.view(dtype.code_points) > sys.maxunicode).any():
-        raise UserError("text that is no Unicode")
+        raise UserError("text that is not valid Unicode")
     array = flat.reshape(shape, order="F" if order == "F" else "C")
     return array if axes is None else array.transpose(axes)
 
@@ -93,7 +93,7 @@ _ALLOWED = {
 } | {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): codecs.encode,  # how old protocols write bytes
+    ("_codecs", "encode"): codecs.encode,  # bytes in old protocols
 }
 
 
@@ -105,10 +105,10 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def read_arrays(file: Location) -> tuple[dict[str, NDArray[Any]], str]:
-    """The arrays of a pickled dict of them, and the SHA-256 of the file.
+    """The arrays of a pickled dict of arrays, and the SHA-256 of the file.
 
     Raises:
-        UserError: the pickle wants to import something, is damaged, or holds something else.
+        UserError: the pickle tries to import anything else, is damaged, or is not such a dict.
         OSError: the file cannot be read.
     """
     content = file.read_bytes()
@@ -132,13 +132,13 @@ def read_feature_pickle(
 ) -> tuple[list[str], list[str], NDArray[np.float32], str]:
     """The features of a pickled dict of arrays.
 
-    The dict holds one two-dimensional array, the features, and one one-dimensional array of as many
-    labels; the rows keep their order.
+    The dict holds one two-dimensional array, the features, and one one-dimensional array, the label
+    of each row; the order of the rows is kept.
 
     Returns:
         ids (`<label>/<row>`), labels, x (k, d), and the SHA-256 of the file.
     Raises:
-        UserError: as `read_arrays`, or the arrays are no features with labels.
+        UserError: as `read_arrays`, or the arrays are not features with labels.
         OSError: the file cannot be read.
     """
     arrays, digest = read_arrays(file)
@@ -172,5 +172,5 @@ def _line(error: Exception) -> str:
 
 def _text(label: object) -> str:
     text = label.decode() if isinstance(label, bytes) else str(label)
-    text.encode()  # NumPy's strings may hold halves of characters, which no file can
+    text.encode()  # NumPy's strings may hold lone surrogates, which no file can
     return text

@@ -15,7 +15,7 @@ from dcai_ray.storage.parquet import read_note, read_table
 from dcai_ray.storage.read_ahead import read_ahead
 
 _MANIFEST = "_manifest.json"
-_SHARDS_AT_ONCE = 8  # read ahead of the one that is checked
+_SHARDS_AT_ONCE = 8  # read ahead of the shard being checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,13 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What says that the features of a split are complete."""
+    """The record that the features of a split are complete."""
 
     fingerprint: str
-    """Of all shards."""
+    """Fingerprint of all shards."""
     shards: tuple[Location, ...]
     sizes: tuple[int, ...] | None = None
-    """In bytes, of the shards; None where they were not recorded."""
+    """Sizes of the shards in bytes; None if they were not recorded."""
 
 
 def feature_table(
@@ -57,7 +57,7 @@ def shard_name(index: int) -> str:
 
 
 def write_manifest(folder: Location, fingerprint: str, shards: Sequence[str]) -> None:
-    """State that a split's shards are complete; written last, and only where it would change."""
+    """Record that a split's shards are complete; written last, and only if it would change."""
     there = dict(folder.walk()) if folder.exists() else {}
     sizes = [there.get(name, 0) for name in shards]
     entries = {"fingerprint": fingerprint, "shards": list(shards), "bytes": sizes}
@@ -68,9 +68,9 @@ def write_manifest(folder: Location, fingerprint: str, shards: Sequence[str]) ->
 
 
 def is_complete(folder: Location, fingerprint: str) -> bool:
-    """Whether a split has a manifest with this fingerprint, and all its shards at their sizes.
+    """Whether a split has a manifest with this fingerprint, and all shards at their sizes.
 
-    Reads the manifest and lists the folder, but opens no shard.
+    The manifest is read and the folder is listed, but no shard is opened.
     """
     try:
         manifest = read_manifest(folder)
@@ -86,7 +86,7 @@ def is_complete(folder: Location, fingerprint: str) -> bool:
 def open_split(folder: Location, fingerprint: str) -> None:
     """Delete the manifest of other shards before these are written over them.
 
-    So a run that is killed meanwhile does not leave a manifest that vouches for a mixture.
+    A run that is killed meanwhile then leaves no manifest that vouches for a mixture.
     """
     try:
         manifest = read_manifest(folder)
@@ -98,16 +98,16 @@ def open_split(folder: Location, fingerprint: str) -> None:
 
 
 def has_features(folder: Location) -> bool:
-    """Whether a complete set of shards is in the folder."""
+    """Whether the folder holds a complete set of shards."""
     return (folder / _MANIFEST).exists()
 
 
 def read_manifest(folder: Location) -> Manifest | None:
-    """The manifest of a split; None where there is no complete set of shards.
+    """The manifest of a split; None if there is no complete set of shards.
 
     Raises:
-        UserError: it is damaged.
-        OSError: it is there but cannot be read.
+        UserError: the manifest is damaged.
+        OSError: the manifest exists but cannot be read.
     """
     content = _read_if_there(folder / _MANIFEST)
     if content is None:
@@ -122,7 +122,7 @@ def read_manifest(folder: Location) -> Manifest | None:
 
 
 def find_split(folder: Location) -> Manifest:
-    """The manifest of a split that has to be there.
+    """The manifest of a split that must exist.
 
     Raises:
         UserError: there is no complete set of shards; or as `read_manifest`.
@@ -137,8 +137,8 @@ def read_split(folder: Location, manifest: Manifest | None = None) -> Features:
     """All shards of a split, in order.
 
     Args:
-        folder: of the split.
-        manifest: where it has been read already.
+        folder: the folder of the split.
+        manifest: the manifest of the split, if it has been read already.
     Raises:
         UserError: the set is incomplete, its shards do not fit together, or features are not
             finite; the message names the file.
@@ -170,7 +170,7 @@ def read_split(folder: Location, manifest: Manifest | None = None) -> Features:
 
 
 def check_same_features(first: Features, second: Features, names: tuple[str, str]) -> None:
-    """Refuse two splits that do not come from one backbone.
+    """Refuse two splits that come from different backbones.
 
     Raises:
         UserError: their widths or backbones differ.
@@ -224,10 +224,16 @@ def _check_shard(path: Location, table: pa.Table, first: pa.Table) -> None:
         raise UserError(f"{path}: feature must be fixed_size_list<float32>, got {kind}")
     if kind != first.schema.field("feature").type:
         want = first.schema.field("feature").type.list_size
-        raise UserError(f"{path}: features of width {kind.list_size}, the others {want}")
+        raise UserError(
+            f"{path}: features have width {kind.list_size}, those of the other shards {want}; "
+            "extract again"
+        )
     if read_note(table, "backbone") != read_note(first, "backbone"):
         got, want = read_note(table, "backbone"), read_note(first, "backbone")
-        raise UserError(f"{path}: features of {got}, the others of {want}; extract again")
+        raise UserError(
+            f"{path}: features come from {got}, those of the other shards from {want}; "
+            "extract again"
+        )
     if any(table[name].null_count for name in ("id", "label", "feature")):
         raise UserError(f"{path}: empty cells; every image needs id, label and feature")
     ids, labels = table["id"].to_pylist(), table["label"].to_pylist()

@@ -1,9 +1,9 @@
-"""Files by local path or URI: the one layer under everything that is read or written.
+"""Files by local path or URI: the layer below everything that is read or written.
 
-A `Location` is a string with methods. It pickles as that string, so it travels to workers; the
-`pyarrow.fs` filesystem behind it is made where it is used. A write is all or nothing: the bytes are
-ready before the file is opened; locally they go to a temporary name that is renamed, on an object
-store they appear when the upload is complete. A name never leads out of the folder it is put to.
+A `Location` is a string with methods. It pickles as that string, so it can be sent to workers; the
+`pyarrow.fs` filesystem behind it is created where it is used. A write is all or nothing: the bytes
+are ready before the file is opened; a local file is written under a temporary name and renamed, and
+an object appears when its upload is complete. A name cannot lead out of the folder it is joined to.
 """
 
 import os
@@ -21,7 +21,7 @@ from pyarrow import fs
 from dcai_ray.errors import UserError
 from dcai_ray.storage.object_store import check_no_secret, explained, open_store
 
-# The store, the path below it and its options; a name may hold "?", options are `?name=value...`.
+# The store, the path in it and its options; names may contain "?", options are `?name=value...`.
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+://[^/?]*)/*(.*?)(\?[a-z_]+=[^?]*)?", re.DOTALL)
 
 
@@ -33,7 +33,7 @@ class Location:
     (`?endpoint_override=host:port&scheme=http`); they stay with every location made from it.
 
     Raises:
-        UserError: the URI carries credentials, or is no text that a file system takes.
+        UserError: the URI carries credentials, or is not valid as the name of a file.
     """
 
     uri: str
@@ -61,10 +61,10 @@ class Location:
         return path.rstrip("/").rsplit("/", 1)[-1]
 
     def __truediv__(self, name: str) -> "Location":
-        """What `name`, a path of POSIX kind, is below this folder.
+        """The location of `name`, a POSIX path, below this folder.
 
         Raises:
-            UserError: it would lie outside.
+            UserError: the path leads out of the folder.
         """
         if name.startswith("/") or ".." in name.split("/") or "\0" in name:
             raise UserError(f"{self}: the name {name!r} leads out of it; rename it")
@@ -77,11 +77,11 @@ class Location:
         return self.uri
 
     def exists(self) -> bool:
-        """Whether a file or folder is there."""
+        """Whether the file or folder exists."""
         return self._info().type != fs.FileType.NotFound
 
     def is_folder(self) -> bool:
-        """Whether a folder is there."""
+        """Whether this is an existing folder."""
         return self._info().type == fs.FileType.Directory
 
     def read_bytes(self, limit: int | None = None) -> bytes:
@@ -114,7 +114,7 @@ class Location:
             return remote.read_at(remote.size() - start, start)
 
     def write_bytes(self, content: bytes) -> None:
-        """Write the file whole, replacing what was there; folders on the way are made."""
+        """Write the whole file, replacing an existing one; missing folders are created."""
         if self.remote:
             store, path = self._filesystem, self._path
 
@@ -122,8 +122,8 @@ class Location:
                 with store.open_output_stream(path) as stream:
                     stream.write(content)
 
-            # A stream closed over an exception completes its upload: a truncated object. Ctrl-C and
-            # SIGTERM raise in the main thread alone, so the upload has another.
+            # A stream closed by an exception completes its upload, leaving a truncated object.
+            # Ctrl-C and SIGTERM raise in the main thread only, so another one uploads.
             with explained(self.uri), ThreadPoolExecutor(1) as writer:
                 writer.submit(int).result()  # an interrupted start of a thread would not be joined
                 writer.submit(upload).result()
@@ -138,12 +138,12 @@ class Location:
         except BaseException as error:
             if os.path.exists(temporary):
                 os.unlink(temporary)
-            if isinstance(error, OSError):  # say the file that was wanted; a full disk names none
+            if isinstance(error, OSError):  # name the file; on a full disk none is named
                 error.filename, error.filename2 = self.uri, None
             raise
 
     def delete(self) -> None:
-        """Delete the file if it is there."""
+        """Delete the file if it exists."""
         if self._info().type == fs.FileType.File:
             store, path = self._filesystem, self._path
             with explained(self.uri):
@@ -152,7 +152,7 @@ class Location:
     def walk(self) -> Iterator[tuple[str, int]]:
         """(path relative to this folder, size in bytes) of every file below it, sorted.
 
-        Symbolic links are followed; one that leads nowhere counts as a file of 0 bytes.
+        Symbolic links are followed; a broken one counts as a file of 0 bytes.
 
         Raises:
             OSError: a folder cannot be read.
@@ -166,14 +166,14 @@ class Location:
                 if info.type == fs.FileType.File
             ]
             for key, _ in found:
-                if not {"", ".", ".."}.isdisjoint(key.split("/")):  # HTTP would ask for another
+                if not {"", ".", ".."}.isdisjoint(key.split("/")):  # HTTP would normalize it
                     raise UserError(f"{self}: the key {key!r} is not a valid path; rename it")
         else:
             found = list(_walk_local(self.uri))
         yield from sorted(found)
 
     def folders(self) -> list[str]:
-        """Names of the folders right below this one, sorted."""
+        """Names of the direct subfolders, sorted."""
         found = self._list(recursive=False)
         return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
@@ -196,7 +196,7 @@ class Location:
 
     @property
     def _path(self) -> str:
-        """What the filesystem calls it; taken from the URI as it is, so any character may occur."""
+        """Its path in the filesystem, taken verbatim from the URI, so any character may occur."""
         if not self.remote:
             return self.uri
         store, path, options = self._parts
@@ -216,7 +216,7 @@ def _walk_local(root: str) -> Iterator[tuple[str, int]]:
 
     for folder, below, names in os.walk(root, onerror=fail, followlinks=True):
         here = os.path.realpath(folder) + os.sep
-        below[:] = [  # a link to a folder it lies in would go round for ever
+        below[:] = [  # a link to a folder that contains it would recurse for ever
             name
             for name in below
             if not here.startswith(os.path.realpath(os.path.join(folder, name)) + os.sep)
@@ -231,7 +231,7 @@ def _walk_local(root: str) -> Iterator[tuple[str, int]]:
 
 
 def _is_utf8(path: str) -> bool:
-    """Whether it holds no half characters, as Python makes of bytes that are not UTF-8."""
+    """Whether it has no lone surrogates, which Python makes of bytes that are not UTF-8."""
     return path.isprintable() or not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 

@@ -1,7 +1,8 @@
 """Notes in the header of a safetensors file, read without its tensors.
 
-The format: eight bytes with the header's length (little-endian), the header as JSON, the tensors.
-The library reads local files only, and whole ones; here a model may lie on an object store.
+The format is eight bytes with the header's length (little-endian), the header as JSON, and the
+tensors. The safetensors library reads whole local files only; here a model may be in an object
+store.
 """
 
 import json
@@ -9,14 +10,14 @@ import json
 from dcai_ray.storage.location import Location
 
 _HEADER_BYTES = 2**16  # read first; holds the header of most networks
-_MAX_HEADER_BYTES = 100_000_000  # of the format; what claims more is damaged
+_MAX_HEADER_BYTES = 100_000_000  # limit of the format; a file that claims more is damaged
 
 
 def read_notes(model: Location) -> dict[str, str]:
-    """The notes that a model was saved with; empty where it is absent, damaged or without any.
+    """The notes that a model was saved with; empty if the file is absent, damaged or has none.
 
     Raises:
-        OSError: the file is there but cannot be read.
+        OSError: the file exists but cannot be read.
     """
     try:
         head = model.read_bytes(limit=_HEADER_BYTES)

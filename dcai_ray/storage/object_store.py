@@ -1,7 +1,7 @@
-"""Opening object stores: endpoint, region, timeouts; errors as one line; no secrets in URIs.
+"""Opening object stores: endpoint, region and timeouts; one-line errors; no secrets in URIs.
 
-Credentials come from where every program takes them (environment, `~/.aws`, instance profile) and
-never from a URI: URIs are written into runs and shown to people.
+Credentials come from the usual places (environment, `~/.aws`, instance profile) and never from a
+URI, since URIs are written to run folders and shown in reports.
 """
 
 import errno
@@ -18,16 +18,16 @@ from pyarrow import fs
 from dcai_ray.errors import StorageError, UserError
 
 _CONNECT_S = 3.0
-_SILENCE_S = 10.0  # without a byte; with the attempts, a store that hangs is given up within 50 s
-_ATTEMPTS = 4  # of a request, with growing pauses
+_SILENCE_S = 10.0  # without a byte; with all attempts, a store that hangs is given up within 50 s
+_ATTEMPTS = 4  # per request, with growing pauses
 _S3_OPTIONS = {"region", "scheme", "endpoint_override", "tls_ca_file_path"}
 _OPTION = re.compile(r"[?&]([\w-]+)=([^&]*)")
 _SECRET = re.compile(r"key|secret|token|passw|sig(nature)?$|credential$", re.IGNORECASE)
 
-_FAILURES = (OSError, pa.ArrowException)  # what pyarrow raises over a request
-_MEANINGS = (  # of what pyarrow says of a request that failed
+_FAILURES = (OSError, pa.ArrowException)  # what pyarrow raises when a request fails
+_MEANINGS = (  # of pyarrow's messages on failed requests
     ("NO_SUCH_BUCKET", "no such bucket"),
-    ("ACCESS_DENIED", "access denied; other credentials, or a policy that allows it, are needed"),
+    ("ACCESS_DENIED", "access denied; use other credentials, or a policy that allows access"),
     ("INVALID_ACCESS_KEY_ID", "the store does not know these credentials"),
     ("SIGNATURE_DOES_NOT_MATCH", "the store does not accept these credentials"),
     ("ExpiredToken", "the credentials have expired"),
@@ -40,7 +40,7 @@ def check_no_secret(uri: str) -> None:
     """Refuse a URI that carries credentials.
 
     Raises:
-        UserError: it does; the message does not repeat them.
+        UserError: the URI carries credentials; the message does not repeat them.
     """
     scheme, colon, rest = uri.partition("://")
     store = re.split("[/?]", rest, maxsplit=1)[0]
@@ -52,18 +52,18 @@ def check_no_secret(uri: str) -> None:
     secret = any(map(_SECRET.search, options)) or "@" in options.get("endpoint_override", "")
     if colon and (named or secret):
         raise UserError(
-            f"{scheme}://...: a URI must not carry credentials; take them out and set "
+            f"{scheme}://...: a URI must not carry credentials; remove them and set "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use an instance profile"
         )
 
 
 @lru_cache(maxsize=16)
 def open_store(uri: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a store (`s3://bucket?region=eu-west-1`), and what it calls its root.
+    """The filesystem of a store (`s3://bucket?region=eu-west-1`), and the path of its root in it.
 
     Raises:
-        UserError: there is no such kind of store, or an option is wrong.
-        OSError: the bucket's region cannot be found out.
+        UserError: the kind of store or an option is unknown.
+        OSError: the bucket's region cannot be determined.
     """
     parts = urlsplit(uri)
     if parts.scheme == "s3":
@@ -71,23 +71,25 @@ def open_store(uri: str) -> tuple[fs.FileSystem, str]:
         unknown = sorted(options.keys() - _S3_OPTIONS)
         if unknown:
             known = ", ".join(sorted(_S3_OPTIONS))
-            raise UserError(f"s3://{parts.netloc}: no option {', '.join(unknown)}; one of {known}")
+            raise UserError(
+                f"s3://{parts.netloc}: unknown option {', '.join(unknown)}; choose from {known}"
+            )
         with explained(f"s3://{parts.netloc}"):
             return _s3(parts.netloc, options), parts.netloc
     try:
         return fs.FileSystem.from_uri(uri)
-    except _FAILURES as error:  # several lines
+    except _FAILURES as error:  # its message has several lines
         reason = str(error).splitlines()[0]
-        raise UserError(f"{uri}: no storage that pyarrow opens ({reason})") from None
+        raise UserError(f"{uri}: not a storage that pyarrow can open ({reason})") from None
 
 
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Errors of pyarrow as one line that begins with the URI or the local path.
+    """Turn errors of pyarrow into one line that begins with the URI or the local path.
 
     Raises:
-        StorageError: whatever an object store answers.
-        OSError: what the operating system says of a local file; FileNotFoundError where nothing is.
+        StorageError: a request to an object store failed.
+        OSError: an operation on a local file failed; FileNotFoundError if there is no such file.
     """
     try:
         yield
@@ -113,12 +115,12 @@ def _s3(bucket: str, options: dict[str, str]) -> fs.FileSystem:
         connect_timeout=_CONNECT_S,
         request_timeout=_SILENCE_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-        allow_delayed_open=True,  # so that what fits into one request is one request
+        allow_delayed_open=True,  # so that small content takes a single request
     )
 
 
 def _endpoint(options: dict[str, str]) -> str | None:
-    """Of the standard environment variables; its scheme goes to the options."""
+    """The endpoint of the standard environment variables; its scheme is added to the options."""
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         url = os.environ.get(name)
         if url:

@@ -1,4 +1,4 @@
-"""Reading and writing Parquet files, each with a fingerprint of all that decides its content."""
+"""Reading and writing Parquet files, each with a fingerprint of all that determines its content."""
 
 import hashlib
 import json
@@ -16,23 +16,23 @@ from dcai_ray.storage.read_ahead import read_ahead
 logger = logging.getLogger(__name__)
 
 _FOOTER_BYTES = 4096  # read first; holds the footer of a shard of up to about 90 classes
-_FOOTERS_AT_ONCE = 16  # an object store takes tens of milliseconds to answer, but many at once
+_FOOTERS_AT_ONCE = 16  # an object store takes tens of milliseconds, but serves many at once
 _FINGERPRINT = b"dcai_ray.fingerprint"
 _DAMAGE = (
     OSError,
     pa.ArrowException,
     UnicodeDecodeError,
-)  # what pyarrow raises over a damaged file
+)  # what pyarrow raises on a damaged file
 
 
 def new_fingerprint(*parts: Any) -> str:
-    """A hash of JSON-able parts: 16 hexadecimal digits."""
+    """A hash of JSON-serializable parts: 16 hexadecimal digits."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_table(location: Location, table: pa.Table, fingerprint: str, **metadata: str) -> None:
-    """Write a table whole, with its fingerprint and more metadata in the schema."""
+    """Write a whole table, with its fingerprint and further metadata in the schema."""
     notes = {f"dcai_ray.{key}".encode(): value.encode() for key, value in metadata.items()}
     kept = table.schema.metadata or {}
     table = table.replace_schema_metadata({**kept, **notes, _FINGERPRINT: fingerprint.encode()})
@@ -57,12 +57,12 @@ def read_table(location: Location) -> pa.Table:
 
 
 def fingerprint_of(location: Location) -> str:
-    """The fingerprint of a Parquet file; "" where it is absent, damaged or without one.
+    """The fingerprint of a Parquet file; "" if the file is absent, damaged or has none.
 
-    Reads the footer alone, whatever the size of the file.
+    Only the footer is read, whatever the size of the file.
 
     Raises:
-        OSError: the file is there but cannot be read.
+        OSError: the file exists but cannot be read.
     """
     try:
         tail = location.read_tail(_FOOTER_BYTES)
@@ -79,17 +79,17 @@ def fingerprint_of(location: Location) -> str:
 
 
 def fingerprints_of(locations: Iterable[Location]) -> list[str]:
-    """`fingerprint_of` each, in order; many files are asked at once."""
+    """The fingerprint of each file, in order; many files are read at once."""
     return list(read_ahead(fingerprint_of, locations, _FOOTERS_AT_ONCE))
 
 
 def is_up_to_date(location: Location, wanted: str) -> bool:
-    """Whether the file is there and carries this fingerprint."""
+    """Whether the file exists and carries this fingerprint."""
     found = fingerprint_of(location)
     logger.debug("%s: fingerprint %s, wanted %s", location, found or "none", wanted)
     return found == wanted
 
 
 def read_note(table: pa.Table, key: str) -> str:
-    """One entry of a table's metadata, "" where it is missing."""
+    """One entry of a table's metadata; "" if it is missing."""
     return (table.schema.metadata or {}).get(f"dcai_ray.{key}".encode(), b"").decode()

@@ -1,7 +1,8 @@
-"""Reading ahead: files fetched and decoded in threads while what is in front of them is used.
+"""Reading ahead: files are fetched and decoded in threads while earlier ones are being used.
 
-An object store takes tens of milliseconds to answer, so many requests have to be under way; a core
-decodes one image at a time, so few of those. What is ahead is bounded, and the order is kept.
+An object store takes tens of milliseconds to answer, so many requests have to be in flight; a core
+decodes one image at a time, so few decoders are enough. The number of results held ahead is
+bounded, and the order is kept.
 """
 
 from collections import deque
@@ -14,7 +15,7 @@ R = TypeVar("R")
 
 
 def read_ahead(function: Callable[[T], R], arguments: Iterable[T], threads: int) -> Iterator[R]:
-    """function(argument) for each argument, in order, computed a little ahead in threads."""
+    """Yield function(argument) for each argument, in order, computed a little ahead in threads."""
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

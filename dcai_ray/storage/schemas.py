@@ -40,7 +40,7 @@ PROBES = pa.schema(
         ("auroc", pa.float64()),
     ]
 )
-ESTIMATES = pa.schema(  # what is known of each image's value
+ESTIMATES = pa.schema(  # the estimate of each image's value
     [
         ("id", pa.string()),
         ("label", pa.string()),
@@ -68,7 +68,7 @@ TRACE = pa.schema(  # of sampling, one row per look
         ("settled", pa.float64()),  # share of the images that are decided
         ("max_stderr", pa.float64()),
         ("rank_correlation", pa.float64()),  # of two halves of the chains
-        ("r_hat", pa.float64()),  # Gelman-Rubin, largest; decides nothing
+        ("r_hat", pa.float64()),  # Gelman-Rubin, the largest; for information only
     ]
 )
 KEPT = pa.schema([("id", pa.string()), ("label", pa.string()), ("value", pa.float64())])

@@ -1,4 +1,4 @@
-"""The table of values: its columns, which images are kept, which belong together."""
+"""The table of values: its columns, the images that it keeps, and the images that it belongs to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from dcai_ray.storage.schemas import ESTIMATES, KEPT, VALUES
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Estimates:
-    """What is known of each image's value: the columns of `ESTIMATES`, n entries each."""
+    """The estimate of each image's value: the columns of `ESTIMATES`, n entries each."""
 
     id: Sequence[str]
     label: Sequence[str]
@@ -36,7 +36,7 @@ class Estimates:
         value: NDArray[np.float64],
         decision: NDArray[np.str_],
     ) -> "Estimates":
-        """Values (n,) by a closed form, which leaves nothing to sampling."""
+        """Exact values (n,) by a closed form, without any sampling error."""
         n = len(value)
         return cls(
             id=id,
@@ -62,13 +62,13 @@ def values_table(
     stderr_validation: NDArray[np.float64] | None = None,
     value_self: NDArray[np.float64] | None = None,
 ) -> pa.Table:
-    """The table `VALUES`, with the column `value_self` where there is one.
+    """The table `VALUES`, with the column `value_self` if there is one.
 
     Args:
-        estimates: of n images.
-        suggested_label: class names; None while sampling is unfinished.
+        estimates: the estimates of n images.
+        suggested_label: (n,) class names; None while sampling is unfinished.
         stderr_validation: (n,) standard errors over validation points; None for sampled values.
-        value_self: (n,) values by the training images themselves.
+        value_self: (n,) self-valuation: values by the training images themselves (leave-one-out).
     """
     n = len(estimates.value)
     if stderr_validation is None:
@@ -90,7 +90,7 @@ def check_ids(path: Location, ids: Sequence[str], wanted: Sequence[str]) -> None
     """Refuse values of other images.
 
     Raises:
-        UserError: the ids differ, or their order does.
+        UserError: the ids or their order differ.
     """
     if list(ids) != list(wanted):
         raise UserError(
@@ -100,7 +100,7 @@ def check_ids(path: Location, ids: Sequence[str], wanted: Sequence[str]) -> None
 
 
 def kept_mask(values: pa.Table) -> NDArray[np.bool_]:
-    """(n,) whether the rule keeps an image; the undecided are kept."""
+    """(n,) whether the rule keeps an image; undecided images are kept."""
     return np.array([decision != "drop" for decision in values["decision"].to_pylist()])
 
 

@@ -187,21 +187,21 @@ CHOICES = [
         Validated(),
         {"rule": "validated", "share": 0.5, "log_loss": {"0": 0.5, "0.05": 0.45, "0.9": None}},
         "validated (the lowest 50 %)",
-        "the lowest 50\u00a0% by value, the share without which a quick classifier has the "
-        "smallest log loss on shapley_val (rule validated).",
+        "the lowest 50\u00a0% by value, the share whose removal minimizes the log loss of a quick "
+        "classifier on shapley_val (rule validated).",
     ),
     (
         Zero(),
         {"rule": "zero", "threshold": 0.0, "false_discovery": 0.25},
         "zero (keep value > 0)",
-        "those that lower the accuracy (rule zero: keep value > 0).",
+        "those estimated to lower the accuracy (rule zero: keep value > 0).",
     ),
     (
         Chance(),
         {"rule": "chance", "threshold": 0.00012345},
         "chance (keep value > 0.00012)",
-        "those worth no more than chance (rule chance: keep value > 1 / (classes x images) = "
-        "0.00012).",
+        "those whose value is no better than chance (rule chance: keep value > "
+        "1 / (classes x images) = 0.00012).",
     ),
     (
         Share(per_class=True),
@@ -286,8 +286,8 @@ def test_a_rule_is_refused_where_its_needs_are_not_met_and_others_are_named(chan
     ("settings", "message"),
     [
         ({"rule": "validated", "validation": "self"}, "needs a clean shapley_val"),
-        ({"rule": "certain"}, "is for value.method sample"),
-        ({"rule": "chance", "method": "sample", "utility": "logistic"}, "is for the utility knn"),
+        ({"rule": "certain"}, "needs value.method sample"),
+        ({"rule": "chance", "method": "sample", "utility": "logistic"}, "needs the utility knn"),
     ],
 )
 def test_the_settings_know_the_needs_of_a_rule(settings, message):

@@ -74,7 +74,7 @@ def test_a_wrong_flag_or_value_is_wrong_usage(flags, tmp_path, capsys):
         ({}, [], "no such folder"),
         ({}, ["train", "val"], "no classes; expected one folder per class with images in it"),
         ({"train/cat": 2, "val/cat": 2}, [], "only one class (cat); at least two are needed"),
-        (GOOD, ["train/cow"], "no image in class cow; remove the folder or fill it"),
+        (GOOD, ["train/cow"], "no image in class cow; add images or remove the folder"),
         ({**GOOD, "val/cow": 1}, [], "class cow does not occur in train"),
         ({"cat": 2, "dog": 2}, [], "no folder train; expected train, val"),
     ],

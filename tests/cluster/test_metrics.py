@@ -65,7 +65,11 @@ def test_the_endpoint_shows_what_the_record_says(scraped):
 
 @pytest.mark.ray
 def test_the_endpoint_shows_how_many_units_a_step_has_done(scraped):
-    labels = {"step": "values by train itself", "unit": "validation images", "run": "gepr%C3%BCft"}
+    labels = {
+        "step": "valuing by the training set (leave-one-out)",
+        "unit": "validation images",
+        "run": "gepr%C3%BCft",
+    }
     assert of(scraped, "ray_dcai_ray_step_units_done", **labels) == 24
     assert of(scraped, "ray_dcai_ray_step_units", **labels) == 24
     assert of(scraped, "ray_dcai_ray_step_tasks_done", **labels) == 1

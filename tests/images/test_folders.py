@@ -100,9 +100,9 @@ def test_hidden_and_other_files_are_counted_and_said(image_folder):
     listing = splits(root)
     assert listing.notes == (
         "train: 4 files skipped (hidden)",
-        "train: 3 files skipped (not images by their ending)",
-        "train: 1 files skipped (outside of class folders)",
-        "val: 1 files skipped (hidden)",
+        "train: 1 file skipped (outside class folders)",
+        "train: 3 files skipped (without an image extension)",
+        "val: 1 file skipped (hidden)",
     )
     assert len(listing.images) == 14
     assert listing.classes == ("cat", "dog")
@@ -150,7 +150,7 @@ def test_images_outside_val_stay_where_they_are_when_val_is_halved():
         ({"cat": 2, "dog": 2}, "no folder train; .* dcai-ray audit"),
         ({**TRAIN, **VAL, "val/cow": 1, "val/eel": 1}, "val: class cow, eel does not occur in tra"),
         ({**TRAIN, **VAL, **CLEAN, "shapley_val/cow": 1}, "shapley_val: class cow does not occur"),
-        ({**TRAIN, **VAL, "train/cow": 0}, "train: no image in class cow; remove the folder or"),
+        ({**TRAIN, **VAL, "train/cow": 0}, "train: no image in class cow; add images or remove"),
         ({**TRAIN, **VAL, "val/cat": 0}, "val: no image in class cat"),
         ({"train/cat": 2, "val/cat": 2}, r"train: only one class \(cat\); at least two"),
         ({"train": 2, **VAL}, "train: no classes; expected one folder per class"),
@@ -179,7 +179,7 @@ def test_a_plain_folder_is_all_train(image_folder):
     listing = list_folder(Location(str(root)))
     assert paths(listing) == ["cat/000.png", "cat/001.png", "dog/000.png"]
     assert {image.split for image in listing.images} == {"train"}
-    assert listing.notes == ("data: 1 files skipped (hidden)",)
+    assert listing.notes == ("data: 1 file skipped (hidden)",)
 
 
 def test_of_a_folder_with_splits_the_plain_listing_takes_train(image_folder):

@@ -81,7 +81,7 @@ def test_names_with_commas_quotes_and_other_alphabets_are_matched(truth_of, tmp_
 
 
 def test_a_table_of_other_labels_than_the_folders_is_refused(truth_of):
-    with pytest.raises(ValueError, match=r"train/dog/1\.png has label cat there, dog in its fold"):
+    with pytest.raises(ValueError, match=r"train/dog/1\.png has label cat, but its folder is dog"):
         truth_of(TABLE + "train/dog/1.png,cat,cat\n")
 
 

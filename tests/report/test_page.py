@@ -229,14 +229,14 @@ def test_a_run_that_only_trained_shows_its_scores_and_curves(tmp_path):
     note(run, images={"images": {"train": 5, "val": 5}}, baseline={})
     write_metrics(run, "baseline", "all")
     page = page_of(run)
-    assert "resnet18 fine-tuned trained on every training image: accuracy 0.705" in page.text
+    assert "resnet18 fine-tuned, trained on every training image: accuracy 0.705" in page.text
     assert "Learning curves" in page.text
     assert "most harmful" not in page.text
 
 
 def test_without_training_the_report_says_that_the_gain_is_unknown(run):
     page = page_of(run)
-    assert "whether dropping helps is not known yet" in page.text
+    assert "it is not known yet whether dropping helps" in page.text
     assert "Before and after" not in page.text
 
 
@@ -289,16 +289,18 @@ def test_losing_to_the_cheap_baselines_is_said(run):
     write_probes(run, all=0.7, kept=0.6, random=0.65, clean=0.6)
     page = page_of(run)
     text = re.sub(r"\s+", " ", page.text)
-    assert "Cleaning does not beat all training images (logistic probe −0.100)" in text
-    assert "Cleaning does not beat as many dropped at random (logistic probe −0.050)" in text
-    assert "Cleaning does not beat the clean validation set alone (logistic probe +0.000)" in text
-    assert "beats every cheap baseline" not in text
+    assert "Cleaning does not beat training on all images (logistic probe −0.100)" in text
+    assert "Cleaning does not beat dropping as many at random (logistic probe −0.050)" in text
+    assert (
+        "does not beat training on the clean validation set alone (logistic probe +0.000)" in text
+    )
+    assert "beats every baseline" not in text
 
 
 def test_winning_clearly_is_said(run):
     write_probes(run, all=0.6, kept=0.9, random=0.6, clean=0.7)
     text = page_of(run).text
-    assert "beats every cheap baseline" in text
+    assert "beats every baseline" in text
     assert "does not beat" not in text
 
 
@@ -356,7 +358,7 @@ def test_duplicates_and_notes_are_listed_and_long_lists_cut(run):
     note(run, images={**found, "duplicates_across_splits": across, "duplicates_in_train": []})
     run.report.delete()
     text = page_of(run).text
-    assert "12 pictures occur in more than one split: scores on them are too good" in text
+    assert "12 images occur in more than one split, which inflates the scores" in text
     assert "and 2 more, in run.json" in text
     assert "no shapley_val: a half" in text
     assert "3 unreadable" in text
@@ -386,12 +388,12 @@ def write_sampling(run: RunDirectory, *, imputed: int = 0) -> None:
 def test_sampled_values_come_with_intervals_and_how_they_were_sampled(run):
     write_sampling(run)
     text = re.sub(r"\s+", " ", page_of(run).text)
-    assert "How sure the values are" in text
-    assert "192 of 8 chains: permutation" in text
+    assert "How certain the values are" in text
+    assert "192 in 8 chains: permutation" in text
     assert "−0.094 … −0.086" in text  # the lowest value, -.09
-    assert "whenever sampling is stopped (anytime-valid)" in text
+    assert "anytime-valid: it holds however often you look and whenever sampling stops" in text
     assert "those that are harmful with certainty (rule certain: false-discovery rate 5" in text
-    assert "at most 5 % are expected" in text
+    assert "At most 5 % of the dropped images are expected" in text
     assert "biased" not in text
 
 
@@ -401,11 +403,11 @@ def test_truncated_values_are_said_to_be_biased(run):
 
 
 def test_exact_values_have_no_such_section(run):
-    assert "How sure the values are" not in page_of(run).text
+    assert "How certain the values are" not in page_of(run).text
 
 
 @pytest.mark.parametrize(
-    ("bound", "words"), [(1.0, "Nothing can be guaranteed"), (0.125, "at most 12\u00a0%")]
+    ("bound", "words"), [(1.0, "No guarantee can be given"), (0.125, "At most 12\u00a0% of")]
 )
 def test_the_false_discovery_bound_in_words(bound, words):
     assert words in verdicts.false_discovery(bound)
@@ -437,7 +439,7 @@ def test_a_cross_check_counts_the_dropped_that_it_finds_harmful_or_useful(run):
     assert check.rank_correlation == pytest.approx(spearmanr(own, value).statistic, abs=1e-12)
     text = re.sub(r"\s+", " ", page_of(run).text)
     assert "Cross-check: logistic" in text
-    assert "of the 3 dropped images 1 are harmful there with certainty and 1 are useful" in text
+    assert "among the 3 dropped images, they find 1 harmful with certainty and 1 useful" in text
 
 
 def test_a_constant_cross_check_has_no_rank_correlation(run):
@@ -462,8 +464,8 @@ def test_a_rule_that_is_not_known_is_refused_with_the_file(run):
 def test_the_last_lines_and_the_page_name_the_rule(run):
     assert "dropped (25 %), rule validated (the lowest 25 %)" in summary(read_findings(run))[0]
     text = page_of(run).text
-    assert "are dropped (25\u00a0%): the lowest 25\u00a0% by value, the share without" in text
-    assert "How much to drop" in text
+    assert "are dropped (25\u00a0%): the lowest 25\u00a0% by value, the share whose" in text
+    assert "How many to drop" in text
 
 
 def test_values_without_a_record_of_their_rule_are_shown_without_it(run):
@@ -477,7 +479,7 @@ def test_a_share_of_each_class_has_no_single_cut(run):
     decision = ["drop" if i in (1, 4, 8) else "keep" for i in range(12)]
     with_choice(run, decision, rule="share", share=0.25, per_class=True)
     text = page_of(run).text
-    assert "The cut differs by class." in text
+    assert "The cut-off differs by class." in text
     assert "of each class by value" in text
     assert "left of the cut" not in text
 

@@ -75,7 +75,7 @@ def test_a_damaged_one_is_skipped_and_that_is_said(folder, plan, capsys):
 def test_one_of_another_sampling_is_not_resumed_from_and_that_is_said(folder, plan, capsys):
     write_checkpoint(folder, fed(plan, 2).state(), "made", {})
     assert read_checkpoint(folder, "of other features") == (None, {})
-    assert "by other formulas; sampling starts anew" in capsys.readouterr().err
+    assert "of other features or formulas; sampling starts anew" in capsys.readouterr().err
     assert read_checkpoint(folder, "made")[0]["next_index"] == 2  # nothing is lost by asking
 
 

@@ -24,8 +24,8 @@ from tests.support.small_runs import SETTINGS
 
 READING, EXTRACTION = "reading images", "extracting features"
 BASELINE, CLEANED = "fine-tuning baseline", "fine-tuning cleaned"
-BY_CLEAN, BY_SELF = "values by shapley_val", "values by train itself"
-CHOOSING, PROBES, SAMPLING = "choosing what to keep", "probes on features", "sampling"
+BY_CLEAN, BY_SELF = "valuing by shapley_val", "valuing by the training set (leave-one-out)"
+CHOOSING, PROBES, SAMPLING = "choosing how many to drop", "probes on features", "sampling"
 VALUES = {BY_CLEAN, BY_SELF, CHOOSING}
 
 
@@ -119,7 +119,7 @@ def test_a_raised_format_makes_its_step_and_those_after_it_run_again(
     pipeline.run_pipeline(run, listing(small_data), config, networks=True)
     assert set(ran) == again
     said = capsys.readouterr().err
-    assert ("out of date" in said or "decoded in another way" in said) == bool(again)
+    assert ("out of date" in said or "the decoding of images has changed" in said) == bool(again)
     ran.clear()
     pipeline.run_pipeline(run, listing(small_data), config, networks=True)
     assert ran == []
@@ -174,7 +174,7 @@ def test_sampling_starts_anew_from_features_that_were_extracted_again(sampled, r
     write_manifest(run.features / "train", "other", [shard.name for shard in manifest.shards])
     pipeline.run_valuation(run, settings)
     assert set(ran) == {SAMPLING, BY_SELF}
-    assert "sampled from other features" in capsys.readouterr().err
+    assert "checkpoints are of other features" in capsys.readouterr().err
 
 
 def test_a_step_called_from_python_refuses_a_run_of_other_settings(

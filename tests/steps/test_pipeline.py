@@ -180,7 +180,7 @@ def test_one_worker_process_gives_the_values_of_two(finished, data, config, tmp_
     [
         ("fine-tuning", "baseline/*.checkpoint", ("baseline", "features", "values", "cleaned")),
         ("features", "features/train/part-*", ("features", "values", "cleaned")),
-        ("values", "values by", ("values", "cleaned")),
+        ("values", "valuing by", ("values", "cleaned")),
         ("retraining", "cleaned/*.checkpoint", ("cleaned",)),
     ],
 )
@@ -275,10 +275,10 @@ def test_sampled_values_go_all_the_way_to_the_report(finished, data, config, tmp
     assert (values.low < values.high).all()
     assert set(values.decision) == {"keep", "drop"}  # the rule validated decides by rank
     page = (run / "report.html").read_text()
-    assert "How sure the values are" in page
+    assert "How certain the values are" in page
     record = json.loads((run / "run.json").read_text())["sampling"]
     assert record["rounds"] >= 200
-    assert f"{record['rounds']:,} of 8 chains" in page
+    assert f"{record['rounds']:,} in 8 chains" in page
     assert set(pd.read_parquet(run / "cleaned/probes.parquet").arm) == ARMS
     before = files(run)
     done("report", "--run", run)

@@ -170,11 +170,11 @@ def test_the_clock_alone_never_stops_the_aggregator():
     [
         ({"value": {"utility": "logistic"}}, "value.utility logistic has no closed form"),
         ({"value": {"utility_options": {"c": 1}}}, "value.utility_options are for"),
-        ({"value": {"rule": "certain"}}, "value.rule certain is for value.method sample"),
+        ({"value": {"rule": "certain"}}, "value.rule certain needs value.method sample"),
         ({"value": {"method": "sample", "validation": "self"}}, "values by shapley_val alone"),
         (
             {"value": {"method": "sample", "utility": "logistic", "rule": "chance"}},
-            "value.rule chance is for the utility knn",
+            "value.rule chance needs the utility knn",
         ),
         ({"sample": {"base": 2}}, "sample.base and sample.levels must be given together"),
         ({"sample": {"stop": []}}, "sample.stop must name at least one"),

@@ -1,16 +1,19 @@
-"""What a sweep costs, and what a round is worth.
+"""The cost of the marginals of an order, and the error of a round of orders.
 
-    python benchmarks/sweeps.py                     # a minute on one core, on made data
-    python benchmarks/sweeps.py --study FOLDER      # on the study's features
-    python benchmarks/sweeps.py --pydvl PYTHON      # also against pyDVL, in PYTHON's environment
+    python benchmarks/marginals.py                     # a minute on one core, synthetic data
+    python benchmarks/marginals.py --study FOLDER      # on the study's features
+    python benchmarks/marginals.py --pydvl PYTHON      # also against pyDVL, in PYTHON's environment
 
-Shows, each with its target:
+The benchmark prints, each with its target:
 
-1. knn-accuracy: one full order against refits of scikit-learn's KNeighborsClassifier(10) on every
-   prefix, and against the same step of pyDVL; scores are compared bit for bit (>= 10,000 times).
-2. The error of multilevel rounds against plain permutations at equal insertions (MSE <= .1).
-3. The growth of a full order from 50,000 to 200,000 points, 256 validation points (<= 3 times).
-4. Least squares and logistic: one full order.
+1. knn-accuracy: the speed-up of one full order over refits of scikit-learn's
+   KNeighborsClassifier(10) on every prefix, and over the same step of pyDVL; the scores are
+   compared bit for bit (>= 10,000 times).
+2. The mean squared error of multilevel rounds over that of plain permutations, at equal insertions
+   (<= .1).
+3. The growth of the time of a full order from 50,000 to 200,000 points, with 256 validation points
+   (<= 3 times).
+4. Least squares and logistic: the time of one full order.
 """
 
 import argparse
@@ -37,11 +40,11 @@ from dcai_ray.valuation.utilities.least_squares import LeastSquares
 from dcai_ray.valuation.utilities.logistic import Logistic
 
 Data = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
-_REFITS = 300  # prefixes that are refitted; their time is extrapolated to all
+_REFITS = 300  # prefixes that are refitted; their time is extrapolated to all prefixes
 
 
 def made(n: int, m: int, d: int, seed: int = 0) -> Data:
-    """Two clouds that overlap, a fifth of the training labels random."""
+    """Synthetic data: two overlapping clouds, with a fifth of the training labels random."""
     rng = np.random.default_rng(seed)
     y, y_val = rng.integers(0, 2, n), rng.integers(0, 2, m)
     x = rng.standard_normal((n, d)) + 0.12 * y[:, np.newaxis]
@@ -50,8 +53,8 @@ def made(n: int, m: int, d: int, seed: int = 0) -> Data:
 
 
 def study(folder: Location, split: str = "train") -> Data:
-    """A split of the study's features, and its shapley_val; float64, in which scikit-learn's
-    distances have our ranks."""
+    """A split of the study's features and its shapley_val, as float64: only then do scikit-learn's
+    distances have the same ranks as ours."""
     x, y = study_points(folder / f"feature_dump_{split}.pkl")
     x_val, y_val = study_points(folder / "feature_dump_shapley_val.pkl")
     return x.astype(np.float64), y, x_val.astype(np.float64), y_val
@@ -61,10 +64,10 @@ def full_order(n: int, seed: int = 0) -> Orders:
     return permutation(n).draw(randomness(seed, 0, 0, 0))
 
 
-def seconds_a_sweep(utility: Utility, repeats: int) -> float:
-    """Median over full orders."""
+def seconds_per_order(utility: Utility, repeats: int) -> float:
+    """Seconds for the marginals of a full order, the median over orders."""
     n = utility.num_players
-    utility.marginals(full_order(n))  # compiled
+    utility.marginals(full_order(n))  # compiles
     taken = []
     for seed in range(repeats):
         order = full_order(n, seed)
@@ -75,7 +78,7 @@ def seconds_a_sweep(utility: Utility, repeats: int) -> float:
 
 
 def refits(data: Data, order: NDArray[np.int32], sizes: NDArray[np.int64]) -> tuple[float, Any]:
-    """Seconds that refits on some prefixes take, and their scores."""
+    """Seconds that refits on prefixes of the given sizes take, and their scores."""
     x, y, x_val, y_val = data
     start = time.perf_counter()
     scores = []
@@ -89,7 +92,7 @@ def refits(data: Data, order: NDArray[np.int32], sizes: NDArray[np.int64]) -> tu
 def against_refits(data: Data, repeats: int) -> list[Result]:
     n, y_val = len(data[0]), data[3]
     utility = KnnAccuracy(*data, k=10, metric="euclidean")
-    ours = seconds_a_sweep(utility, repeats)
+    ours = seconds_per_order(utility, repeats)
     order = full_order(n)
     sizes = np.unique(np.linspace(1, n, _REFITS).astype(int))
     theirs, scores = refits(data, order.players, sizes)
@@ -98,9 +101,9 @@ def against_refits(data: Data, repeats: int) -> list[Result]:
     different = int((np.round(mine[sizes - 1] * len(y_val)) != np.round(scores * len(y_val))).sum())
     return [
         Result(
-            "knn-accuracy: a full order against scikit-learn refits on every prefix",
+            "knn-accuracy: a full order vs scikit-learn refits on every prefix",
             ">= 10,000 times",
-            f"{theirs / ours:,.0f} times ({1e3 * ours:.2f} ms against {theirs:.1f} s; "
+            f"{theirs / ours:,.0f} times ({1e3 * ours:.2f} ms vs {theirs:.1f} s; "
             f"{different} of {len(sizes)} scores differ)",
         )
     ]
@@ -116,29 +119,29 @@ def against_pydvl(data: Data, python: str, repeats: int) -> list[Result]:
         subprocess.run([python, str(script), given, made_there], check=True)
         found = np.load(made_there)
         scores, theirs, version = found["scores"], float(found["seconds"]), str(found["version"])
-    empty = 0.0  # pyDVL's score of the empty set, and of what scikit-learn refuses
+    empty = 0.0  # pyDVL's score of the empty set, and of sets that scikit-learn refuses
     utility = KnnAccuracy(*data, k=10, metric="euclidean", few="default", empty=empty)
-    ours = seconds_a_sweep(utility, repeats)
+    ours = seconds_per_order(utility, repeats)
     mine = empty + np.cumsum(utility.marginals(order))
     different = int((np.round(mine * len(y_val)) != np.round(scores * len(y_val))).sum())
     return [
         Result(
-            f"knn-accuracy: a full order against a permutation of pyDVL {version}",
+            f"knn-accuracy: a full order vs a permutation of pyDVL {version}",
             ">= 10,000 times, equal scores",
-            f"{theirs / ours:,.0f} times ({1e3 * ours:.2f} ms against {theirs:.1f} s; "
+            f"{theirs / ours:,.0f} times ({1e3 * ours:.2f} ms vs {theirs:.1f} s; "
             f"{different} of {len(scores)} scores differ)",
         )
     ]
 
 
-def multilevel_against_plain(data: Data, sweeps: int, repeats: int) -> list[Result]:
-    """Mean squared errors against the closed form at equal insertions, one part."""
+def multilevel_against_plain(data: Data, num_orders: int, repeats: int) -> list[Result]:
+    """Mean squared errors to the closed form at equal insertions, with a single component."""
     exact = knn_shapley(*data, k=10, metric="euclidean")
     utility = Knn(*data, k=10, metric="euclidean", num_components=1)
     n = utility.num_players
     errors = {}
     for name, rounds in (("plain", permutation(n)), ("levels", multilevel(n, base=2, levels=7))):
-        count = sweeps // rounds.num_permutations
+        count = num_orders // rounds.num_permutations
         squares = []
         for seed in range(repeats):
             total = np.zeros(n)
@@ -149,10 +152,10 @@ def multilevel_against_plain(data: Data, sweeps: int, repeats: int) -> list[Resu
         errors[name] = float(np.mean(squares))
     return [
         Result(
-            f"knn: MSE of multilevel rounds over that of permutations, {sweeps} sweeps each",
+            f"knn: MSE of multilevel rounds over that of permutations, {num_orders} orders each",
             "<= .1",
             f"{errors['levels'] / errors['plain']:.3f} "
-            f"(RMSE {errors['levels'] ** 0.5:.1e} against {errors['plain'] ** 0.5:.1e})",
+            f"(RMSE {errors['levels'] ** 0.5:.1e} vs {errors['plain'] ** 0.5:.1e})",
         )
     ]
 
@@ -161,13 +164,13 @@ def growth(repeats: int) -> list[Result]:
     taken = {}
     for n in (50_000, 200_000):
         utility = Knn(*made(n, 256, 8), k=10, num_components=1)
-        taken[n] = seconds_a_sweep(utility, repeats)
+        taken[n] = seconds_per_order(utility, repeats)
     small, large = taken[50_000], taken[200_000]
     return [
         Result(
-            "knn: a full order of 200,000 points over one of 50,000 (256 validation points)",
+            "knn: a full order of 200,000 points vs one of 50,000 (256 validation points)",
             "<= 3 times the time",
-            f"{large / small:.2f} times ({1e3 * large:.1f} ms against {1e3 * small:.1f} ms)",
+            f"{large / small:.2f} times ({1e3 * large:.1f} ms vs {1e3 * small:.1f} ms)",
         )
     ]
 
@@ -178,8 +181,9 @@ def models(data: Data) -> list[Result]:
         ("least-squares, 32 features", LeastSquares(*data), 5),
         ("logistic, 32 features", Logistic(*data), 1),
     ):
-        taken = seconds_a_sweep(utility, repeats)
-        found.append(Result(f"{name}: a full order of {len(data[0])}", "", f"{1e3 * taken:.1f} ms"))
+        taken = seconds_per_order(utility, repeats)
+        what = f"{name}: a full order of {len(data[0])} points"
+        found.append(Result(what, "", f"{1e3 * taken:.1f} ms"))
     return found
 
 
@@ -194,10 +198,10 @@ def main() -> None:
         results = against_refits(data, args.repeats)
         if args.pydvl:
             results += against_pydvl(data, args.pydvl, args.repeats)
-        results += multilevel_against_plain(data, orders=96, repeats=6)
+        results += multilevel_against_plain(data, num_orders=96, repeats=6)
         results += models(data)
         results += growth(repeats=5)
-    print_results(f"Sweeps, {'study' if args.study else 'made'} data", results)
+    print_results(f"Marginals, {'the study' if args.study else 'synthetic'} data", results)
 
 
 if __name__ == "__main__":
