@@ -167,7 +167,7 @@ def test_a_damaged_file_is_refused_in_one_line(content, tmp_path):
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(ValueError, match="/no/such/file: no such file; give a file, imagenet or"):
+    with pytest.raises(ValueError, match="/no/such/file: no such file; use a file, imagenet or"):
         classifier("resnet18", 2, "/no/such/file", 32, seed=0)
 
 

@@ -104,6 +104,6 @@ class Contrast(nn.Module):
 def test_a_feature_that_is_not_finite_names_its_file(files, tmp_path):
     Image.new("RGB", (8, 8), "white").save(tmp_path / "white.png")
     white = Location(str(tmp_path / "white.png"))
-    with pytest.raises(ValueError, match=r"white\.png: the network gives NaN or infinite"):
+    with pytest.raises(ValueError, match=r"white\.png: the network outputs NaN or infinite"):
         extract(Contrast(), [*files, white, *files], size_px=SIZE_PX, batch_size=4)
     assert np.isfinite(extract(Contrast(), files, size_px=SIZE_PX)).all()
