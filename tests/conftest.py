@@ -2,9 +2,10 @@
 
 `make test` runs three lanes side by side (`--dist loadgroup`):
 
-- `hosts`: tests marked `ray` that start Ray themselves, some on machines of their own;
+- `hosts`: tests on simulated machines (`tests.support.hosts`), one after the other;
 - `ray`: tests that use `ray_cluster`; they share the one cluster of their process;
-- all others, which need no Ray, a file at a time by whichever process is free.
+- all others, a file at a time by whichever process is free. Those that are marked `ray` start a Ray
+  of their own; `-m hosts` means these too.
 """
 
 import os
@@ -29,22 +30,24 @@ from tests.support.small_runs import done, write_pictures, write_settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _LANES = ("hosts", "ray")
+_SIMULATED = ("test_hosts", "test_autoscaling")  # files whose tests run on simulated machines
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark a test with its lane, before any plugin asks for markers."""
-    lane = _lane(item)
-    item.add_marker(pytest.mark.xdist_group(lane))
-    if lane in _LANES:
-        item.add_marker(lane)
+    item.add_marker(pytest.mark.xdist_group(_lane(item)))
+    if _uses_cluster(item):
         item.add_marker("ray")
+    elif item.get_closest_marker("ray"):
+        item.add_marker("hosts")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the long lanes.
 
     Of the others the numerical core is first: it compiles the kernels while the `ray` lane boots,
-    and all that follow find them in numba's cache beside the sources.
+    and all that follow find them in numba's cache beside the sources. Then come the tests that wait
+    for a Ray of their own.
     """
     items.sort(key=_place)
 
@@ -56,16 +59,24 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _lane(item: pytest.Item) -> str:
-    if "ray_cluster" in getattr(item, "fixturenames", ()):
+    if _uses_cluster(item):
         return "ray"
-    return "hosts" if item.get_closest_marker("ray") else item.path.stem
+    if item.path.stem in _SIMULATED:
+        return "hosts"
+    return f"{item.path.stem}-ray" if item.get_closest_marker("ray") else item.path.stem
+
+
+def _uses_cluster(item: pytest.Item) -> bool:
+    return "ray_cluster" in getattr(item, "fixturenames", ())
 
 
 def _place(item: pytest.Item) -> int:
-    for place, lane in enumerate(_LANES):
-        if item.get_closest_marker(lane):
-            return place
-    return len(_LANES) + ("valuation" not in item.path.parts)
+    lane = _lane(item)
+    if lane in _LANES:
+        return _LANES.index(lane)
+    if "valuation" in item.path.parts:
+        return len(_LANES)
+    return len(_LANES) + (1 if lane.endswith("-ray") else 2)
 
 
 @pytest.fixture(autouse=True)
