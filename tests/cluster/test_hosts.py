@@ -8,6 +8,7 @@ import hashlib
 import json
 import subprocess
 import time
+from functools import cached_property
 
 import pytest
 import yaml
@@ -21,7 +22,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(lacking()), reason=lacking()),
 ]
-ROUNDS = 400
+ROUNDS = 280
 RESULTS = ("values/values.parquet", "kept.parquet")
 S3 = {
     "AWS_ENDPOINT_URL": "http://10.77.0.1:5000",
@@ -31,6 +32,14 @@ S3 = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 WAIT_S = 400.0
+WATCH = """
+import sys
+from pyarrow import fs
+s3, _ = fs.FileSystem.from_uri("s3://bucket")
+checkpoints = fs.FileSelector("bucket/run/values/checkpoint", allow_not_found=True)
+for _ in sys.stdin:
+    print(max([0, *(int(file.base_name[5:13]) for file in s3.get_file_info(checkpoints))]))
+"""
 
 
 def settings():
@@ -85,19 +94,23 @@ class Cluster:
     def said(self, name):
         return (self.head.log.parent / f"{name}.job").read_text()
 
+    @cached_property
+    def watcher(self):
+        """A process there that answers each line with the waves in the newest checkpoint."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        return self.head.popen("python", "-u", "-c", WATCH, **pipes)
+
     def waves_done(self):
-        """Waves in the newest checkpoint."""
-        return int(self.python(
-            "found = s3.get_file_info(fs.FileSelector('bucket/run/values/checkpoint', "
-            "allow_not_found=True))\n"
-            "print(max([0, *(int(f.base_name[5:13]) for f in found)]))"
-        ))  # fmt: skip
+        self.watcher.stdin.write("\n")
+        self.watcher.stdin.flush()
+        return int(self.watcher.stdout.readline())
 
     def wait_for_waves(self, count, job):
         end = time.monotonic() + WAIT_S
         while (there := self.waves_done()) < count:
             assert job.poll() is None, f"{job.args} ended early"
             assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.2)
         return there
 
 
