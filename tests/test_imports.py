@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def folder(module):
     return module.split(".")[0]
 
 
+@cache
 def imports(file):
     """(dotted target, whether it runs when the module is loaded) of every import of a file."""
     tree = ast.parse(file.read_text())
@@ -99,6 +101,7 @@ def modules_used(module, *, early=False):
     return used
 
 
+@cache
 def reached(module):
     """Every module that is loaded when this one is."""
     seen, waiting = set(), {module}

@@ -30,7 +30,6 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import betabinom, binom
 
 from dcai_ray.errors import UserError
 from dcai_ray.valuation.neighbours import Metric, aligned, neighbour_order, tiles
@@ -191,6 +190,8 @@ def vote_chances(
     Raises:
         UserError: for an unknown semivalue.
     """
+    from scipy.stats import betabinom, binom  # here: .4 s that most workers never need
+
     nearer = np.arange(num_players)  # (n,) how many points are nearer than the j-th
     match semivalue:
         case "shapley":

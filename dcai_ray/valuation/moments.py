@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +98,8 @@ def gelman_rubin(chains: Sequence[Moments]) -> NDArray[np.float64]:
 
 def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """Spearman's of two (n,) arrays, ties sharing their mean rank; NaN if one is constant."""
+    from scipy.stats import rankdata  # here: .4 s that most workers never need
+
     middle = (len(first) + 1) / 2
     x, y = rankdata(first) - middle, rankdata(second) - middle
     norm = np.sqrt((x**2).sum() * (y**2).sum())

@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import betabinom, binom
 
 from dcai_ray.errors import UserError
 from dcai_ray.valuation.utilities import Utility
@@ -38,6 +37,8 @@ def size_weights(
     Raises:
         UserError: for an unknown semivalue.
     """
+    from scipy.stats import betabinom, binom  # here: .4 s that most workers never need
+
     others = np.arange(num_players)
     match semivalue:
         case "shapley":

@@ -19,7 +19,7 @@ from dcai_ray.valuation.plan import new_plan
 from dcai_ray.valuation.stopping import MaxRounds
 from dcai_ray.valuation.utilities.knn import Knn
 
-NUM_CHAINS, ROUNDS = 4, 3000
+NUM_CHAINS, ROUNDS = 4, 2000
 
 
 def clusters():
