@@ -209,7 +209,7 @@ def test_a_run_killed_in_a_step_goes_on_to_the_same_bits(
 def test_ctrl_c_leaves_a_run_that_goes_on(finished, data, config, tmp_path, ray_cluster):
     run = tmp_path / "run"
     arguments = ("run", "--data", data, "--run", run, "--config", config, "--no-finetune")
-    process = Process(tmp_path / "log", *arguments, address=ray_cluster)
+    process = Process(tmp_path / "log", *arguments)  # with a Ray of its own
     process.wait_until(lambda: any(run.glob("features/train/part-*")))
     process.send(signal.SIGINT)
     assert process.finish() == 130
