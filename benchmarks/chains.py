@@ -35,7 +35,7 @@ from dcai_ray.cluster.actor_pool import Pool, stream_blocks
 from dcai_ray.cluster.chains import stream_chains
 from dcai_ray.config import ResourcesConfig
 from dcai_ray.storage import parquet
-from dcai_ray.storage.features import feature_table, shard_name, write_manifest
+from dcai_ray.storage.features import write_split
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation.aggregator import Aggregator
 from dcai_ray.valuation.blocks import Block, run_block
@@ -57,9 +57,7 @@ def until_settled(data: Data) -> list[Result]:
         for split, xs, ys in (("train", x, y), ("shapley_val", x_val, y_val)):
             labels = [str(label) for label in ys]
             ids = [f"{label}/{i}" for i, label in enumerate(labels)]
-            table = feature_table(ids, labels, np.float32(xs), {})
-            parquet.write_table(features / split / shard_name(0), table, "made")
-            write_manifest(features / split, "made", [shard_name(0)])
+            write_split(features / split, ids, labels, np.float32(xs), {}, "made")
         command = [
             *(sys.executable, "-m", "dcai_ray.cli", "value", "--features", str(features)),
             *("--run", f"{folder}/run", "--method", "sample", "--utility", "knn-accuracy"),

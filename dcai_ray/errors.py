@@ -7,7 +7,7 @@
         +-- StorageError  (an OSError too) an object store that refuses or does not answer
 
 Each has one line of text: what must hold, what was found, what to do. The command line prints that
-line; an `OSError` of a named file is told the same way. Every other exception is a bug, ours or
+line; an `OSError` of a named file is shown the same way. Every other exception is a bug, ours or
 that of a user's own utility, and keeps its traceback.
 """
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.valuation.neighbours import Metric, aligned, neighbour_order
+from dcai_ray.valuation.neighbours import Metric, aligned, ranked
 
 
 def neighbours(
@@ -29,7 +29,7 @@ def neighbours(
     for start in range(0, len(val), rows_at_a_time):
         rows = slice(start, start + rows_at_a_time)
         own = None if left_out is None else left_out[rows]
-        found.append(neighbour_order(offset - val[rows] @ train.T, own)[:, :k])
+        found.append(ranked(train, val[rows], offset, own)[:, :k])
     return np.concatenate(found)
 
 

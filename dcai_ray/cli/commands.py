@@ -11,7 +11,7 @@ from dcai_ray.errors import UserError
 from dcai_ray.images.folders import list_folder, list_splits
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
-from dcai_ray.storage.features import feature_table, shard_name, write_manifest
+from dcai_ray.storage.features import write_split
 from dcai_ray.storage.location import Location
 
 _UNPACKED = "/runtime_resources/working_dir_files/"  # where Ray lays a job's --working-dir
@@ -148,18 +148,15 @@ def export(arguments: Sequence[str]) -> None:
 
 def import_features(arguments: Sequence[str]) -> None:
     """Features of a pickle as Parquet."""
-    from dcai_ray.storage.feature_files import read_feature_pickle
+    from dcai_ray.storage.feature_files import FORMAT, read_feature_pickle
 
     chosen = parse(flags.ImportFeatures, arguments, Config(), "import-features")
     source = Location(chosen.file)
     ids, labels, x, digest = read_feature_pickle(source)
     folder = _lasting("--features", chosen.features) / chosen.split
-    fingerprint = parquet.new_fingerprint("imported", chosen.backbone, digest)
-    name = shard_name(0)
+    fingerprint = parquet.new_fingerprint("imported", FORMAT, chosen.backbone, digest)
     notes = {"backbone": chosen.backbone, "source_sha256": digest}
-    if not parquet.is_up_to_date(folder / name, fingerprint):
-        parquet.write_table(folder / name, feature_table(ids, labels, x, notes), fingerprint)
-    write_manifest(folder, fingerprint, [name])
+    write_split(folder, ids, labels, x, notes, fingerprint)
     print(f"{len(ids)} x {x.shape[1]} features in {folder}")
 
 

@@ -67,7 +67,7 @@ def recorded(
 
 
 def keep_in(run: Location) -> None:
-    """Keep the log of the command that is running in a run's folder, which is there."""
+    """Keep the log of the running command in a run's folder, once the command has work to log."""
     for handler in _logger.handlers:
         if isinstance(handler, RunLog):
             handler.keep_in(run)

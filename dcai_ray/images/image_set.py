@@ -5,22 +5,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from dcai_ray.images.folders import ImageFile
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.location import Location
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Image:
+class Image(ImageFile):
     """One readable image: a row of `images.parquet`."""
 
-    split: str
-    id: str
-    """Path below the split's folder, POSIX."""
-    label: str
-    path: str
-    """Path below the data's root."""
-    bytes: int
     width: int
     """In pixels, like `height`."""
     height: int

@@ -7,6 +7,8 @@ unchanged.
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 import pyarrow as pa
 
@@ -137,16 +139,8 @@ def _skip(
 
 
 def _record(image: ImageFile, found: Inspected) -> Image:
-    return Image(
-        split=image.split,
-        id=image.id,
-        label=image.label,
-        path=image.path,
-        bytes=image.bytes,
-        width=found.width,
-        height=found.height,
-        sha256=found.sha256,
-    )
+    listed: dict[str, Any] = asdict(image)
+    return Image(**listed, width=found.width, height=found.height, sha256=found.sha256)
 
 
 def _warn(groups: Sequence[str], where: str) -> None:

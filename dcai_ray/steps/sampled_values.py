@@ -43,8 +43,8 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
     source = block_fingerprint(config, points.fingerprint)
     session = Session(run, config, source, threshold=rule_of(config).threshold(points.train.y))
 
-    def so_far(aggregator: Aggregator) -> None:
-        fingerprint = new_fingerprint("so far", source, aggregator.next_index)
+    def save_interim(aggregator: Aggregator) -> None:
+        fingerprint = new_fingerprint("interim", source, aggregator.next_index)
         estimates = estimates_of(aggregator, points)
         # Until the end the intervals decide, whatever the rule.
         interim = Choice(
@@ -53,7 +53,7 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
         write_values(run, points, config, estimates, interim, fingerprint, complete=False)
 
     if not session.finished:
-        session.sample(_utility(points, config), so_far)
+        session.sample(_utility(points, config), save_interim)
     aggregator = session.aggregator
     fingerprint = new_fingerprint(
         "values",

@@ -23,8 +23,6 @@ from dcai_ray.storage.model_files import read_notes
 from dcai_ray.storage.read_ahead import read_ahead
 from dcai_ray.valuation.knn_shapley import KnnGame, Sums, val_block_sums
 
-_MAX_HEAD_BYTES = 100_000_000  # of a safetensors file, by its own definition
-
 
 @dataclass(frozen=True, slots=True)
 class InspectJob:

@@ -20,6 +20,9 @@ from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 
 # What the unpickler and NumPy raise on malformed bytes.
+FORMAT = 1
+"""Raise this when a reader gives other features for the same file: imports are then made again."""
+
 _DAMAGE = (
     EOFError,
     ValueError,

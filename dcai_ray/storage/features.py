@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.parquet import read_note, read_table
+from dcai_ray.storage.parquet import read_note, read_table, write_table
 from dcai_ray.storage.read_ahead import read_ahead
 
 _MANIFEST = "_manifest.json"
@@ -95,6 +95,32 @@ def open_split(folder: Location, fingerprint: str) -> None:
         is_other = True
     if is_other:
         (folder / _MANIFEST).delete()
+
+
+def write_split(
+    folder: Location,
+    ids: Sequence[str],
+    labels: Sequence[str],
+    x: NDArray[np.float32],
+    notes: Mapping[str, str],
+    fingerprint: str,
+) -> None:
+    """Write a whole split as one shard, unless it is there with this fingerprint.
+
+    Args:
+        folder: folder of the split.
+        ids: k ids.
+        labels: their class names.
+        x: (k, d) features.
+        notes: how the features were made: `backbone` and more.
+        fingerprint: of all that decides the content.
+    """
+    if is_complete(folder, fingerprint):
+        return
+    open_split(folder, fingerprint)
+    name = shard_name(0)
+    write_table(folder / name, feature_table(ids, labels, x, notes), fingerprint)
+    write_manifest(folder, fingerprint, [name])
 
 
 def has_features(folder: Location) -> bool:

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.errors import UserError
-from dcai_ray.valuation.neighbours import Metric, aligned, neighbour_order, tiles
+from dcai_ray.valuation.neighbours import Metric, aligned, ranked, tiles
 
 VAL_BLOCK = 64
 """Validation points whose values are summed before they are merged with the rest."""
@@ -143,10 +143,8 @@ def val_block_sums(game: KnnGame, block: slice, tile_bytes: int = 256 * 2**20) -
     """
     sums = Sums(np.zeros(len(game.train)), np.zeros(len(game.train)))
     for tile in tiles(block, len(game.train), tile_bytes):
-        distance = game.val[tile] @ game.train.T
-        np.subtract(game.offset, distance, out=distance)
         own = np.arange(tile.start, tile.stop) if game.leave_one_out else None
-        order = neighbour_order(distance, own)
+        order = ranked(game.train, game.val[tile], game.offset, own)
         add_values(order, game.y_train, game.y_val[tile], game.gains, sums.total, sums.squares)
     return sums
 

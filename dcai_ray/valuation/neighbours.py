@@ -52,6 +52,27 @@ def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return x
 
 
+def ranked(
+    train: NDArray[np.float64],
+    val: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    left_out: NDArray[np.intp] | None = None,
+) -> NDArray[np.int32]:
+    """Training indices by distance from each validation point, nearest first.
+
+    Args:
+        train: (n, d), as `offset` from `aligned`.
+        val: (m, d) some of the aligned validation points.
+        offset: (n,).
+        left_out: as in `neighbour_order`.
+    Returns:
+        As `neighbour_order`.
+    """
+    distance = val @ train.T
+    np.subtract(offset, distance, out=distance)
+    return neighbour_order(distance, left_out)
+
+
 def neighbour_order(
     distance: NDArray[np.float64], left_out: NDArray[np.intp] | None = None
 ) -> NDArray[np.int32]:

@@ -13,7 +13,7 @@ from dcai_ray.cluster import connection
 from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory, package_versions
 from dcai_ray.storage import parquet
-from dcai_ray.storage.features import feature_table, shard_name, write_manifest
+from dcai_ray.storage.features import write_split
 from dcai_ray.storage.location import Location
 from tests.support.small_runs import done, files
 
@@ -34,10 +34,9 @@ def features(tmp_path):
     for split in ("train", "shapley_val"):
         ids = [f"{label}/{i}" for label in "ab" for i in range(6)]
         x = np.float32(rng.standard_normal((12, 3)))
-        table = feature_table(ids, [name[0] for name in ids], x, {"backbone": "made up"})
         folder = Location(str(tmp_path / "features" / split))
-        parquet.write_table(folder / shard_name(0), table, "made")
-        write_manifest(folder, "made", [shard_name(0)])
+        labels = [name[0] for name in ids]
+        write_split(folder, ids, labels, x, {"backbone": "made up"}, "made")
     return tmp_path / "features"
 
 

@@ -19,7 +19,7 @@ from dcai_ray.cli.main import _COMMANDS
 from dcai_ray.errors import UserError
 from dcai_ray.steps import pipeline, sampled_values
 from dcai_ray.storage import parquet
-from dcai_ray.storage.features import feature_table, read_split, shard_name, write_manifest
+from dcai_ray.storage.features import read_split, write_split
 from dcai_ray.storage.location import Location
 from tests.support.small_runs import files
 
@@ -38,10 +38,7 @@ def refused(capsys, *arguments) -> str:
 def write_features(folder, split, *, d=3, backbone="resnet18", labels=("a", "b"), x=None):
     x = np.eye(len(labels), d, dtype=np.float32) if x is None else np.float32(x)
     ids = [f"{label}/{i}" for i, label in enumerate(labels)]
-    table = feature_table(ids, labels, x, {"backbone": backbone})
-    part = Location(str(folder)) / split
-    parquet.write_table(part / shard_name(0), table, "made")
-    write_manifest(part, "made", [shard_name(0)])
+    write_split(Location(str(folder)) / split, ids, labels, x, {"backbone": backbone}, "made")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])

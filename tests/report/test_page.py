@@ -20,7 +20,7 @@ from dcai_ray.report.findings import Findings, read_findings, summary
 from dcai_ray.report.page import without_secrets, write_report
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet, schemas
-from dcai_ray.storage.features import feature_table, shard_name, write_manifest
+from dcai_ray.storage.features import write_split
 from dcai_ray.storage.location import Location
 
 SCRIPT = "<script>alert('x')<"
@@ -135,12 +135,8 @@ def write_features(run: RunDirectory) -> None:
     """One number an image: all images of a class lie close together, the classes far apart."""
     table = parquet.read_table(run.images)
     x = np.repeat([0.0, 10.0, 20.0], EACH) + np.tile(np.arange(EACH) / 10, 3)
-    features = feature_table(
-        table["id"].to_pylist(), table["label"].to_pylist(), np.float32(x[:, None]), {}
-    )
-    folder = run.features / "train"
-    parquet.write_table(folder / shard_name(0), features, "made-features")
-    write_manifest(folder, "made-features", [shard_name(0)])
+    columns = table["id"].to_pylist(), table["label"].to_pylist(), np.float32(x[:, None])
+    write_split(run.features / "train", *columns, {}, "made-features")
 
 
 def complete(run: RunDirectory) -> None:

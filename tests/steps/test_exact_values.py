@@ -8,8 +8,7 @@ from numpy.testing import assert_allclose
 from dcai_ray.cli import main
 from dcai_ray.config import parse_config
 from dcai_ray.errors import UserError
-from dcai_ray.storage import parquet
-from dcai_ray.storage.features import feature_table, shard_name, write_manifest
+from dcai_ray.storage.features import write_split
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation.knn_shapley import knn_shapley
 from tests.support.small_runs import done
@@ -31,9 +30,7 @@ def features(tmp_path_factory):
         labels = [f"class{c}" for c in y]
         ids = [f"{label}/{i:03d}" for i, label in enumerate(labels)]
         part = Location(str(folder)) / split
-        table = feature_table(ids, labels, x, {"backbone": "made up"})
-        parquet.write_table(part / shard_name(0), table, f"made {split}")
-        write_manifest(part, f"made {split}", [shard_name(0)])
+        write_split(part, ids, labels, x, {"backbone": "made up"}, f"made {split}")
     return folder
 
 

@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.feature_set import check_clean, read_points
 from dcai_ray.storage import features, parquet
-from dcai_ray.storage.features import feature_table, shard_name, write_manifest
+from dcai_ray.storage.features import shard_name, write_split
 from dcai_ray.storage.location import Location
 
 
@@ -16,12 +16,11 @@ def run(tmp_path):
     return RunDirectory(Location(str(tmp_path / "run")))
 
 
-def write_split(run, split, labels, *, width=3, backbone="resnet18"):
+def write_features(run, split, labels, *, width=3, backbone="resnet18"):
     x = np.arange(len(labels) * width, dtype=np.float32).reshape(-1, width)
     ids = [f"{label}/{i}" for i, label in enumerate(labels)]
-    table = feature_table(ids, labels, x, {"backbone": backbone})
-    parquet.write_table(run.features / split / shard_name(0), table, "made")
-    write_manifest(run.features / split, f"all of {split}", [shard_name(0)])
+    folder, notes = run.features / split, {"backbone": backbone}
+    write_split(folder, ids, labels, x, notes, f"all of {split}")
     return x
 
 
@@ -39,11 +38,11 @@ def reads(monkeypatch):
 
 
 def test_the_fingerprint_is_known_before_any_shard_is_read(run, reads):
-    write_split(run, "train", ["dog", "cat"])
+    write_features(run, "train", ["dog", "cat"])
     alone = read_points(run).fingerprint
-    write_split(run, "shapley_val", ["cat"])
+    write_features(run, "shapley_val", ["cat"])
     with_clean = read_points(run).fingerprint
-    write_split(run, "val", ["dog"])
+    write_features(run, "val", ["dog"])
     with_val = read_points(run, with_val=True).fingerprint
     assert len({alone, with_clean, with_val}) == 3
     assert read_points(run).fingerprint == with_clean
@@ -51,9 +50,9 @@ def test_the_fingerprint_is_known_before_any_shard_is_read(run, reads):
 
 
 def test_each_split_is_read_once_and_only_if_it_is_used(run, reads):
-    x = write_split(run, "train", ["dog", "cat"])
-    write_split(run, "shapley_val", ["cat"])
-    write_split(run, "val", ["dog"])
+    x = write_features(run, "train", ["dog", "cat"])
+    write_features(run, "shapley_val", ["cat"])
+    write_features(run, "val", ["dog"])
     points = read_points(run, with_val=True)
     for _ in range(2):
         assert_array_equal(points.train.x, x)
@@ -64,7 +63,7 @@ def test_each_split_is_read_once_and_only_if_it_is_used(run, reads):
 
 
 def test_without_a_shapley_val_there_are_no_clean_points_and_valuing_by_them_is_refused(run):
-    write_split(run, "train", ["dog", "cat"])
+    write_features(run, "train", ["dog", "cat"])
     points = read_points(run)
     assert (points.clean.x.shape, points.clean.y.shape) == ((0, 3), (0,))
     with pytest.raises(ValueError, match=r"no features of shapley_val .* --validation self"):
@@ -80,21 +79,21 @@ def test_without_a_shapley_val_there_are_no_clean_points_and_valuing_by_them_is_
     ],
 )
 def test_a_split_that_does_not_fit_train_is_refused(run, labels, options, message):
-    write_split(run, "train", ["dog", "cat"])
-    write_split(run, "val", labels, **options)
+    write_features(run, "train", ["dog", "cat"])
+    write_features(run, "val", labels, **options)
     points = read_points(run, with_val=True)
     with pytest.raises(ValueError, match=message):
         _ = points.val
 
 
 def test_training_images_of_one_class_are_refused(run):
-    write_split(run, "train", ["cat", "cat"])
+    write_features(run, "train", ["cat", "cat"])
     with pytest.raises(ValueError, match=r"train: only one class \(cat\); at least two"):
         _ = read_points(run).train
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_split_that_was_not_extracted_is_named(run, split):
-    write_split(run, "val" if split == "train" else "train", ["dog", "cat"])
+    write_features(run, "val" if split == "train" else "train", ["dog", "cat"])
     with pytest.raises(ValueError, match=rf"features/{split}: no complete set of features"):
         read_points(run, with_val=True)

@@ -10,8 +10,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from dcai_ray.cli import main
-from dcai_ray.storage import parquet, schemas
-from dcai_ray.storage.features import feature_table, shard_name, write_manifest
+from dcai_ray.storage import schemas
+from dcai_ray.storage.features import write_split
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation.knn_shapley import knn_shapley
 from tests.support.small_runs import Process, done, files
@@ -37,10 +37,8 @@ def features(tmp_path_factory):
         x, y = clusters(count, seed)
         labels = [f"class{c}" for c in y]
         ids = [f"{label}/{i:03d}" for i, label in enumerate(labels)]
-        table = feature_table(ids, labels, x, {"backbone": "made up"})
         part = Location(str(folder)) / split
-        parquet.write_table(part / shard_name(0), table, f"made {split}")
-        write_manifest(part, f"made {split}", [shard_name(0)])
+        write_split(part, ids, labels, x, {"backbone": "made up"}, f"made {split}")
     return folder
 
 

@@ -12,8 +12,6 @@ from numpy.testing import assert_array_equal
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.features import (
     feature_table,
-    shard_name,
-    write_manifest,
 )
 from dcai_ray.storage.location import Location
 
@@ -21,24 +19,6 @@ from dcai_ray.storage.location import Location
 @pytest.fixture
 def folder(tmp_path):
     return Location(str(tmp_path / "features"))
-
-
-def features(ids, *, width=3, seed=0):
-    return np.random.default_rng(seed).normal(size=(len(ids), width)).astype(np.float32)
-
-
-def write_shard(folder, index, ids, x=None, *, labels=None, backbone="resnet18"):
-    x = features(ids, seed=index) if x is None else x
-    labels = [name.split("/")[0] for name in ids] if labels is None else labels
-    table = feature_table(ids, labels, x, {"backbone": backbone})
-    parquet.write_table(folder / shard_name(index), table, f"made-{index}")
-    return x
-
-
-def write_split(folder, *shards):
-    xs = [write_shard(folder, i, ids) for i, ids in enumerate(shards)]
-    write_manifest(folder, "all", [shard_name(i) for i in range(len(shards))])
-    return np.concatenate(xs)
 
 
 def values_table():
@@ -80,16 +60,18 @@ def test_a_file_is_made_if_it_carries_the_wanted_fingerprint_only(folder):
 def test_a_fingerprint_is_read_from_a_footer_of_any_length(folder, classes):
     notes = {"classes": json.dumps([f"class number {i}" for i in range(classes)])}
     file = folder / "t"
-    parquet.write_table(file, feature_table(["a/1"], ["a"], features("a"), notes), "f")
+    parquet.write_table(
+        file, feature_table(["a/1"], ["a"], np.ones((1, 3), np.float32), notes), "f"
+    )
     footer = int.from_bytes(file.read_bytes()[-8:-4], "little")
     assert (footer > 4096) == (classes == 1000)  # 4,096 bytes are read at first
     assert parquet.fingerprint_of(file) == "f"
 
 
 def test_many_fingerprints_come_in_the_order_of_the_files(folder):
-    files = [folder / shard_name(i) for i in range(50)]
+    files = [folder / str(i) for i in range(50)]
     for i in range(0, 50, 2):
-        write_shard(folder, i, ["cat/1"])
+        parquet.write_table(files[i], values_table(), f"made-{i}")
     expected = ["" if i % 2 else f"made-{i}" for i in range(50)]
     assert parquet.fingerprints_of(files) == expected
     assert parquet.fingerprints_of([]) == []
@@ -105,8 +87,10 @@ def test_the_fingerprint_hangs_on_values_and_order_but_not_on_the_order_of_keys(
 
 
 def test_other_programs_read_the_files(folder, tmp_path):
-    x = write_split(folder, ["cat/1.png", "dog/Käse.png"])
-    path = tmp_path / "features/part-00000.parquet"
+    x = np.float32([[0.5, -1, 2], [3, 0.25, 1e-7]])
+    table = feature_table(["cat/1.png", "dog/Käse.png"], ["cat", "dog"], x, {})
+    parquet.write_table(folder / "vectors", table, "f")
+    path = tmp_path / "features/vectors"
     frame = pd.read_parquet(path)
     assert list(frame) == ["id", "label", "feature"]
     assert list(frame["id"]) == ["cat/1.png", "dog/Käse.png"]
@@ -118,9 +102,11 @@ def test_other_programs_read_the_files(folder, tmp_path):
 
 
 def test_any_damage_to_a_file_is_one_line_that_names_it(folder):
-    write_shard(folder, 0, [f"cat/{i}" for i in range(50)])
-    file = folder / shard_name(0)
-    content, rng, messages = file.read_bytes(), np.random.default_rng(0), []
+    file, rng, messages = folder / "vectors", np.random.default_rng(0), []
+    x = np.float32(rng.standard_normal((50, 3)))
+    ids = [f"cat/{i}" for i in range(50)]
+    parquet.write_table(file, feature_table(ids, ["cat"] * 50, x, {}), "f")
+    content = file.read_bytes()
     for trial in range(300):
         damaged = bytearray(content)
         for place in rng.integers(len(content), size=3):

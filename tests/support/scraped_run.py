@@ -18,8 +18,7 @@ import ray
 
 from dcai_ray.cli import main
 from dcai_ray.cluster import chains
-from dcai_ray.storage import parquet
-from dcai_ray.storage.features import feature_table, shard_name, write_manifest
+from dcai_ray.storage.features import write_split
 from dcai_ray.storage.location import Location
 
 SAMPLE = re.compile(r"(ray_dcai_ray_\w+)\{(.*)\} (\S+)")
@@ -44,10 +43,8 @@ def write_features(folder, num_players=24, num_validation=9):
         y = np.arange(count) % 3
         x = np.float32(rng.standard_normal((count, 2)) + y[:, np.newaxis])
         ids = [f"class{c}/{i:03d}" for i, c in enumerate(y)]
-        table = feature_table(ids, [f"class{c}" for c in y], x, {"backbone": "made up"})
-        part = Location(str(folder)) / split
-        parquet.write_table(part / shard_name(0), table, split)
-        write_manifest(part, split, [shard_name(0)])
+        labels = [f"class{c}" for c in y]
+        write_split(Location(str(folder)) / split, ids, labels, x, {"backbone": "made up"}, split)
 
 
 def scrape(seen, ended):

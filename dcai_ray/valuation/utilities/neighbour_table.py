@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dcai_ray.errors import UserError
 from dcai_ray.valuation.knn_shapley import knn_game
-from dcai_ray.valuation.neighbours import Metric, neighbour_order, tiles
+from dcai_ray.valuation.neighbours import Metric, ranked, tiles
 from dcai_ray.valuation.utilities import Orders
 from dcai_ray.valuation.utilities.inputs import labelled_points
 from dcai_ray.valuation.utilities.neighbour_kernels import insertion, skyband
@@ -152,9 +152,7 @@ def neighbour_table(
     ranks = np.empty((num_val, num_players), dtype=kind)
     by_rank = np.empty_like(ranks) if walked else None
     for tile in tiles(slice(0, num_val), num_players, _TILE_BYTES):
-        distance = game.val[tile] @ game.train.T
-        np.subtract(game.offset, distance, out=distance)
-        nearest_first = neighbour_order(distance)
+        nearest_first = ranked(game.train, game.val[tile], game.offset)
         np.put_along_axis(ranks[tile], nearest_first, places, axis=1)
         if by_rank is not None:
             by_rank[tile] = nearest_first
