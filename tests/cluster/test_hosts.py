@@ -6,6 +6,7 @@ compute. What comes out has the bits of a run on one machine.
 
 import hashlib
 import json
+import signal
 import subprocess
 import time
 from functools import cached_property
@@ -115,28 +116,35 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def laptop(tmp_path_factory):
-    """Data and settings, and the digests of a run on this machine."""
+def folder(tmp_path_factory):
+    """Data and settings."""
     folder = tmp_path_factory.mktemp("laptop")
     write_pictures(folder / "data")
     (folder / "small.yaml").write_text(yaml.safe_dump(settings()))
-    alone = Process(
-        folder / "log", "run", "--data", folder / "data", "--run", folder / "run",
-        "--config", folder / "small.yaml",
-    )  # fmt: skip
-    assert alone.finish() == 0, alone.said()
     return folder
 
 
 @pytest.fixture(scope="module")
-def machines(laptop, tmp_path_factory):
+def laptop(folder):
+    """A run on this machine, which goes on while the others boot."""
+    alone = Process(
+        folder / "log", "run", "--data", folder / "data", "--run", folder / "run",
+        "--config", folder / "small.yaml",
+    )  # fmt: skip
+    yield alone
+    alone.send(signal.SIGKILL)
+    alone.finish()
+
+
+@pytest.fixture(scope="module")
+def machines(folder, laptop, tmp_path_factory):
     with network(tmp_path_factory.mktemp("hosts"), **S3) as net:
         cluster = Cluster(net)
         cluster.python(
             "boto3.client('s3').create_bucket(Bucket='bucket')\n"
             "fs.copy_files(sys.argv[1] + '/data', 's3://bucket/data')\n"
             "fs.copy_files(sys.argv[1] + '/small.yaml', 's3://bucket/small.yaml')",
-            str(laptop),
+            str(folder),
         )
         yield cluster
 
@@ -165,7 +173,7 @@ def test_a_folder_that_other_nodes_cannot_see_is_refused_with_their_addresses(ma
     assert "10.77.0.3: cannot see /dev/shm/data; give a URI, or a path that every node" in last
 
 
-def test_a_job_stopped_and_machines_lost_change_no_bit(machines, laptop):
+def test_a_job_stopped_and_machines_lost_change_no_bit(machines, folder, laptop):
     flags = ("--data", "s3://bucket/data", "--run", "s3://bucket/run")
     flags += ("--config", "s3://bucket/small.yaml")
     first = machines.submit("first", "pipeline", *flags)
@@ -190,10 +198,11 @@ def test_a_job_stopped_and_machines_lost_change_no_bit(machines, laptop):
                                         "'bucket/run/run.json'))))"))  # fmt: skip
     assert record["sampling"]["workers_lost"] >= 1
     assert record["sampling"]["rounds"] >= ROUNDS
+    assert laptop.finish() == 0, laptop.said()
     for name in RESULTS:
         digest = machines.python(
             "import hashlib; print(hashlib.sha256(s3.open_input_file(sys.argv[1]).read())"
             ".hexdigest())",
             f"bucket/run/{name}",
         )
-        assert digest == hashlib.sha256((laptop / "run" / name).read_bytes()).hexdigest(), name
+        assert digest == hashlib.sha256((folder / "run" / name).read_bytes()).hexdigest(), name
