@@ -74,7 +74,8 @@ def run_tasks(
         step: how the tasks are presented and what they require.
         resources: the cluster to join or to start.
     Raises:
-        Exception: whatever a task raised, after the other tasks were cancelled.
+        Exception: whatever a task raised, after the other tasks were cancelled. An interrupted
+            driver leaves that to Ray.
         ClusterError: the process of a task was lost again and again, or a node ran out of memory.
         UserError: a node of the cluster cannot take part, or the GPUs asked for do not exist.
     """
@@ -103,6 +104,9 @@ def run_tasks(
                 report(units)
                 measure(ledger.num_finished, units)
                 yield from ledger.results()
+    except (KeyboardInterrupt, SystemExit):
+        tasks.abandon()
+        raise
     finally:
         tasks.cancel()
         if ticks:
@@ -153,6 +157,14 @@ class _Tasks:
             ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         for ref in ready:
             yield self._in_flight.pop(ref), _result(ref)
+
+    def abandon(self) -> None:
+        """Leave the tasks in flight to Ray, which ends them with the driver.
+
+        Cancelling a task at the moment of its end aborts the driver (Ray 2.60: "Tried to complete
+        task that was not pending"), and who interrupts must find a resumable run, not an abort.
+        """
+        self._in_flight.clear()
 
     def cancel(self) -> None:
         """End the tasks in flight; one that is only just starting can miss the first attempt."""
