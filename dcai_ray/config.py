@@ -159,6 +159,9 @@ class ValueConfig:
     """Number of nearest neighbours K (utilities knn and knn-accuracy)."""
     metric: Metric = "cosine"
     """Distance between features: cosine (of centred features) or euclidean."""
+    class_weights: Literal["balanced", "none"] = "balanced"
+    """How the classes of validation images weigh: balanced (each class alike, so that the utility
+    is balanced accuracy) or none (each image alike). For the utilities knn and knn-accuracy."""
     validation: Literal["clean", "self", "both"] = "clean"
     """What training images are valued against: clean (shapley_val), self (the training set itself,
     leave-one-out) or both."""
@@ -429,7 +432,13 @@ def preset(name: Literal["study"]) -> dict[str, Any]:
     that keeps value > 0.
     """
     assert name == "study"
-    return {"k": 10, "metric": "euclidean", "validation": "clean", "rule": "zero"}
+    return {
+        "k": 10,
+        "metric": "euclidean",
+        "class_weights": "none",
+        "validation": "clean",
+        "rule": "zero",
+    }
 
 
 @dataclass(frozen=True, slots=True)

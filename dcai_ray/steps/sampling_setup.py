@@ -107,7 +107,12 @@ def new_utility(train: Points, clean: Points, value: ValueConfig, sample: Sample
     """
     points: tuple[Any, ...] = (*train, *clean)
     options: dict[str, Any] = dict(value.utility_options)
-    knn: dict[str, Any] = {"k": value.k, "metric": value.metric, "num_components": sample.parts}
+    knn: dict[str, Any] = {
+        "k": value.k,
+        "metric": value.metric,
+        "class_weights": value.class_weights,
+        "num_components": sample.parts,
+    }
     makers: dict[str, Callable[..., Utility]] = {
         "knn": partial(Knn, *points, **knn),
         "knn-accuracy": partial(KnnAccuracy, *points, **knn),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dcai_ray.errors import UserError
 
 Metric = Literal["euclidean", "cosine"]
+ClassWeights = Literal["balanced", "none"]
 
 # Rounding error does not count as a range, so the range is at least 2^-10 of the largest distance.
 _DISTANCE_BITS = 30

@@ -9,14 +9,21 @@ from math import comb
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from dcai_ray.valuation import knn_shapley
+from dcai_ray.valuation.plan import new_plan
+from dcai_ray.valuation.sampling import new_aggregator, sample
+from dcai_ray.valuation.semivalues import by_enumeration, size_weights
+from dcai_ray.valuation.stopping import MaxRounds
 from dcai_ray.valuation.utilities import Orders, neighbour_table
 from dcai_ray.valuation.utilities.knn import Knn
 from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
+from tests.support import games
 
 ROUNDING = 1e-15  # of a difference of two scores up to 1
+WEIGHT_ROUNDING = 20 / 2**41  # of balanced weights: half a unit of 2^-40 for each of 20 points
 LABELS = np.array([-5, 7, 1000])  # of three classes, to be numbered
 
 
@@ -41,6 +48,9 @@ GAMES = {
     "a class of one": changed(grid(5, n=20, m=9), y_train=np.array([-5] * 10 + [7] * 9 + [1000])),
     "a label no player has": changed(grid(6, n=20, m=9), y_train=np.repeat([-5, 1000], 10)),
     "more classes than neighbours": grid(7, n=60, m=20, classes=np.arange(30)),
+    "unequal validation classes, one with a single point": changed(
+        grid(14, n=30, m=14), y_val=np.repeat(LABELS, [10, 3, 1])
+    ),
 }
 KINDS = {
     "soft": (Knn, {}),
@@ -48,7 +58,14 @@ KINDS = {
     "default": (KnnAccuracy, {"few": "default"}),
     "vote, given v(empty)": (KnnAccuracy, {"empty": 0.25}),
     "default, given v(empty)": (KnnAccuracy, {"few": "default", "empty": 0.0}),
+    "soft, balanced": (Knn, {"class_weights": "balanced"}),
+    "vote, balanced": (KnnAccuracy, {"class_weights": "balanced"}),
+    "default, balanced, given v(empty)": (
+        KnnAccuracy,
+        {"class_weights": "balanced", "few": "default", "empty": 0.25},
+    ),
 }
+BALANCED = [kind for kind in KINDS if "balanced" in kind]
 NEIGHBOURS = (1, 2, 5)
 
 
@@ -70,20 +87,28 @@ def utility(kind, game, **options):
 def definition(kind, game, k, coalition):
     """v(S) in fractions, from squared distances in whole numbers."""
     x, y, x_val, y_val = game
-    options = KINDS[kind][1]
+    make, options = KINDS[kind]
+    class_sizes = Counter(y_val.tolist())
+    balanced = options.get("class_weights") == "balanced"
     total = Fraction(0)
-    for point, own in zip(x_val, y_val, strict=True):
+    for point, own in zip(x_val, y_val.tolist(), strict=True):
         squared = ((x - point) ** 2).sum(axis=1)
         nearest = sorted(coalition, key=lambda i: (squared[i], i))[:k]
         votes = Counter(y[nearest].tolist())
-        if kind == "soft":
-            total += Fraction(votes[own], k)
+        if make is Knn:
+            right = Fraction(votes[own], k)
         elif len(coalition) < (k if options.get("few") == "default" else 1):
-            common = Fraction(max(Counter(y_val.tolist()).values()), len(y_val))
-            total += Fraction(options["empty"]) if "empty" in options else common
+            common = max(class_sizes.values())  # the constant vote for it is right so often
+            constant = Fraction(1, len(class_sizes)) if balanced else Fraction(common, len(y_val))
+            right = Fraction(options["empty"]) if "empty" in options else constant
         else:
-            total += min(votes, key=lambda label: (-votes[label], label)) == own
-    return float(total / len(y_val))
+            right = Fraction(min(votes, key=lambda label: (-votes[label], label)) == own)
+        total += right / (len(class_sizes) * class_sizes[own] if balanced else len(y_val))
+    return float(total)
+
+
+def tolerance(kind):
+    return WEIGHT_ROUNDING if kind in BALANCED else ROUNDING
 
 
 def orders_of(*players):
@@ -104,7 +129,8 @@ def test_score_is_the_definition(kind, game, k):
     found = utility(kind, game, k=k)
     for size in {0, 1, n // 3, n // 2, n}:
         coalition = rng.permutation(n)[:size]
-        assert_allclose(found.score(coalition), definition(kind, game, k, coalition), atol=ROUNDING)
+        expected = definition(kind, game, k, coalition)
+        assert_allclose(found.score(coalition), expected, rtol=0, atol=tolerance(kind))
 
 
 @pytest.mark.parametrize("k", NEIGHBOURS)
@@ -133,20 +159,24 @@ def test_orders_of_a_multilevel_round_are_swept_as_each_alone(kind):
     assert len(found.marginals(orders_of())) == 0
 
 
-@pytest.mark.filterwarnings("ignore:The number of unique classes")
+@pytest.mark.filterwarnings(
+    "ignore:The number of unique classes", "ignore:y_pred contains classes", "ignore:A single label"
+)
 @pytest.mark.parametrize("k", NEIGHBOURS)
 def test_accuracy_is_that_of_scikit_learn_on_the_ranks(game, k):
     """Its own choice among points equally far depends on their order: ranks have no ties."""
     x, y, x_val, y_val = game
     squared = ((x_val[:, np.newaxis] - x) ** 2).sum(axis=-1)
     ranks = squared.argsort(axis=1, kind="stable").argsort(axis=1)
-    found = utility("vote", game, k=k)
+    found, balanced = utility("vote", game, k=k), utility("vote, balanced", game, k=k)
     rng = np.random.default_rng(k)
     for size in rng.integers(1, len(x) + 1, 6):
         chosen = np.sort(rng.permutation(len(x))[:size])
         peer = KNeighborsClassifier(min(k, size), metric="precomputed", algorithm="brute")
         peer.fit(np.zeros((size, size)), y[chosen])
         assert found.score(chosen) == peer.score(ranks[:, chosen], y_val)
+        expected = balanced_accuracy_score(y_val, peer.predict(ranks[:, chosen]))
+        assert_allclose(balanced.score(chosen), expected, rtol=0, atol=WEIGHT_ROUNDING)
 
 
 def test_accuracy_is_that_of_scikit_learn_on_the_features_of_the_study(shared_data):
@@ -178,6 +208,113 @@ def test_shapley_value_of_the_soft_game_is_the_closed_form(n, k, metric):
                 gain = found.score(np.array([*coalition, i])) - before
                 values[i] += gain / (n * comb(n - 1, size))
     assert_allclose(values, knn_shapley(*game, k=k, metric=metric), atol=1e-13)  # 2^7 terms
+
+
+UNEQUAL = changed(grid(15, n=6, m=9), y_val=LABELS[[1, 0, 0, 1, 0, 2, 0, 0, 0]])  # 6, 2 and 1
+
+
+@pytest.mark.parametrize("kind", BALANCED)
+def test_values_of_a_balanced_game_are_those_of_its_enumerated_definition(kind):
+    found = utility(kind, UNEQUAL, k=2)
+    truth = games.Game(6, lambda s: definition(kind, UNEQUAL, 2, s))
+    for number in range(2**6):
+        coalition = np.array([i for i in range(6) if number >> i & 1], dtype=int)
+        assert_allclose(
+            found.score(coalition), truth.score(coalition), rtol=0, atol=WEIGHT_ROUNDING
+        )
+    players = np.array([*itertools.permutations(range(6))])
+    marginals = found.marginals(orders_of(*players))
+    shapley = np.bincount(players.ravel(), marginals) / len(players)
+    expected = by_enumeration(truth, size_weights("shapley", 6))
+    # Each is a mean of differences of two scores.
+    assert_allclose(shapley, expected, rtol=0, atol=2 * WEIGHT_ROUNDING)
+
+
+@pytest.mark.parametrize("sampler", ["multilevel", "permutation", "antithetic"])
+@pytest.mark.parametrize("kind", BALANCED)
+def test_sampled_values_of_a_balanced_game_are_met_within_four_standard_errors(kind, sampler):
+    names = ("shapley", "banzhaf")
+    found = utility(kind, UNEQUAL, k=2, num_components=3)
+    truth = games.Game(6, lambda s: definition(kind, UNEQUAL, 2, s))
+    plan = new_plan(found, sampler=sampler, semivalues=names)
+    aggregator = new_aggregator(plan, num_chains=4, stop=MaxRounds(rounds=1500))
+    for _ in sample(plan, found, aggregator):
+        pass
+    for row, name in enumerate(names):
+        errors = aggregator.value[row] - by_enumeration(truth, size_weights(name, 6))
+        assert (abs(errors) <= 4 * aggregator.stderr[row] + 2 * WEIGHT_ROUNDING).all()
+    assert 0 < aggregator.stderr.max() < 0.01
+
+
+@pytest.mark.parametrize(("make", "options"), [(Knn, {}), (KnnAccuracy, {"empty": 0.0})])
+def test_balanced_marginals_are_the_differences_of_scores_bit_for_bit(make, options):
+    """K is a power of two, as the denominator is with 4 components: every quotient is exact."""
+    game = GAMES["unequal validation classes, one with a single point"]
+    whole = make(*game, k=4, class_weights="balanced", num_components=4, **options)
+    order = np.random.default_rng(0).permutation(30)
+    for component in [whole, *whole.components]:
+        assert_array_equal(component.marginals(orders_of(order)), differences(component, order))
+
+
+def test_a_class_with_a_single_validation_point_weighs_as_much_as_the_others():
+    x = np.array([[0.0], [1.0]])
+    game = (x, np.array([0, 1]), x[[0] * 9 + [1]], np.array([0] * 9 + [1]))
+    for kind, scores in {"vote": [0.9, 0.1], "vote, balanced": [0.5, 0.5]}.items():
+        found = utility(kind, game, k=1)
+        alone = [found.score(np.array([player])) for player in range(2)]
+        assert_allclose(alone, scores, rtol=0, atol=WEIGHT_ROUNDING)
+        assert_allclose(found.score(np.arange(2)), 1, rtol=0, atol=WEIGHT_ROUNDING)
+
+
+@pytest.mark.parametrize("make", [Knn, KnnAccuracy])
+def test_balanced_is_none_where_all_classes_have_as_many_validation_points(make):
+    game = changed(grid(16, n=40, m=18), y_val=np.tile(LABELS, 6))
+    none, balanced = (make(*game, k=5, class_weights=weights) for weights in ("none", "balanced"))
+    rng = np.random.default_rng(0)
+    orders = orders_of(*(rng.permutation(40) for _ in range(5)))
+    assert_allclose(
+        balanced.marginals(orders), none.marginals(orders), rtol=0, atol=2 * WEIGHT_ROUNDING
+    )
+
+
+@pytest.mark.parametrize("num_components", [1, 3, 5])
+@pytest.mark.parametrize("kind", ["soft", "vote"])
+def test_unweighted_points_are_counted_and_divided_once(kind, num_components):
+    n, m, k = 30, 17, 5
+    x, y, x_val, y_val = game = grid(9, n=n, m=m)
+    unit = k if kind == "soft" else 1
+    order = np.random.default_rng(0).permutation(n)
+    right = np.zeros((m, n + 1), dtype=int)  # votes or points, none for nobody
+    for row, size in itertools.product(range(m), range(1, n + 1)):
+        alone = (x, y, x_val[[row]], y_val[[row]])
+        right[row, size] = round(unit * definition(kind, alone, k, order[:size]))
+    empty = 0 if kind == "soft" else max(Counter(y_val.tolist()).values()) / m
+    whole = utility(kind, game, k=k, num_components=num_components)
+    dealt = np.concatenate([np.arange(turn, m, num_components) for turn in range(num_components)])
+    cuts = [m * component // num_components for component in range(num_components + 1)]
+    parts = [(whole, range(m), 1)]
+    for component, (start, stop) in zip(whole.components, itertools.pairwise(cuts), strict=True):
+        parts.append((component, dealt[start:stop], num_components))
+    for part, rows, share in parts:
+        counts = share * right[rows].sum(axis=0)
+        marginals = np.diff(counts) / (m * unit)
+        marginals[0] -= len(rows) * share / m * empty
+        assert_array_equal(part.marginals(orders_of(order)), marginals)
+        scores = [part.score(order[:size]) for size in range(1, n + 1)]
+        assert_array_equal(scores, counts[1:] / (m * unit))
+
+
+@pytest.mark.parametrize("num_components", [1, 2, 4, 7, 30, 51])
+def test_balanced_parts_share_every_class_as_evenly_as_can_be(num_components):
+    sizes = [31, 12, 7, 1]
+    y_val = np.random.default_rng(0).permutation(np.repeat(np.arange(4), sizes))
+    game = changed(grid(17, n=10, m=51), y_train=np.arange(10) % 4, y_val=y_val)
+    components = Knn(*game, class_weights="balanced", num_components=num_components).components
+    held = np.array(
+        [np.bincount(component._table.y_val, minlength=4) for component in components]
+    )  # (components, classes)
+    assert_array_equal(held.sum(axis=0), sizes)
+    assert (held.max(axis=0) - held.min(axis=0) <= 1).all()
 
 
 @pytest.mark.parametrize("num_components", [1, 3, 16, 17, 99])
@@ -221,12 +358,12 @@ def test_parts_are_views_and_as_many_as_the_bound_on_their_bytes_asks_for(
     assert sum(rows) == 17
     assert max(rows) * row_bytes <= 5000
     assert max(rows) - min(rows) <= 1
-    tables = ("ranks", "by_rank", "y_train", "y_val") if walked_by_rank else ("ranks", "y_val")
+    tables = ("ranks", "y_train", "y_val", "val_weights", *(["by_rank"] if walked_by_rank else []))
     for component, name in itertools.product(components, tables):
         assert np.shares_memory(getattr(component._table, name), getattr(found._table, name))
     rest, buffers = buffers_of(components[0])
-    labels_bytes = 8 * (300 + rows[0])
-    assert sum(len(buffer) for buffer in buffers) == rows[0] * row_bytes + labels_bytes
+    labels_and_weights_bytes = 8 * (300 + 2 * rows[0])
+    assert sum(len(buffer) for buffer in buffers) == rows[0] * row_bytes + labels_and_weights_bytes
     assert len(rest) < 2000
 
 
@@ -257,7 +394,7 @@ def test_skyband_has_the_bits_of_insertion(kind, monkeypatch, k):
     walks = []
     skyband = neighbour_table.skyband
     monkeypatch.setattr(
-        neighbour_table, "skyband", lambda *args: (walks.append(args[10]), skyband(*args))
+        neighbour_table, "skyband", lambda *args: (walks.append(args[11]), skyband(*args))
     )
     monkeypatch.setattr(neighbour_table, "SKYBAND_FROM", 10)
     found = utility(kind, game, k=k)
@@ -305,6 +442,16 @@ def test_the_range_is_reached():
         assert found.marginals(orders)[1] == found.marginal_range == 1
 
 
+def test_the_range_of_a_balanced_part_is_its_share_of_the_weight_and_reached():
+    game = (np.array([[1.0], [0.0]]), np.array([0, 2]), np.zeros((3, 1)), np.array([1, 2, 1]))
+    orders = orders_of(np.array([0, 1]))
+    for kind in ("soft, balanced", "vote, balanced"):
+        components = utility(kind, game, k=1, num_components=3).components
+        ranges = [component.marginal_range for component in components]
+        assert_allclose(ranges, [3 / 4, 3 / 4, 3 / 2], rtol=0, atol=3 * WEIGHT_ROUNDING)
+        assert components[2].marginals(orders)[1] == ranges[2]
+
+
 def test_costs_fall_with_position_and_are_shared_among_parts(kind):
     found = utility(kind, grid(13, n=100, m=17), k=5)
     costs = found.position_costs
@@ -323,6 +470,7 @@ def test_costs_fall_with_position_and_are_shared_among_parts(kind):
         ({"k": 0}, "k must be at least 1, got 0"),
         ({"num_components": 0}, "num_components must be at least 1, got 0"),
         ({"metric": "manhattan"}, "metric must be euclidean or cosine, got 'manhattan'"),
+        ({"class_weights": "all"}, "class_weights must be balanced or none, got 'all'"),
         ({"x_train": np.full((7, 2), np.nan)}, "x_train must be finite, got 14 NaN"),
         ({"x_val": np.ones((3, 5))}, "same number of features, got 2 and 5"),
         ({"x_val": np.ones((0, 2)), "y_val": np.ones(0, int)}, "x_val must be a non-empty"),

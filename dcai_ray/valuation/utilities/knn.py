@@ -5,8 +5,11 @@ nearest to it; equally near ones rank by training index. Then
 
     v(S) = (1/K) * (points of N(S) with label y),        v(empty) = 0
 
-and the utility of a validation set is the mean over its points. How marginals are computed:
-`neighbour_table`.
+and the utility of a validation set is the mean over its points or, with balanced class weights,
+
+    (1/C) * (sum over its C classes of the mean over the points of the class)
+
+How marginals are computed: `neighbour_table`.
 
 Source: Jia et al. 2019, PVLDB 12(11).
 """
@@ -17,7 +20,7 @@ from copy import copy
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.valuation.neighbours import Metric
+from dcai_ray.valuation.neighbours import ClassWeights, Metric
 from dcai_ray.valuation.utilities import Orders
 from dcai_ray.valuation.utilities.neighbour_table import neighbour_table
 
@@ -32,6 +35,7 @@ class Knn:
         y_val: (m,) their labels; one that no training point has never matches.
         k: the number of neighbours K; may exceed n.
         metric: distance between centred features.
+        class_weights: balanced: each class of validation points weighs alike; none: each point.
         num_components: components the validation points are split into, at least; at most m.
         max_component_bytes: bound on the tables of one component, which makes for more of them; a
             component has at least one validation point.
@@ -49,11 +53,13 @@ class Knn:
         *,
         k: int = 10,
         metric: Metric = "cosine",
+        class_weights: ClassWeights = "none",
         num_components: int = 4,
         max_component_bytes: int = 256 * 2**20,
     ) -> None:
+        points = (x_train, y_train, x_val, y_val)
         self._table = neighbour_table(
-            x_train, y_train, x_val, y_val, k, metric, num_components, max_component_bytes
+            *points, k, metric, class_weights, num_components, max_component_bytes
         )
 
     @property
@@ -72,7 +78,7 @@ class Knn:
     @property
     def marginal_range(self) -> float:
         """Bound on |v(S + i) - v(S)|: one vote of K changes for each validation point."""
-        return float(self._table.mean(len(self._table.y_val), self._table.k))
+        return float(self._table.mean(self._table.val_weights.sum(), self._table.k))
 
     @property
     def position_costs(self) -> NDArray[np.float64]:
@@ -82,8 +88,8 @@ class Knn:
     def score(self, coalition: NDArray[np.intp]) -> float:
         """v(S) by its definition, from the ranks of the coalition."""
         votes = self._table.votes(coalition)  # (m, min(K, |S|))
-        right = np.count_nonzero(votes == self._table.y_val[:, np.newaxis])
-        return float(self._table.mean(right, self._table.k))
+        right = np.count_nonzero(votes == self._table.y_val[:, np.newaxis], axis=1)
+        return float(self._table.mean(self._table.val_weights @ right, self._table.k))
 
     def marginals(self, orders: Orders) -> NDArray[np.float64]:
         """(t,) marginals, in the order of `orders.players`."""

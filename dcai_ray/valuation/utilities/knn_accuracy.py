@@ -7,7 +7,10 @@ nearest to it; equally near ones rank by training index. Then
 
 where of classes with equally many votes the smallest counts as having the most; v(empty) is a
 constant. The utility of a validation set is the mean over its points: the accuracy of
-scikit-learn's KNeighborsClassifier, bit for bit where no distances tie.
+scikit-learn's KNeighborsClassifier, bit for bit where no distances tie. With balanced class weights
+it is the balanced accuracy:
+
+    (1/C) * (sum over the C classes of the set of the mean over the points of the class)
 """
 
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.errors import UserError
-from dcai_ray.valuation.neighbours import Metric
+from dcai_ray.valuation.neighbours import ClassWeights, Metric
 from dcai_ray.valuation.utilities import Orders
 from dcai_ray.valuation.utilities.neighbour_table import neighbour_table
 
@@ -29,7 +32,8 @@ class KnnAccuracy:
     Args:
         few: what counts while |S| < K: the vote of those present, or v(empty) until there are K
             ("default", pyDVL's: scikit-learn raises, the scorer's default value is taken).
-        empty: v(empty), an accuracy; None: of the class most common among the validation points.
+        empty: v(empty), an accuracy; None: of the class most common among the validation points,
+            whose balanced accuracy is 1 / C.
     The other arguments and what is raised: as in `Knn`.
     """
 
@@ -42,6 +46,7 @@ class KnnAccuracy:
         *,
         k: int = 10,
         metric: Metric = "cosine",
+        class_weights: ClassWeights = "none",
         few: Literal["vote", "default"] = "vote",
         empty: float | None = None,
         num_components: int = 4,
@@ -51,11 +56,13 @@ class KnnAccuracy:
             raise UserError(f"few must be vote or default, got {few!r}")
         if empty is not None and not 0 <= empty <= 1:
             raise UserError(f"empty must be an accuracy between 0 and 1, got {empty}")
+        points = (x_train, y_train, x_val, y_val)
         self._table = neighbour_table(
-            x_train, y_train, x_val, y_val, k, metric, num_components, max_component_bytes
+            *points, k, metric, class_weights, num_components, max_component_bytes
         )
         if empty is None:
-            empty = np.bincount(self._table.y_val).max() / len(y_val)
+            by_class = np.bincount(self._table.y_val, self._table.val_weights)
+            empty = float(self._table.mean(by_class.max()))
         self._empty = float(empty)
         self._quorum = 1 if few == "vote" else k
 
@@ -75,7 +82,7 @@ class KnnAccuracy:
     @property
     def marginal_range(self) -> float:
         """Bound on |v(S + i) - v(S)|: every validation point may change sides."""
-        return float(self._table.mean(len(self._table.y_val)))
+        return float(self._table.mean(self._table.val_weights.sum()))
 
     @property
     def position_costs(self) -> NDArray[np.float64]:
@@ -93,7 +100,8 @@ class KnnAccuracy:
             count = np.count_nonzero(votes == label, axis=1)
             most_voted[count > most] = label
             np.maximum(most, count, out=most)
-        return float(self._table.mean(np.count_nonzero(most_voted == self._table.y_val)))
+        right = most_voted == self._table.y_val
+        return float(self._table.mean(self._table.val_weights @ right))
 
     def marginals(self, orders: Orders) -> NDArray[np.float64]:
         """(t,) marginals, in the order of `orders.players`."""
@@ -107,4 +115,4 @@ class KnnAccuracy:
     @property
     def _score_of_none(self) -> float:
         """v(empty); the same for each validation point, so components have it as their mean."""
-        return float(self._table.mean(len(self._table.y_val))) * self._empty
+        return float(self._table.mean(self._table.val_weights.sum())) * self._empty

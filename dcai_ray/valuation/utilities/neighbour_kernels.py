@@ -4,6 +4,7 @@ A player that may get a vote is a key, its rank in the upper 32 bits and its lab
 keys sort as ranks do. Arguments, alike in both kernels:
 
     ranks, y_train, y_val       (m, n), (n,), (m,) of the table
+    val_weights                 (m,) int64, what a change counts for each validation point
     k                           neighbours that are kept, at most n
     majority, many, quorum      what counts: see `NeighbourTable.changes` and `_standing`
     players, offsets, chosen    the orders, and the numbers of those to walk
@@ -18,7 +19,7 @@ _LABEL = 0xFFFFFFFF
 
 @numba.njit(cache=True, nogil=True)
 def insertion(  # type: ignore[no-untyped-def]
-    ranks, y_train, y_val, k, majority, many, quorum, players, offsets, chosen, changes
+    ranks, y_train, y_val, val_weights, k, majority, many, quorum, players, offsets, chosen, changes
 ):
     """Add the changes of the chosen orders: each rank against that of the K-th nearest."""
     nearest, votes = _places(k, y_train, y_val, ranks.shape[1])
@@ -37,13 +38,14 @@ def insertion(  # type: ignore[no-untyped-def]
                     if t - begin + 1 >= quorum:
                         before = standing
                         standing = _standing(nearest, votes, y_val[row], majority, many)
-                        changes[t] += standing - before
+                        changes[t] += (standing - before) * val_weights[row]
 
 
 @numba.njit(cache=True, nogil=True)
 def skyband(  # type: ignore[no-untyped-def]
-    ranks, y_train, y_val, k, majority, many, quorum, by_rank, players, offsets, chosen, changes
-):
+    ranks, y_train, y_val, val_weights, k, majority, many, quorum, by_rank, players, offsets,
+    chosen, changes,
+):  # fmt: skip
     """The same by the K-skyband: after the first players only those with a vote are seen."""
     num_players = ranks.shape[1]
     nearest, votes = _places(k, y_train, y_val, num_players)
@@ -65,7 +67,7 @@ def skyband(  # type: ignore[no-untyped-def]
                     if t + 1 >= quorum:
                         before = standing
                         standing = _standing(nearest, votes, y_val[row], majority, many)
-                        changes[begin + t] += standing - before
+                        changes[begin + t] += (standing - before) * val_weights[row]
                 t += 1
             # From here on K players are held and every vote counts, whatever the quorum.
             nearer = by_rank[row, : nearest[k - 1] >> 32]
@@ -75,7 +77,7 @@ def skyband(  # type: ignore[no-untyped-def]
                 _admit(nearest, votes, rank << 32 | y_train[players[begin + t]])
                 before = standing
                 standing = _standing(nearest, votes, y_val[row], majority, many)
-                changes[begin + t] += standing - before
+                changes[begin + t] += (standing - before) * val_weights[row]
 
 
 @numba.njit(cache=True, nogil=True)
