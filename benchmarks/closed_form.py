@@ -7,7 +7,7 @@ The benchmark prints, each with its target:
 
 1. The seconds that the values of 1500 x 238 x 512 points, the size of the published study, take
    (< 0.05).
-2. On one core, in float64: the time of `val_block_sums` over all blocks, relative to the minimum
+2. On one core, in float64: the time of `game_values`, relative to the minimum
    that ranking needs, the matrix product and `np.argsort` of the same blocks. Each repeat times
    both in turn; the median of the ratios is printed (at most 1).
 3. The peak of memory above the inputs, measured in a separate process (< 1 GB).
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from dcai_ray.valuation.knn_shapley import knn_game, knn_shapley, merge_sums, val_block_sums
+from dcai_ray.valuation.knn_shapley import game_values, knn_game, knn_shapley
 
 _STUDY = (1500, 238, 512)
 
@@ -46,11 +46,11 @@ def seconds(work: Callable[[], object]) -> float:
 def against_ranking_alone(
     sizes: tuple[int, int, int], metric: Any, repeats: int
 ) -> NDArray[np.float64]:
-    """(repeats, 2) seconds: `val_block_sums`, and the matrix product with argsort."""
+    """(repeats, 2) seconds: `game_values`, and the matrix product with argsort."""
     game = knn_game(*points(*sizes), k=10, metric=metric)
 
     def ours() -> None:
-        merge_sums(val_block_sums(game, block) for block in game.val_blocks)
+        game_values(game)
 
     def ranking_alone() -> None:
         for block in game.val_blocks:

@@ -177,11 +177,16 @@ class ValueConfig:
     """Weight of a training image that serves as a validation image, relative to an image of
     shapley_val (validation both only)."""
     rule: RuleName | None = None
-    """Rule that decides what to keep. validated: drop the share that gives a probe its smallest
-    loss on shapley_val (the default with a clean shapley_val). zero: keep value > 0 (the default
-    without one). chance: keep value > 1 / (classes x images), which drops more wrong labels and
-    more good images (utility knn only). share: drop the lowest drop_share. certain: drop what lies
-    below zero, at a false-discovery rate of 1 - sample.confidence (sampled values only)."""
+    """Rule that decides what to keep. validated: drop the share, by value, self-valuation or
+    probability, that serves a probe best on shapley_val (the default with a clean shapley_val).
+    wrong: drop labels that are wrong with a probability above wrong_above. doubted: drop labels
+    that all evidence from the other training images doubts (the default without a clean set).
+    zero: keep value > 0. chance: keep value > 1 / (classes x images), which drops more wrong
+    labels and more good images (utility knn only). share: drop the lowest drop_share. certain: drop
+    what lies below zero, at a false-discovery rate of 1 - sample.confidence (sampled values
+    only)."""
+    wrong_above: float = 0.5
+    """Probability of a wrong label above which an image is dropped (rule wrong only)."""
     drop_share: float = 0.2
     """Share of the training images to drop, between 0 and 1 (rule share only)."""
     per_class: bool = False
@@ -193,6 +198,8 @@ class ValueConfig:
         _check_min("value", self, 0, "second_opinion_up_to", "self_weight")
         if not 0 < self.drop_share < 1:
             raise UserError(f"value.drop_share must lie in (0, 1), got {self.drop_share}")
+        if not 0 < self.wrong_above < 1:
+            raise UserError(f"value.wrong_above must lie in (0, 1), got {self.wrong_above}")
         if min(self.beta) <= 0:
             raise UserError(f"value.beta must be positive, got {self.beta}")
         if self.method == "exact":
@@ -217,7 +224,7 @@ class ValueConfig:
     @property
     def chosen_rule(self) -> RuleName:
         """The rule, with its default filled in."""
-        return self.rule or ("zero" if self.validation == "self" else "validated")
+        return self.rule or ("doubted" if self.validation == "self" else "validated")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

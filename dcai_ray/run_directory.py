@@ -6,7 +6,7 @@ images.parquet        every readable image: split, id, class, size, content hash
 skipped.parquet       the unreadable images
 baseline/, cleaned/   metrics.parquet, model-<arm>-<backbone>-<seed>.safetensors
 features/<split>/     part-00000.parquet ..., _manifest.json
-values/values.parquet kept.parquet report.html
+values/values.parquet, values/evidence.parquet, kept.parquet, report.html
 run.log               what the commands logged, see `cli.logs`
 """
 
@@ -70,6 +70,11 @@ class RunDirectory:
     def values(self) -> Location:
         """The value of every training image."""
         return self.location / "values/values.parquet"
+
+    @property
+    def evidence(self) -> Location:
+        """Every piece of evidence about every training label."""
+        return self.location / "values/evidence.parquet"
 
     @property
     def trace(self) -> Location:

@@ -5,13 +5,11 @@ module through the rules, so it imports only NumPy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from dcai_ray.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -29,16 +27,36 @@ class Valued:
 
     value: NDArray[np.float64]  # (n,) in units of the utility
     y: NDArray[np.integer]  # (n,) class numbers
-    losses: Callable[[Sequence[float]], Sequence[float | None]]
-    """Log losses in nats, on the clean images, of probes trained without each of the given shares
-    of the lowest values; None where a share would empty a class. May be costly."""
+    losses: Callable[[Sequence[float]], Mapping[str, Sequence[NDArray[np.float64] | None]]]
+    """By ordering, the losses of probes trained without each of the given shares of its lowest
+    images: (m,) log loss of each clean image in nats; None where a share would empty a class. May
+    be costly."""
+    orderings: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Scores (n,) that images may be ordered by, the lowest to be dropped first, by their names in
+    `ORDERINGS`; `value` is one of them anyway."""
+    wrong_probability: NDArray[np.float64] | None = None  # (n,) NaN where nothing is known
+    doubted: NDArray[np.bool_] | None = None
+    """(n,) whether all evidence from the other training images speaks against the label."""
     sampled: Sampled | None = None
     """None if the values are exact. The threshold of its decisions is that of the rule."""
+
+    def scores(self, ordering: str) -> NDArray[np.float64]:
+        """(n,) scores of an ordering."""
+        return self.value if ordering == "value" else self.orderings[ordering]
+
+
+ORDERINGS = {
+    "value": "by value",
+    "self": "by self-valuation",
+    "both": "by value, clean and training images together",
+    "probability": "by the probability that the label is wrong",
+}
+"""What images may be ordered by, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Choice:
-    """What a rule decided, and how: by a threshold or by a share."""
+    """What a rule decided, and how: by a threshold, by a share, or image by image."""
 
     rule: str
     """Its name in `rules.RULES`."""
@@ -46,18 +64,21 @@ class Choice:
     threshold: float | None = None
     """Values above it are kept, in units of the utility."""
     share: float | None = None
-    """Share of the images that are dropped, lowest values first."""
+    """Share of the images that are dropped, lowest first."""
+    ordering: str = "value"
+    """What they are ordered by, see `ORDERINGS`."""
     per_class: bool = False
     """Whether that share is dropped within each class rather than overall."""
     log_loss: Mapping[float, float | None] | None = None
     """Log loss of each share tried, in nats; None where a share would empty a class."""
+    orderings: Mapping[str, float] | None = None
+    """Smallest log loss by each ordering that was tried."""
+    probability: float | None = None
+    """Images that are wrong with a higher probability are dropped."""
+    reason: NDArray[np.str_] | None = None  # (n,) why, in words; empty where nothing is to say
     false_discovery: float | None = None
     """For sampled values: a bound on the expected share of the dropped images whose value is not
     below the threshold."""
-
-    def __post_init__(self) -> None:
-        if (self.threshold is None) == (self.share is None):
-            raise UserError(f"rule {self.rule} must have chosen by a threshold or by a share")
 
     @property
     def kept(self) -> NDArray[np.bool_]:
@@ -67,10 +88,13 @@ class Choice:
     def cut(self, value: NDArray[np.float64]) -> float | None:
         """The cut-off between the dropped and the kept, given the (n,) values.
 
-        None if no single value does: nothing is dropped, or each class has a cut-off of its own.
+        None if no single value does: nothing is dropped, each class has a cut-off of its own, or
+        the images are not ordered by value.
         """
         if self.threshold is not None:
             return self.threshold
+        if self.share is None or self.ordering != "value":
+            return None
         dropped, kept = value[~self.kept], value[self.kept]
         if not len(dropped) or not len(kept) or dropped.max() > kept.min():
             return None
@@ -83,6 +107,9 @@ class Choice:
             "rule": self.rule,
             "threshold": self.threshold,
             "share": self.share,
+            "ordering": None if self.ordering == "value" else self.ordering,
+            "orderings": self.orderings,
+            "probability": self.probability,
             "per_class": self.per_class or None,
             "log_loss": None if losses is None else {f"{s:g}": loss for s, loss in losses.items()},
             "false_discovery": self.false_discovery,
@@ -91,17 +118,16 @@ class Choice:
 
     @classmethod
     def restore(cls, note: Mapping[str, Any], decision: NDArray[np.str_]) -> "Choice":
-        """The choice of a `note`, with the (n,) decisions stored beside it.
-
-        Raises:
-            UserError: the note has neither a threshold nor a share, or both.
-        """
+        """The choice of a `note`, with the (n,) decisions stored beside it."""
         losses = note.get("log_loss")
         return cls(
             rule=note.get("rule", ""),
             decision=decision,
             threshold=note.get("threshold"),
             share=note.get("share"),
+            ordering=note.get("ordering", "value"),
+            orderings=note.get("orderings"),
+            probability=note.get("probability"),
             per_class=note.get("per_class", False),
             log_loss=None if losses is None else {float(s): loss for s, loss in losses.items()},
             false_discovery=note.get("false_discovery"),
@@ -109,44 +135,25 @@ class Choice:
 
 
 def keep_share(
-    value: NDArray[np.float64],
+    score: NDArray[np.float64],
     drop_share: float,
     y: NDArray[np.integer],
     *,
     per_class: bool = False,
 ) -> NDArray[np.bool_]:
-    """Drop the lowest values; of equal values, the highest index is dropped first.
+    """Drop the lowest scores; of equal ones, the highest index is dropped first.
 
     Args:
-        value: (n,).
+        score: (n,) such as values.
         drop_share: share to drop, in [0, 1).
         y: (n,) class numbers.
         per_class: drop that share within each class rather than overall.
     Returns:
         (n,) whether an image is kept.
     """
-    kept = np.ones(len(value), dtype=bool)
+    kept = np.ones(len(score), dtype=bool)
     groups = [np.flatnonzero(y == c) for c in np.unique(y)] if per_class else [np.arange(len(y))]
     for group in groups:
-        lowest = np.lexsort((-group, value[group]))
+        lowest = np.lexsort((-group, score[group]))
         kept[group[lowest[: round(drop_share * len(group))]]] = False
     return kept
-
-
-def check_classes_kept(choice: Choice, y: NDArray[np.integer], classes: Sequence[str]) -> None:
-    """Refuse a choice that leaves a class without images.
-
-    Args:
-        choice: the choice of a rule.
-        y: (n,) class numbers.
-        classes: the names of the C classes.
-    Raises:
-        UserError: the message names the classes.
-    """
-    left = np.bincount(y[choice.kept], minlength=len(classes))
-    if (left == 0).any():
-        emptied = ", ".join(classes[i] for i in np.flatnonzero(left == 0).tolist())
-        raise UserError(
-            f"rule {choice.rule} would drop every image of class {emptied}; use the rule share "
-            "with per_class, or check that class first"
-        )

@@ -1,14 +1,17 @@
 """Rules that decide from the values which training images to drop, with everything about each rule.
 
-    Validated()                    drop the share that minimizes a probe's log loss on shapley_val
+    Validated()                    drop the share and by the ordering that serve a probe best on
+                                   shapley_val, and no more than it takes
+    Wrong(wrong_above=0.5)         drop labels that are wrong with a higher probability
+    Doubted()                      drop labels that neighbours, probe and planted errors all doubt
     Zero()                         keep value > 0, as the published study does
     Chance()                       keep value > 1 / (C n), the value of an image without effect
     Share(drop_share=0.2)          drop the lowest values, as many as requested
     Certain(confidence=0.95)       drop sampled values that are below zero with certainty
 
 A rule takes a `Valued` set and returns a `Choice`. Sampled values leave some images undecided: a
-rule with a threshold keeps those, a rule by rank decides every image. No rule may empty a class
-(`choices.check_classes_kept`).
+rule with a threshold keeps those, a rule by rank decides every image. What no rule may do, such as
+emptying a class, is in `safeguards`.
 
 A class with the members of `Rule` is a rule; an entry in `RULES` makes it available in the
 settings. Its fields are the settings of the same names. The settings import this module, so it
@@ -16,13 +19,13 @@ imports only NumPy.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.cleaning.choices import Choice, Valued, keep_share
+from dcai_ray.cleaning.choices import ORDERINGS, Choice, Valued, keep_share
 from dcai_ray.errors import UserError
 
 SHARES = tuple(i / 20 for i in range(19))
@@ -80,7 +83,12 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validated:
-    """Drop the share of lowest values that minimizes a probe's log loss on clean images."""
+    """Drop what serves a probe best on clean images, by cross-validated log loss, and no more.
+
+    The ordering with the smallest loss at its best share is taken. Of its shares, the smallest is
+    taken whose loss is within one standard error of the best, over the clean images: dropping more
+    is not known to help (the rule of Breiman et al. 1984, CART, for the size of a tree).
+    """
 
     name: ClassVar[str] = "validated"
     needs: ClassVar[Needs] = Needs(clean_set=True)
@@ -92,23 +100,134 @@ class Validated:
         return 0.0
 
     def choose(self, valued: Valued) -> Choice:
-        """Try `SHARES`; of equal losses, the smaller share wins."""
-        losses = dict(zip(SHARES, valued.losses(SHARES), strict=True))
-        known = {share: loss for share, loss in losses.items() if loss is not None}
-        share = min(known, key=lambda share: (known[share], share))
-        return _by_rank(self.name, share, valued, per_class=self.per_class, log_loss=losses)
+        """Try `SHARES` by each ordering; of equal losses, the first ordering and share win."""
+        tried = valued.losses(SHARES)
+        best = {
+            ordering: min(float(loss.mean()) for loss in losses if loss is not None)
+            for ordering, losses in tried.items()
+        }
+        ordering = min(best, key=lambda name: best[name])
+        known = {s: x for s, x in zip(SHARES, tried[ordering], strict=True) if x is not None}
+        lowest = known[min(known, key=lambda share: float(known[share].mean()))]
+        share = min(share for share, loss in known.items() if _is_as_good(loss, lowest))
+        log_loss = {
+            share: float(known[share].mean()) if share in known else None for share in SHARES
+        }
+        return replace(
+            _by_rank(self.name, share, valued, ordering, per_class=self.per_class),
+            log_loss=log_loss,
+            orderings=best,
+        )
 
     @staticmethod
     def describe(choice: Choice) -> str:
-        """The share."""
-        return f"{choice.rule} ({_lowest(choice)})"
+        """The share and the ordering."""
+        if choice.share == 0:
+            return f"{choice.rule} (no share that was tried is better than keeping all)"
+        return f"{choice.rule} ({_lowest(choice)} {ORDERINGS[choice.ordering]})"
 
     @staticmethod
     def explain(choice: Choice) -> str:
         """The share, and why it was chosen."""
+        if choice.share == 0:
+            return (
+                "none, as no share of the lowest images is known to help: without it a quick "
+                "classifier does not do better on shapley_val (rule validated)."
+            )
         return (
-            f"{_lowest_by_value(choice)}, the share whose removal minimizes the log loss of a "
-            "quick classifier on shapley_val (rule validated)."
+            f"{_lowest_in_order(choice)}, the smallest share that is as good as the best for the "
+            "log loss of a quick classifier on shapley_val (rule validated)."
+        )
+
+
+def _is_as_good(loss: NDArray[np.float64], lowest: NDArray[np.float64]) -> bool:
+    """Whether the losses (m,) are within one standard error of the lowest, image by image."""
+    more = loss - lowest
+    if len(more) < 2:
+        return bool(more.mean() <= 0)
+    return bool(more.mean() <= more.std(ddof=1) / np.sqrt(len(more)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wrong:
+    """Drop the images whose labels are wrong with a high probability."""
+
+    name: ClassVar[str] = "wrong"
+    needs: ClassVar[Needs] = Needs(clean_set=True)
+    wrong_above: float = 0.5
+    """Probability above which an image is dropped, in (0, 1)."""
+
+    def threshold(self, y: NDArray[np.integer]) -> float:
+        """Zero, as the rule has no threshold of values."""
+        return 0.0
+
+    def choose(self, valued: Valued) -> Choice:
+        """Decide by the probability alone.
+
+        Raises:
+            UserError: no probability is known.
+        """
+        if valued.wrong_probability is None:
+            raise UserError(
+                "rule wrong needs the probability that a label is wrong, which takes more clean "
+                "images; use doubted"
+            )
+        return Choice(
+            rule=self.name,
+            decision=_decided(~(valued.wrong_probability > self.wrong_above)),
+            probability=self.wrong_above,
+            ordering="probability",
+        )
+
+    @staticmethod
+    def describe(choice: Choice) -> str:
+        """The bound."""
+        return f"{choice.rule} (P(wrong) > {choice.probability:g})"
+
+    @staticmethod
+    def explain(choice: Choice) -> str:
+        """The bound in words."""
+        return (
+            f"those whose label is wrong with a probability above {choice.probability:g} "
+            "(rule wrong)."
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Doubted:
+    """Drop the images whose labels all evidence from the other training images doubts."""
+
+    name: ClassVar[str] = "doubted"
+    needs: ClassVar[Needs] = Needs()
+
+    def threshold(self, y: NDArray[np.integer]) -> float:
+        """Zero, as the rule has no threshold of its own."""
+        return 0.0
+
+    def choose(self, valued: Valued) -> Choice:
+        """Drop what is doubted.
+
+        Raises:
+            UserError: the evidence was not computed.
+        """
+        if valued.doubted is None:
+            raise UserError(
+                "rule doubted needs values by the training set itself; raise "
+                "value.second_opinion_up_to"
+            )
+        return Choice(rule=self.name, decision=_decided(~valued.doubted), ordering="self")
+
+    @staticmethod
+    def describe(choice: Choice) -> str:
+        """The witnesses."""
+        return f"{choice.rule} (neighbours, probe and planted errors agree)"
+
+    @staticmethod
+    def explain(choice: Choice) -> str:
+        """The witnesses in words."""
+        return (
+            "those whose label all evidence from the other training images doubts: their "
+            "neighbours, a quick classifier, and likeness to planted errors (rule doubted)."
         )
 
 
@@ -190,7 +309,7 @@ class Share:
 
     def choose(self, valued: Valued) -> Choice:
         """Decide by rank alone."""
-        return _by_rank(self.name, self.drop_share, valued, per_class=self.per_class)
+        return _by_rank(self.name, self.drop_share, valued, "value", per_class=self.per_class)
 
     @staticmethod
     def describe(choice: Choice) -> str:
@@ -200,7 +319,7 @@ class Share:
     @staticmethod
     def explain(choice: Choice) -> str:
         """The share, and that it was requested."""
-        return f"{_lowest_by_value(choice)}, as requested (rule share)."
+        return f"{_lowest_in_order(choice)}, as requested (rule share)."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,6 +371,8 @@ class Certain:
 
 RULES: Mapping[str, type[Rule]] = {
     Validated.name: Validated,
+    Wrong.name: Wrong,
+    Doubted.name: Doubted,
     Zero.name: Zero,
     Chance.name: Chance,
     Share.name: Share,
@@ -328,21 +449,15 @@ def _by_threshold(name: str, threshold: float, valued: Valued) -> Choice:
     return Choice(rule=name, decision=decision, threshold=threshold, false_discovery=bound)
 
 
-def _by_rank(
-    name: str,
-    share: float,
-    valued: Valued,
-    *,
-    per_class: bool,
-    log_loss: Mapping[float, float | None] | None = None,
-) -> Choice:
-    decision = _decided(keep_share(valued.value, share, valued.y, per_class=per_class))
+def _by_rank(name: str, share: float, valued: Valued, ordering: str, *, per_class: bool) -> Choice:
+    score = valued.scores(ordering)
+    decision = _decided(keep_share(score, share, valued.y, per_class=per_class))
     return Choice(
         rule=name,
         decision=decision,
         share=share,
+        ordering=ordering,
         per_class=per_class,
-        log_loss=log_loss,
         false_discovery=_false_discovery_bound(valued, decision),
     )
 
@@ -365,9 +480,9 @@ def _lowest(choice: Choice) -> str:
     return f"the lowest {100 * choice.share:.0f} %"
 
 
-def _lowest_by_value(choice: Choice) -> str:
+def _lowest_in_order(choice: Choice) -> str:
     lowest = _lowest(choice).replace(" %", "\u00a0%")  # keeps number and sign on one line
-    return f"{lowest}{' of each class' if choice.per_class else ''} by value"
+    return f"{lowest}{' of each class' if choice.per_class else ''} {ORDERINGS[choice.ordering]}"
 
 
 def _kept_above(choice: Choice) -> str:

@@ -1,28 +1,39 @@
-"""From values to what is kept: the rule of the settings, and the tables that record its choice."""
+"""From values and evidence to what is kept: the rule of the settings, and the tables of its choice.
+
+Values and evidence are written whatever a rule makes of them.
+"""
 
 import json
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from dcai_ray.cleaning.choices import Choice, Sampled, Valued, check_classes_kept
-from dcai_ray.cleaning.rules import Rule, new_rule
-from dcai_ray.cleaning.suggestions import suggested_labels
+from dcai_ray import progress
+from dcai_ray.cleaning.choices import Choice, Sampled, Valued
+from dcai_ray.cleaning.planted import Detection, Interval, class_detections, detection
+from dcai_ray.cleaning.probes import principal_features
+from dcai_ray.cleaning.rules import Doubted, Rule, Validated, Wrong, Zero, new_rule
+from dcai_ray.cleaning.safeguards import BY_EVIDENCE, safeguarded
 from dcai_ray.cluster.task_pool import Step, run_tasks
-from dcai_ray.config import Config, ValueConfig, plain
+from dcai_ray.config import Config, plain
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
+from dcai_ray.steps.evidence import MIN_CLEAN, Known
 from dcai_ray.steps.feature_set import FeatureSet
 from dcai_ray.steps.freshness import is_current
 from dcai_ray.storage import parquet
 from dcai_ray.storage.values import Estimates, kept_table, values_table
 
-FORMAT = 1
-"""Raise this when a rule, one of its constants or the suggested labels (`cleaning.rules`,
-`cleaning.probes`, `cleaning.suggestions`) change: values are then written anew."""
+FORMAT = 2
+"""Raise this when a rule, one of its constants, a safeguard or the probe of the shares changes
+(`cleaning.rules`, `cleaning.safeguards`, `cleaning.probes`): values are then written anew."""
 
 
 def is_valued(run: RunDirectory, fingerprint: str) -> bool:
@@ -36,53 +47,222 @@ def rule_of(config: Config) -> Rule:
     return new_rule(config.value.chosen_rule, settings)
 
 
-def choose(
-    value: NDArray[np.float64], points: FeatureSet, config: Config, sampled: Sampled | None = None
-) -> Choice:
+def validates(config: Config) -> bool:
+    """Whether the rule needs the clean images left out fold by fold."""
+    return config.value.chosen_rule == Validated.name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Decided:
+    """The decisions, and how they fare on planted errors."""
+
+    choice: Choice
+    planted: Detection | None
+    """None where nothing could be planted, or where the values of planted images are unknown."""
+    planted_by_class: tuple[Detection, ...]
+
+
+def decide(
+    value: NDArray[np.float64],
+    points: FeatureSet,
+    config: Config,
+    known: Known,
+    sampled: Sampled | None = None,
+) -> Decided:
     """The decisions of the rule of the settings; shares are tried by tasks.
 
     Args:
         value: (n,).
         points: the features of the n images.
         config: its sections value, sample and resources are used.
+        known: what is known about their labels.
         sampled: what sampling yields besides the values; None if they are exact.
     """
-    losses = partial(_share_losses, value, points, config)
-    valued = Valued(value=value, y=points.train.y, losses=losses, sampled=sampled)
-    return rule_of(config).choose(valued)
+    judged, doubts = known.judged, known.doubts
+    probability = -judged.wrong_probability if judged else None
+    exact = sampled is None
+    orderings = _orderings(value, probability, config, known, exact=exact)
+    trials = _trials(orderings, config, known, exact=exact)
+    valued = Valued(
+        value=value,
+        y=points.train.y,
+        losses=partial(_losses, trials, points, config),
+        orderings=orderings,
+        wrong_probability=judged.wrong_probability if judged else None,
+        doubted=doubts.doubted if doubts else None,
+        sampled=sampled,
+    )
+    rule = _usable(rule_of(config), points, known)
+    chosen = rule.choose(valued)
+    num_classes = len(points.classes)
+    counts = np.bincount(points.train.y, minlength=num_classes)
+    by_others = rule.name == Doubted.name or known.clean is None
+    lacking = np.bincount(points.clean.y, minlength=num_classes) == 0
+    choice = safeguarded(
+        chosen,
+        points.train.y,
+        points.classes,
+        lacking=np.zeros(num_classes, bool) if by_others else lacking,
+        too_small=counts <= config.value.k if by_others else np.zeros(num_classes, bool),
+        suggested=known.evidence.probe.suggested,
+    )
+    flagged = _flagged_references(chosen, valued, points, config, known, exact=exact)
+    if judged is None or flagged is None:
+        return Decided(choice=choice, planted=None, planted_by_class=())
+    labels = known.evidence.labels
+    return Decided(
+        choice=choice,
+        planted=detection(flagged, labels, judged.weights),
+        planted_by_class=class_detections(flagged, labels, judged.weights),
+    )
 
 
-def _share_losses(
-    value: NDArray[np.float64], points: FeatureSet, config: Config, shares: Sequence[float]
-) -> list[float | None]:
+def _usable(rule: Rule, points: FeatureSet, known: Known) -> Rule:
+    """The rule, or what is left of it with too few clean images."""
+    if rule.name not in (Validated.name, Wrong.name) or known.by_clean:
+        return rule
+    fallback: Rule = Zero() if known.doubts is None else Doubted()
+    progress.say(
+        f"shapley_val has {progress.counted(len(points.clean.y), 'images')} of "
+        f"{progress.counted(len(np.unique(points.clean.y)), 'classes')}: too few to tell how many "
+        f"to drop (at least {MIN_CLEAN} of two classes); using the rule {fallback.name}",
+        logging.WARNING,
+    )
+    return fallback
+
+
+def _orderings(
+    value: NDArray[np.float64],
+    right: NDArray[np.float64] | None,
+    config: Config,
+    known: Known,
+    *,
+    exact: bool,
+) -> dict[str, NDArray[np.float64]]:
+    """What images may be ordered by.
+
+    Args:
+        value: (n,).
+        right: (n,) the larger, the likelier is the label right; None if unknown.
+        config: its section value is used.
+        known: the self-valuation is used.
+        exact: whether values have a closed form, so that both kinds have one unit.
+    """
+    found = {"value": value}
+    if known.own is not None and config.value.validation != "self":
+        found["self"] = known.own.column.value[0]
+        if exact and config.value.validation == "clean":
+            found["both"] = known.both(value, found["self"], config)
+    if right is not None:
+        found["probability"] = right
+    return found
+
+
+_Trial = tuple[NDArray[np.float64], NDArray[np.bool_]]  # (n,) scores, (m,) images to test on
+
+
+def _trials(
+    orderings: Mapping[str, NDArray[np.float64]], config: Config, known: Known, *, exact: bool
+) -> dict[str, list[_Trial]]:
+    """By ordering, what to drop by and where to test it: scores never come from tested images."""
+    by_fold = [
+        _orderings(
+            fold.value if exact else orderings["value"], -fold.odds, config, known, exact=exact
+        )
+        for fold in known.folds
+    ]
+    tests = [fold.test for fold in known.folds]
+    everything = [np.ones(known.num_clean, dtype=bool)]
+    return {
+        name: [(score, everything[0])]
+        if all(others[name] is score for others in by_fold)
+        else [(others[name], test) for others, test in zip(by_fold, tests, strict=True)]
+        for name, score in orderings.items()
+    }
+
+
+def _losses(
+    trials: Mapping[str, Sequence[_Trial]],
+    points: FeatureSet,
+    config: Config,
+    shares: Sequence[float],
+) -> dict[str, list[NDArray[np.float64] | None]]:
+    """By ordering, the losses (m,) of every share; keeping all is tried once."""
+    train, clean = principal_features(points.train.x, points.clean.x)
     data = tasks.ProbeData(
-        train=(points.train.x, points.train.y),
-        clean=(points.clean.x, points.clean.y),
-        val=(points.clean.x, points.clean.y),
+        train=(train, points.train.y),
+        clean=(clean, points.clean.y),
+        val=(clean, points.clean.y),
         num_classes=len(points.classes),
     )
+    jobs = {
+        (name, share, part): tasks.ShareJob(score, share, config.value.per_class, test)
+        for name, parts in trials.items()
+        for share in shares
+        if share > 0 or name == "value"
+        for part, (score, test) in enumerate(parts)
+    }
     step = Step(
         name="choosing how many to drop",
-        unit="cut-offs",
-        task_names=[f"try dropping {100 * share:g} %" for share in shares],
+        unit="trials",
+        task_names=[f"drop {100 * share:g} % by {name}, {part}" for name, share, part in jobs],
         run=points.run,
     )
-    jobs = [tasks.ShareJob(value, share, config.value.per_class) for share in shares]
-    return list(run_tasks(partial(tasks.score_share, data=data), jobs, step, config.resources))
+    function = partial(tasks.score_share, data=data)
+    results = run_tasks(function, list(jobs.values()), step, config.resources)
+    found = dict(zip(jobs, results, strict=True))
+
+    def joined(name: str, share: float) -> NDArray[np.float64] | None:
+        losses = np.empty(len(clean))
+        for part, (_, test) in enumerate(trials[name]):
+            part_losses = found[name, share, part]
+            if part_losses is None:
+                return None
+            losses[test] = part_losses
+        return losses
+
+    return {
+        name: [joined(name if share > 0 else "value", share) for share in shares] for name in trials
+    }
 
 
-def _suggested(points: FeatureSet, kept: NDArray[np.bool_], settings: ValueConfig) -> list[str]:
-    """The most common label of the nearest kept and clean images, for review."""
-    suggested = suggested_labels(
-        points.train.x,
-        points.train.y,
-        kept,
-        points.clean.x,
-        points.clean.y,
-        k=settings.k,
-        metric=settings.metric,
-    )
-    return [points.classes[i] for i in suggested]
+def _flagged_references(
+    chosen: Choice,
+    valued: Valued,
+    points: FeatureSet,
+    config: Config,
+    known: Known,
+    *,
+    exact: bool,
+) -> NDArray[np.bool_] | None:
+    """(r, C) whether each reference image would be dropped with each label.
+
+    None where the scores of reference images are not known: they have no sampled values.
+    """
+    if not known.by_clean or known.judged is None:
+        return None
+    by = chosen.ordering
+    if chosen.rule == Doubted.name or (by in ("value", "both") and not exact):
+        return None
+    scores = known.reference_scores(by, config)
+    if scores is None:
+        return None
+    own, dropped = valued.scores(by), ~chosen.kept
+    num_classes = len(points.classes)
+    cuts = np.full(num_classes, -np.inf)
+    if chosen.threshold is not None:
+        cuts[:] = chosen.threshold
+    elif chosen.probability is not None:
+        cuts[:] = -chosen.probability
+    elif chosen.per_class:
+        np.maximum.at(cuts, points.train.y[dropped], own[dropped])
+    elif dropped.any():
+        cuts[:] = own[dropped].max()
+    flagged = scores <= cuts
+    if chosen.rule in BY_EVIDENCE:
+        suggested = known.evidence.probe.reference_predictions.argmax(axis=1)
+        flagged &= suggested[:, np.newaxis] != np.arange(num_classes)
+    return np.asarray(flagged & np.isin(np.arange(num_classes), points.clean.y))
 
 
 def write_values(
@@ -94,8 +274,7 @@ def write_values(
     fingerprint: str,
     *,
     stderr_validation: NDArray[np.float64] | None = None,
-    value_self: NDArray[np.float64] | None = None,
-    complete: bool = True,
+    known: Known | None = None,
 ) -> None:
     """Write the table of values and, where sampling is complete, what the rule keeps.
 
@@ -107,37 +286,102 @@ def write_values(
         choice: the choice of the rule.
         fingerprint: fingerprint of the values.
         stderr_validation: (n,) standard errors over validation points; None for sampled values.
-        value_self: (n,) self-valuation, if it was computed.
-        complete: whether the values are final; interim values are for inspection only.
-    Raises:
-        UserError: the rule would empty a class.
+        known: what is known about the labels; None for interim values, which are for inspection
+            only.
     """
-    suggested = None
-    if complete:
-        check_classes_kept(choice, points.train.y, points.classes)
-        suggested = _suggested(points, choice.kept, config.value)
-    table = values_table(
-        estimates,
-        suggested_label=suggested,
-        stderr_validation=stderr_validation,
-        value_self=value_self,
-    )
+    further = {} if known is None else _columns(points, config, choice, known)
+    table = values_table(estimates, stderr_validation=stderr_validation, further=further)
     notes = {"choice": json.dumps(choice.note()), "settings": json.dumps(plain(config.value))}
+    if known is not None:
+        parquet.write_table(run.evidence, _evidence_table(points, known), fingerprint)
     parquet.write_table(run.values, table, fingerprint, **notes)
-    if complete and not parquet.is_up_to_date(run.kept, fingerprint):
+    if known is not None and not parquet.is_up_to_date(run.kept, fingerprint):
         parquet.write_table(run.kept, kept_table(table), fingerprint)
 
 
-def note_values(run: RunDirectory, fingerprint: str, start: float, choice: Choice) -> None:
+def _columns(
+    points: FeatureSet, config: Config, choice: Choice, known: Known
+) -> dict[str, Sequence[Any] | NDArray[Any]]:
+    """Columns of the table of values that come from the evidence."""
+    probe, judged, doubts = known.evidence.probe, known.judged, known.doubts
+    columns: dict[str, Sequence[Any] | NDArray[Any]] = {
+        "suggested_label": [points.classes[i] for i in probe.suggested],
+        "suggested_probability": probe.suggested_probability,
+        "margin": probe.margins[:, probe.best],
+    }
+    if known.own is not None and config.value.validation != "self":
+        columns["value_self"] = known.own.column.value[0]
+    if judged is not None:
+        # A class that the clean set lacks looks wrong to everything that learns from it.
+        lacking = ~np.isin(points.train.y, points.clean.y)
+        columns["wrong_probability"] = np.where(lacking, np.nan, judged.wrong_probability)
+    if doubts is not None:
+        columns["suspicion"] = doubts.suspicion
+    if choice.reason is not None:
+        columns["reason"] = choice.reason
+    return columns
+
+
+def _evidence_table(points: FeatureSet, known: Known) -> pa.Table:
+    """Every piece of evidence for the given labels."""
+    columns = dict(zip(known.evidence.names, known.evidence.given.T, strict=True))
+    return pa.table({"id": points.ids, "label": points.labels, **columns})
+
+
+def note_values(
+    run: RunDirectory,
+    fingerprint: str,
+    start: float,
+    decided: Decided,
+    points: FeatureSet,
+    known: Known,
+) -> None:
     """Record in run.json what the rule made of the values.
 
     Args:
         run: the run folder.
         fingerprint: fingerprint of the values.
         start: start of the step, on the monotonic clock.
-        choice: the choice of the rule.
+        decided: the decisions.
+        points: the features, for the names of the classes.
+        known: what is known about the labels.
     """
-    seconds = time.monotonic() - start
+    choice, separation = decided.choice, known.evidence.probe.separation
     run.record_step(
-        "values", fingerprint, seconds, kept=int(choice.kept.sum()), choice=choice.note()
+        "values",
+        fingerprint,
+        time.monotonic() - start,
+        kept=int(choice.kept.sum()),
+        choice=choice.note(),
+        planted=_planted_note(decided, points, known),
+        separation=None if np.isnan(separation) else separation,
     )
+
+
+def _planted_note(decided: Decided, points: FeatureSet, known: Known) -> dict[str, Any] | None:
+    """What planted errors say, ready for JSON."""
+    judged = known.judged
+    if judged is None:
+        return None
+    classes = {}
+    for c, (name, share) in enumerate(zip(points.classes, judged.class_shares, strict=True)):
+        found = decided.planted_by_class[c] if decided.planted_by_class else None
+        classes[name] = {**_flat("share", share), **_detection_note(found)}
+    return {
+        "images": len(known.evidence.labels),
+        **_flat("share", judged.share),
+        **_detection_note(decided.planted),
+        "classes": classes,
+    }
+
+
+def _detection_note(found: Detection | None) -> dict[str, float | None]:
+    if found is None:
+        return {}
+    return {**_flat("recall", found.recall), **_flat("false_alarms", found.false_alarms)}
+
+
+def _flat(name: str, interval: Interval) -> dict[str, float | None]:
+    """An interval as three entries; what is not known is None."""
+    entries = {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return {key: None if np.isnan(entry) else round(entry, 6) for key, entry in entries.items()}

@@ -11,9 +11,16 @@ from dcai_ray.cleaning.rules import Zero
 from dcai_ray.config import Config, plain
 from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory
-from dcai_ray.steps import dropping, exact_values
-from dcai_ray.steps.dropping import choose, is_valued, note_values, rule_of, write_values
-from dcai_ray.steps.exact_values import self_values
+from dcai_ray.steps import dropping, evidence, exact_values
+from dcai_ray.steps.dropping import (
+    decide,
+    is_valued,
+    note_values,
+    rule_of,
+    validates,
+    write_values,
+)
+from dcai_ray.steps.evidence import gather
 from dcai_ray.steps.feature_set import FeatureSet, check_clean, read_points
 from dcai_ray.steps.sampling_session import CROSS_CHECK, Session, block_fingerprint, estimate
 from dcai_ray.steps.sampling_setup import new_utility, semivalues_of
@@ -39,7 +46,7 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
     """
     points = read_points(run)
     check_clean(run, points)
-    start, n = time.monotonic(), len(points.train.y)
+    start = time.monotonic()
     source = block_fingerprint(config, points.fingerprint)
     session = Session(run, config, source, threshold=rule_of(config).threshold(points.train.y))
 
@@ -50,14 +57,15 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
         interim = Choice(
             rule=Zero.name, decision=estimates.decision, threshold=aggregator.threshold
         )
-        write_values(run, points, config, estimates, interim, fingerprint, complete=False)
+        write_values(run, points, config, estimates, interim, fingerprint)
 
     if not session.finished:
         session.sample(_utility(points, config), save_interim)
     aggregator = session.aggregator
     fingerprint = new_fingerprint(
         "values",
-        (FORMAT, exact_values.FORMAT, dropping.FORMAT),  # the second for the column value_self
+        # The closed form's, for the column value_self and the evidence.
+        (FORMAT, exact_values.FORMAT, evidence.FORMAT, dropping.FORMAT),
         plain(config.value),
         source,
         aggregator.next_index,
@@ -67,15 +75,14 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
     estimates = estimates_of(aggregator, points)
     log_e = e_values(aggregator.main, aggregator.threshold, "below")
     sampled = Sampled(low=estimates.low, decision=estimates.decision, log_e=log_e)
-    choice = choose(estimates.value, points, config, sampled)
-    by_self = 2 <= n <= config.value.second_opinion_up_to
-    value_self = self_values(points, config) if by_self else None
+    known = gather(points, config, validate=validates(config))
+    decided = decide(estimates.value, points, config, known, sampled)
     for number, name in enumerate(semivalues_of(config)[1:], start=1):
         others = estimates_of(aggregator, points, number)
         parquet.write_table(run.other_values(name), others.table(), fingerprint)
-    decided = replace(estimates, decision=choice.decision)
-    write_values(run, points, config, decided, choice, fingerprint, value_self=value_self)
-    note_values(run, fingerprint, start, choice)
+    final = replace(estimates, decision=decided.choice.decision)
+    write_values(run, points, config, final, decided.choice, fingerprint, known=known)
+    note_values(run, fingerprint, start, decided, points, known)
 
 
 def check_values(run: RunDirectory, config: Config) -> None:

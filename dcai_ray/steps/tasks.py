@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.cleaning.probes import probe_scores, share_loss
+from dcai_ray.cleaning.evidence import Probe, run_probe
+from dcai_ray.cleaning.probes import probe_scores, share_losses
 from dcai_ray.config import ExtractConfig, FinetuneConfig
 from dcai_ray.images import decoding
 from dcai_ray.storage import parquet
@@ -196,17 +197,42 @@ class ProbeData:
 
 
 @dataclass(frozen=True, slots=True)
+class RidgeData:
+    """Features and class numbers, and which images the evidence is wanted of for every label."""
+
+    train: tuple[NDArray[np.float32], NDArray[np.int64]]
+    clean: tuple[NDArray[np.float32], NDArray[np.int64]]
+    rows: NDArray[np.intp]
+    """(r,) indices of clean images, or of training images."""
+    rows_are_clean: bool
+    num_classes: int
+
+
+def fit_ridge(kept: NDArray[np.bool_], data: RidgeData) -> Probe:
+    """The ridge probe with some of the clean images; a mask (m,), or none for an empty one."""
+    x, y = data.clean[0][: len(kept)][kept], data.clean[1][: len(kept)][kept]
+    rows = data.rows
+    if data.rows_are_clean:
+        rows = (np.cumsum(kept) - 1)[rows[kept[rows]]]
+    return run_probe(*data.train, x, y, rows, data.num_classes)
+
+
+@dataclass(frozen=True, slots=True)
 class ShareJob:
     """One share that might be dropped."""
 
-    value: NDArray[np.float64]
+    score: NDArray[np.float64]
+    """(n,) what images are ordered by, the lowest to be dropped first."""
     share: float
     per_class: bool
+    test: NDArray[np.bool_]
+    """(m,) clean images that the probe is scored on."""
 
 
-def score_share(job: ShareJob, data: ProbeData) -> float | None:
-    """Log loss on the clean images after dropping that share; None if a class would be empty."""
-    return share_loss(job.value, job.share, *data.train, *data.clean, per_class=job.per_class)
+def score_share(job: ShareJob, data: ProbeData) -> NDArray[np.float64] | None:
+    """Log loss of each tested image after dropping; None if a class would be empty."""
+    x, y = data.clean[0][job.test], data.clean[1][job.test]
+    return share_losses(job.score, job.share, *data.train, x, y, per_class=job.per_class)
 
 
 @dataclass(frozen=True, slots=True)

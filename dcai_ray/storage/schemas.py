@@ -60,6 +60,16 @@ VALUES = pa.schema(
         ("stderr_validation", pa.float64()),
     ]
 )
+EVIDENCE = pa.schema(  # further columns of the values, those that a run knows
+    [
+        ("value_self", pa.float64()),  # by the other training images
+        ("suggested_probability", pa.float64()),
+        ("margin", pa.float64()),  # of the given label, under a leave-one-out probe
+        ("wrong_probability", pa.float64()),  # null for a class that shapley_val lacks
+        ("suspicion", pa.float64()),  # where no probability is known: mean rank, 1 the worst
+        ("reason", pa.string()),
+    ]
+)
 TRACE = pa.schema(  # of sampling, one row per look
     [
         ("rounds", pa.int64()),  # summed over chains

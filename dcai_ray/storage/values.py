@@ -1,7 +1,8 @@
 """The table of values: its columns, the images that it keeps, and the images that it belongs to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.schemas import ESTIMATES, KEPT, VALUES
+from dcai_ray.storage.schemas import ESTIMATES, EVIDENCE, KEPT, VALUES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -58,31 +59,31 @@ class Estimates:
 def values_table(
     estimates: Estimates,
     *,
-    suggested_label: Sequence[str] | None = None,
     stderr_validation: NDArray[np.float64] | None = None,
-    value_self: NDArray[np.float64] | None = None,
+    further: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
 ) -> pa.Table:
-    """The table `VALUES`, with the column `value_self` if there is one.
+    """The table `VALUES`, with those of its `EVIDENCE` columns that are known.
 
     Args:
         estimates: the estimates of n images.
-        suggested_label: (n,) class names; None while sampling is unfinished.
         stderr_validation: (n,) standard errors over validation points; None for sampled values.
-        value_self: (n,) self-valuation: values by the training images themselves (leave-one-out).
+        further: columns of n entries by their names in `EVIDENCE`; NaN for what is not known.
     """
+    further = further or {}
     n = len(estimates.value)
     if stderr_validation is None:
         stderr_validation = np.full(n, np.nan)
     columns = {
-        "suggested_label": [None] * n if suggested_label is None else suggested_label,
+        "suggested_label": further.get("suggested_label", [None] * n),
         "stderr_validation": stderr_validation,
+        **{name: further[name] for name in EVIDENCE.names if name in further},
     }
     table = estimates.table()
     for name, column in columns.items():
-        entry = VALUES.field(name)
-        table = table.append_column(entry, pa.array(column, type=entry.type))
-    if value_self is not None:
-        table = table.append_column("value_self", pa.array(value_self))
+        entry = (VALUES if name in VALUES.names else EVIDENCE).field(name)
+        table = table.append_column(
+            entry, pa.array(column, type=entry.type, from_pandas=name in EVIDENCE.names)
+        )
     return table
 
 

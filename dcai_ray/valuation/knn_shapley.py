@@ -11,11 +11,26 @@ and every semivalue of it follows from one walk from the farthest point to the n
     s_j = s_{j+1} + (a_j - a_{j+1}) / K * g_j
 
 where g_j is the probability that a random coalition holds fewer than K of the j - 1 nearer points:
-the probability that j gets a vote. The semivalue enters through the table g alone. The utility of a
-validation set is the mean over its points, and so is the value.
+the probability that j gets a vote. The semivalue and K enter through the table g alone, so one
+ranking serves several of them.
+
+The utility of a validation set is the mean over its points (class weights `none`) or the mean over
+its classes of the mean over the points of a class (`balanced`: balanced accuracy), and so is the
+value. Where one class is rare, the plain mean condemns its images, right or wrong: nearly all
+validation points belong to other classes, so for them it is a mismatch.
 
 Without a clean validation set the training set serves as its own (`y_val=None`): each training
 point is a validation point for all the others, left out of its own ranking.
+
+A *newcomer* is a point that joins the n training points alone; the walk gives its value too, for
+every label that it might have, in the game of n + 1 players. Behind it all ranks move up by one:
+
+    t_n = a_n / K * g_{n+1}
+    t_j = t_{j+1} + (a_j - a_{j+1}) / K * g_{j+1}
+    newcomer with p nearer points and match a:      t_{p+1} + (a - a_{p+1}) / K * g_{p+1}
+
+A training point that had another label would have, from a validation point for which it ranks j-th,
+s_j + (a' - a_j) / K * g_j: the walk behind it does not change.
 
 Sums are taken over `VAL_BLOCK` validation points at a time and merged in order, so a result is
 bitwise the same however the blocks are spread over processes.
@@ -24,45 +39,85 @@ Source: Jia et al. 2019, PVLDB 12(11), Theorem 1 (Shapley, n >= K); the table, a
 same argument.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice, pairwise
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.errors import UserError
-from dcai_ray.valuation.neighbours import Metric, aligned, ranked, tiles
+from dcai_ray.valuation.neighbours import (
+    ClassWeights,
+    Metric,
+    aligned,
+    distances,
+    neighbour_order,
+    newcomer_places,
+    offsets,
+    tiles,
+)
 
 VAL_BLOCK = 64
 """Validation points whose values are summed before they are merged with the rest."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sums:
-    """Values summed over validation points, and their squares."""
+    """Values for one block of validation points, summed; a row per table of gains."""
 
-    total: NDArray[np.float64]  # (n,)
-    squares: NDArray[np.float64]  # (n,)
+    total: NDArray[np.float64]  # (q, n)
+    squares: NDArray[np.float64]  # (q, n) sums of the squared values
+    match: NDArray[np.float64]  # (q, r) values of newcomers whose label matches
+    mismatch: NDArray[np.float64]  # (q, r) and of those whose label does not
+    gained: NDArray[np.float64]  # (q, s) g_j / K of the points that could have another label
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Values:
+    """Values of the n training points and of r newcomers; a row per table of gains."""
+
+    value: NDArray[np.float64]  # (q, n)
+    stderr: NDArray[np.float64]
+    """(q, n) standard errors over validation points: how much a value would move with another
+    validation set of as many points from the same source. NaN if no class has two points."""
+    newcomers: NDArray[np.float64]
+    """(q, r, C) value that a newcomer would have with each of the C labels."""
+    relabelled: NDArray[np.float64]
+    """(q, s, C) value that some of the training points would have with each label, in the same
+    game: the weights of the validation points stay."""
+
+    def without_first(self) -> "Values":
+        """All tables but the first."""
+        return Values(self.value[1:], self.stderr[1:], self.newcomers[1:], self.relabelled[1:])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class KnnGame:
     """The aligned points and gains with which validation points are valued."""
 
     train: NDArray[np.float64]  # (n, d), aligned
-    val: NDArray[np.float64]  # (m, d), aligned
+    val: NDArray[np.float64]  # (m, d), aligned, group by group
     offset: NDArray[np.float64]  # (n,): offset - val @ train.T ranks as the metric does
     y_train: NDArray[np.int64]  # (n,)
     y_val: NDArray[np.int64]  # (m,)
-    gains: NDArray[np.float64]  # g_j / K for each rank
-    leave_one_out: bool
+    gains: NDArray[np.float64]  # (q, n + 1) g_j / K by rank, one row per semivalue and K
+    groups: tuple[slice, ...]  # validation points whose mean is taken; the groups weigh alike
+    left_out: NDArray[np.intp] | None  # (m,) training point that is the validation point itself
+    newcomers: NDArray[np.float64]  # (r, d), aligned
+    newcomer_offset: NDArray[np.float64]  # (r,), as `offset`
+    own_newcomer: NDArray[np.intp]  # (m,) newcomer that is the validation point itself; -1: none
+    relabelled: NDArray[np.intp]  # (s,) training points that could have another label
 
     @property
     def val_blocks(self) -> list[slice]:
         """The validation points in blocks, in the order in which their sums are merged."""
-        count = len(self.val)
-        return [slice(i, min(i + VAL_BLOCK, count)) for i in range(0, count, VAL_BLOCK)]
+        return [
+            slice(i, min(i + VAL_BLOCK, group.stop))
+            for group in self.groups
+            for i in range(group.start, group.stop, VAL_BLOCK)
+        ]
 
 
 def knn_shapley(
@@ -73,6 +128,7 @@ def knn_shapley(
     *,
     k: int = 10,
     metric: Metric = "cosine",
+    class_weights: ClassWeights = "none",
     tile_bytes: int = 256 * 2**20,
 ) -> NDArray[np.float64]:
     """Exact Shapley value of every training point for the K-nearest-neighbour utility.
@@ -85,15 +141,16 @@ def knn_shapley(
         y_val: (m,) their labels; None together with x_val.
         k: the number of neighbours K; may exceed n.
         metric: distance between centred features.
+        class_weights: "none" for the published game, in which each validation point weighs alike;
+            "balanced" for balanced accuracy, which is fair to rare classes.
         tile_bytes: working memory in bytes.
     Returns:
         (n,) values in units of accuracy; they sum to the utility of the whole training set.
     Raises:
         UserError: for k < 1, sizes that do not fit, or features that are not finite.
     """
-    game = knn_game(x_train, y_train, x_val, y_val, k=k, metric=metric)
-    sums = merge_sums(val_block_sums(game, block, tile_bytes) for block in game.val_blocks)
-    return sums.total / len(game.val)
+    game = knn_game(x_train, y_train, x_val, y_val, k=k, metric=metric, class_weights=class_weights)
+    return game_values(game, tile_bytes).value[0]
 
 
 def knn_game(
@@ -106,8 +163,21 @@ def knn_game(
     metric: Metric,
     semivalue: str = "shapley",
     beta: tuple[float, float] = (4.0, 1.0),
+    class_weights: ClassWeights = "none",
+    further_k: Sequence[int] = (),
+    x_newcomers: NDArray[np.floating] | None = None,
+    own_newcomer: NDArray[np.integer] | None = None,
+    relabelled: NDArray[np.integer] | None = None,
 ) -> KnnGame:
     """Check and align the points; arguments as in `knn_shapley` and `vote_chances`.
+
+    Args:
+        further_k: numbers of neighbours whose Shapley values are computed beside.
+        x_newcomers: (r, d) features of newcomers (class weights `balanced` only).
+        own_newcomer: (m,) the newcomer that a validation point itself is, which it does not value;
+            -1 for none. None if no validation point is a newcomer.
+        relabelled: (s,) training points whose values with other labels are computed too (class
+            weights `balanced` only).
 
     Raises:
         UserError: for k < 1, sizes that do not fit, or features that are not finite.
@@ -120,17 +190,38 @@ def knn_game(
     _check(x_train, y_train, x_val, y_val, k)
     if leave_one_out and len(x_train) < 2:
         raise UserError(f"x_train must hold at least 2 points to value itself, got {len(x_train)}")
+    assert (x_newcomers is None and relabelled is None) or class_weights == "balanced"
+    order, groups = _grouped(np.asarray(y_val), class_weights)
     train, val, offset = aligned(x_train, None if leave_one_out else x_val, metric)
-    players = len(x_train) - leave_one_out
+    newcomers = train[:0] if x_newcomers is None else aligned(x_train, x_newcomers, metric)[1]
+    own = np.full(len(x_val), -1) if own_newcomer is None else np.asarray(own_newcomer, np.intp)
+    chances = [vote_chances(len(x_train) + 1 - leave_one_out, k, semivalue, beta) / k]
+    chances += [vote_chances(len(chances[0]), further) / further for further in further_k]
     return KnnGame(
         train=train,
-        val=val,
+        val=val if len(groups) == 1 else val[order],
         offset=offset,
         y_train=np.asarray(y_train, dtype=np.int64),
-        y_val=np.asarray(y_val, dtype=np.int64),
-        gains=vote_chances(players, k, semivalue, beta) / k,
-        leave_one_out=leave_one_out,
+        y_val=np.asarray(y_val, dtype=np.int64)[order],
+        gains=np.array(chances),
+        groups=groups,
+        left_out=order if leave_one_out else None,
+        newcomers=newcomers,
+        newcomer_offset=offsets(newcomers, metric),
+        own_newcomer=own[order],
+        relabelled=np.arange(0) if relabelled is None else np.asarray(relabelled, np.intp),
     )
+
+
+def _grouped(
+    y_val: NDArray[np.integer], class_weights: ClassWeights
+) -> tuple[NDArray[np.intp], tuple[slice, ...]]:
+    """The order of the validation points, and the groups whose means weigh alike."""
+    if class_weights == "none":
+        return np.arange(len(y_val)), (slice(0, len(y_val)),)
+    ends = np.cumsum(np.unique(y_val, return_counts=True)[1]).tolist()
+    groups = tuple(slice(start, stop) for start, stop in pairwise([0, *ends]))
+    return np.argsort(y_val, kind="stable"), groups
 
 
 def val_block_sums(game: KnnGame, block: slice, tile_bytes: int = 256 * 2**20) -> Sums:
@@ -141,34 +232,90 @@ def val_block_sums(game: KnnGame, block: slice, tile_bytes: int = 256 * 2**20) -
         block: validation points; one of `game.val_blocks`.
         tile_bytes: working memory in bytes; decides how many points are ranked at a time.
     """
-    sums = Sums(np.zeros(len(game.train)), np.zeros(len(game.train)))
-    for tile in tiles(block, len(game.train), tile_bytes):
-        own = np.arange(tile.start, tile.stop) if game.leave_one_out else None
-        order = ranked(game.train, game.val[tile], game.offset, own)
-        add_values(order, game.y_train, game.y_val[tile], game.gains, sums.total, sums.squares)
-    return sums
+    n, r, q = len(game.train), len(game.newcomers), len(game.gains)
+    total, squares = np.zeros((n, q)), np.zeros((n, q))  # a point's values lie side by side
+    match, mismatch = np.zeros((r, q)), np.zeros((r, q))
+    gained = np.zeros((n if len(game.relabelled) else 0, q))
+    gains = np.ascontiguousarray(game.gains.T)
+    for tile in tiles(block, n + r, tile_bytes):
+        val, y_val = game.val[tile], game.y_val[tile]
+        distance = distances(game.train, val, game.offset)
+        left_out = None if game.left_out is None else game.left_out[tile]
+        order = neighbour_order(distance, left_out)
+        add_values(order, game.y_train, y_val, gains, total, squares)
+        if len(gained):
+            add_gains(order, gains, gained)
+        if r:
+            further = distances(game.newcomers, val, game.newcomer_offset)
+            places = newcomer_places(distance, order, further)
+            own = game.own_newcomer[tile]
+            add_newcomers(order, places, own, game.y_train, y_val, gains, match, mismatch)
+    chosen = gained[game.relabelled]
+    return Sums(total.T, squares.T, match.T, mismatch.T, chosen.T)
 
 
-def merge_sums(blocks: Iterable[Sums]) -> Sums:
-    """The sums of all blocks; the order of `blocks` decides the last bits."""
-    merged: Sums | None = None
-    for sums in blocks:
-        if merged is None:
-            merged = Sums(sums.total.copy(), sums.squares.copy())
-        else:
-            np.add(merged.total, sums.total, out=merged.total)
-            np.add(merged.squares, sums.squares, out=merged.squares)
-    assert merged is not None, "a game has at least one block"
-    return merged
+def game_values(game: KnnGame, tile_bytes: int = 256 * 2**20) -> Values:
+    """The values of a game, in this process."""
+    return merged(game, (val_block_sums(game, block, tile_bytes) for block in game.val_blocks))
 
 
-def standard_error(sums: Sums, count: int) -> NDArray[np.float64]:
-    """(n,) standard error of the mean over validation points; NaN for a single one.
+def merged(game: KnnGame, blocks: Iterable[Sums]) -> Values:
+    """The values from the sums of `game.val_blocks`, in their order, which decides the last bits.
 
-    How much a value would move with another validation set of `count` points from the same source.
+    The variance of a class with a single point is taken to be the mean of the others'.
     """
+    sums = iter(blocks)
+    n, r, q = len(game.train), len(game.newcomers), len(game.gains)
+    num_groups, known = len(game.groups), 0
+    value, variance, spread = np.zeros((q, n)), np.zeros((q, n)), np.zeros((q, n))
+    num_classes = int(max(game.y_train.max(), game.y_val.max())) + 1
+    newcomers = np.zeros((q, r, num_classes))
+    relabelled = np.zeros((q, len(game.relabelled), num_classes))
+    base, seen_by = np.zeros((q, r)), np.zeros(r)  # classes that value a newcomer
+    for group in game.groups:
+        num_blocks = len(range(group.start, group.stop, VAL_BLOCK))
+        found = _added(islice(sums, num_blocks))
+        count = group.stop - group.start
+        value += found.total / count / num_groups
+        if count > 1:
+            error = _standard_error(found, count)
+            variance += (error / num_groups) ** 2
+            spread += error**2 * count
+            known += 1
+        counts = count - np.isin(np.arange(r), game.own_newcomer[group])
+        seen_by += counts > 0
+        counts = np.maximum(counts, 1)
+        base += found.mismatch / counts
+        newcomers[..., game.y_val[group.start]] += (found.match - found.mismatch) / counts
+        relabelled[..., game.y_val[group.start]] += found.gained / count / num_groups
+    if known < num_groups:
+        unknown = spread / known if known else np.full((q, n), np.nan)
+        variance += (num_groups - known) * unknown / num_groups**2
+    newcomers += base[..., np.newaxis]
+    newcomers /= np.maximum(seen_by, 1)[:, np.newaxis]
+    given = game.y_train[game.relabelled]
+    relabelled -= np.take_along_axis(relabelled, given[np.newaxis, :, np.newaxis], axis=2)
+    relabelled += value[:, game.relabelled, np.newaxis]
+    return Values(value, np.sqrt(variance), newcomers, relabelled)
+
+
+def _added(blocks: Iterable[Sums]) -> Sums:
+    """The sums of one group, block by block."""
+    added: list[NDArray[np.float64]] = []
+    for block in blocks:
+        arrays = [getattr(block, entry.name) for entry in fields(Sums)]
+        if added:
+            for total, array in zip(added, arrays, strict=True):
+                np.add(total, array, out=total)
+        else:
+            added = [array.copy() for array in arrays]
+    return Sums(*added)
+
+
+def _standard_error(sums: Sums, count: int) -> NDArray[np.float64]:
+    """(q, n) standard error of the mean over `count` validation points; NaN for a single one."""
     if count < 2:
-        return np.full(len(sums.total), np.nan)
+        return np.full(sums.total.shape, np.nan)
     variance = (sums.squares - sums.total**2 / count) / (count - 1)
     return np.sqrt(np.maximum(variance, 0) / count)
 
@@ -211,20 +358,65 @@ def add_values(order, y_train, y_val, gains, total, squares):  # type: ignore[no
         order: (m, n) int32, training indices nearest first.
         y_train: (n,) labels.
         y_val: (m,) labels.
-        gains: (n,) g_j / K.
-        total: (n,) float64, the values are added to it in place.
-        squares: (n,) float64, their squares are added to it in place.
+        gains: (n, q) g_j / K, a column per table.
+        total: (n, q) float64, the values are added to it in place.
+        squares: (n, q) float64, their squares are added to it in place.
     """
-    num_players = order.shape[1]
+    num_tables = gains.shape[1]
+    values = np.empty(num_tables)  # s_{j+1}
     for row in range(order.shape[0]):
-        value, farther = 0.0, 0.0  # s_{j+1} and a_{j+1}; beyond the farthest point both are 0
-        for j in range(num_players - 1, -1, -1):
+        values[:] = 0.0  # beyond the farthest point s and a are 0
+        farther = 0.0
+        for j in range(order.shape[1] - 1, -1, -1):
             player = order[row, j]
             match = 1.0 if y_train[player] == y_val[row] else 0.0
-            value += (match - farther) * gains[j]
-            total[player] += value
-            squares[player] += value * value
+            for table in range(num_tables):
+                value = values[table] + (match - farther) * gains[j, table]
+                values[table] = value
+                total[player, table] += value
+                squares[player, table] += value * value
             farther = match
+
+
+@numba.njit(cache=True, nogil=True)
+def add_gains(order, gains, gained):  # type: ignore[no-untyped-def]
+    """Add the gain of each point's rank to `gained` (n, q); the rest as in `add_values`."""
+    for row in range(order.shape[0]):
+        for j in range(order.shape[1]):
+            for table in range(gains.shape[1]):
+                gained[order[row, j], table] += gains[j, table]
+
+
+@numba.njit(cache=True, nogil=True)
+def add_newcomers(  # type: ignore[no-untyped-def]
+    order, places, own, y_train, y_val, gains, match, mismatch
+):
+    """Add the values of newcomers with the label of each validation point, and with another.
+
+    Args:
+        order: as in `add_values`, as are y_train, y_val and gains.
+        places: (m, r) int32, how many ranked points are nearer than each newcomer.
+        own: (m,) newcomer that is the validation point itself, which it does not value.
+        match: (r, q) float64, added to in place.
+        mismatch: (r, q) float64, added to in place.
+    """
+    num_ranked, num_tables = order.shape[1], gains.shape[1]
+    values = np.zeros((num_ranked + 1, num_tables))  # t by rank, counted from 0
+    matches = np.zeros(num_ranked + 1)
+    for row in range(order.shape[0]):
+        for j in range(num_ranked - 1, -1, -1):
+            matches[j] = 1.0 if y_train[order[row, j]] == y_val[row] else 0.0
+            for table in range(num_tables):
+                gain = (matches[j] - matches[j + 1]) * gains[j + 1, table]
+                values[j, table] = values[j + 1, table] + gain
+        for newcomer in range(places.shape[1]):
+            if newcomer == own[row]:
+                continue
+            place = places[row, newcomer]
+            for table in range(num_tables):
+                behind = values[place, table] - matches[place] * gains[place, table]
+                match[newcomer, table] += behind + gains[place, table]
+                mismatch[newcomer, table] += behind
 
 
 def _check(

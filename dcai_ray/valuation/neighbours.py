@@ -16,6 +16,7 @@ from dcai_ray.errors import UserError
 
 Metric = Literal["euclidean", "cosine"]
 ClassWeights = Literal["balanced", "none"]
+"""How validation points weigh: each class alike (balanced accuracy), or each point alike."""
 
 # Rounding error does not count as a range, so the range is at least 2^-10 of the largest distance.
 _DISTANCE_BITS = 30
@@ -40,10 +41,24 @@ def aligned(
     centre = x_train.mean(axis=0, dtype=np.float64)
     train = x_train - centre
     if metric == "euclidean":
-        offset = np.einsum("nd,nd->n", train, train) / 2
-        return train, train if x_val is None else x_val - centre, offset
-    train = _unit(train)
-    return train, train if x_val is None else _unit(x_val - centre), np.ones(len(train))
+        val = train if x_val is None else x_val - centre
+    else:
+        train = _unit(train)
+        val = train if x_val is None else _unit(x_val - centre)
+    return train, val, offsets(train, metric)
+
+
+def offsets(x: NDArray[np.float64], metric: Metric) -> NDArray[np.float64]:
+    """(n,) the offsets of aligned points (n, d): what a product is subtracted from."""
+    return np.ones(len(x)) if metric == "cosine" else np.einsum("nd,nd->n", x, x) / 2
+
+
+def distances(
+    x: NDArray[np.float64], val: NDArray[np.float64], offset: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(m, n) distances of aligned points (n, d) with their offsets (n,) from others (m, d)."""
+    distance = val @ x.T
+    return np.subtract(offset, distance, out=distance)
 
 
 def _unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -69,9 +84,7 @@ def ranked(
     Returns:
         As `neighbour_order`.
     """
-    distance = val @ train.T
-    np.subtract(offset, distance, out=distance)
-    return neighbour_order(distance, left_out)
+    return neighbour_order(distances(train, val, offset), left_out)
 
 
 def neighbour_order(
@@ -86,14 +99,62 @@ def neighbour_order(
         (m, n) int32, or (m, n - 1) with `left_out`, where a row with -1 lacks its farthest point.
     """
     num_rows, num_players = distance.shape
-    lowest, highest = distance.min(axis=1), distance.max(axis=1)
-    size = np.maximum(np.abs(lowest), np.abs(highest))
-    span = np.maximum(highest - lowest, _MIN_RANGE * size)
-    scale = 2.0**_DISTANCE_BITS / np.where(span > 0, span, 1.0)
+    lowest, scale = _grid(distance)
     order = np.empty((num_rows, num_players - (left_out is not None)), dtype=np.int32)
     skipped = np.full(num_rows, -1) if left_out is None else left_out
     _radix_order(distance, lowest, scale, skipped, order)
     return order
+
+
+def newcomer_places(
+    distance: NDArray[np.float64],
+    order: NDArray[np.int32],
+    newcomer_distance: NDArray[np.float64],
+) -> NDArray[np.int32]:
+    """(m, r) how many ranked training points are at least as near as each of r further points.
+
+    A further point comes after those that tie with it, as if it had the highest index; ties are
+    those of `neighbour_order`, so no machine moves a point.
+
+    Args:
+        distance: (m, n) as ranked.
+        order: what `neighbour_order` returned for it.
+        newcomer_distance: (m, r), in the same unit.
+    """
+    lowest, scale = _grid(distance)
+    places = np.empty(newcomer_distance.shape, dtype=np.int32)
+    _search(distance, order, lowest, scale, newcomer_distance, places)
+    return places
+
+
+def _grid(distance: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Per row the lowest distance, and cells per unit of distance."""
+    lowest, highest = distance.min(axis=1), distance.max(axis=1)
+    size = np.maximum(np.abs(lowest), np.abs(highest))
+    span = np.maximum(highest - lowest, _MIN_RANGE * size)
+    return lowest, 2.0**_DISTANCE_BITS / np.where(span > 0, span, 1.0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _cell(distance, lowest, scale):  # type: ignore[no-untyped-def]
+    """Rounded to nearest: truncation would separate equal distances at a cell's border."""
+    return np.int64(np.floor((distance - lowest) * scale + 0.5))
+
+
+@numba.njit(cache=True, nogil=True)
+def _search(distance, order, lowest, scale, newcomer_distance, places):  # type: ignore[no-untyped-def]
+    """Fill `places` by binary search in the order of each row."""
+    for row in range(order.shape[0]):
+        for newcomer in range(newcomer_distance.shape[1]):
+            own = _cell(newcomer_distance[row, newcomer], lowest[row], scale[row])
+            low, high = 0, order.shape[1]
+            while low < high:
+                middle = (low + high) // 2
+                if _cell(distance[row, order[row, middle]], lowest[row], scale[row]) <= own:
+                    low = middle + 1
+                else:
+                    high = middle
+            places[row, newcomer] = low
 
 
 @numba.njit(cache=True, nogil=True)
@@ -111,8 +172,7 @@ def _radix_order(distance, lowest, scale, skipped, order):  # type: ignore[no-un
         for player in range(num_players):
             if player == skipped[row]:
                 continue
-            # Rounded to nearest: truncation would separate equal distances at a cell's border.
-            cell = np.int64((distance[row, player] - lowest[row]) * scale[row] + 0.5)
+            cell = _cell(distance[row, player], lowest[row], scale[row])
             keys[count] = cell << 32 | player
             for digit in range(_DIGITS):
                 ends[digit, cell >> digit * _DIGIT_BITS & base - 1] += 1

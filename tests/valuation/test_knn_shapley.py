@@ -11,13 +11,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import beta as beta_function
 
 from dcai_ray.valuation.knn_shapley import (
+    game_values,
     knn_game,
     knn_shapley,
-    merge_sums,
-    standard_error,
+    merged,
     val_block_sums,
 )
-from dcai_ray.valuation.neighbours import neighbour_order
+from dcai_ray.valuation.neighbours import neighbour_order, newcomer_places
 
 SUM_OF_FEW = 1e-13  # a few hundred terms below 1
 METRICS = ("euclidean", "cosine")
@@ -128,8 +128,9 @@ def test_other_semivalues_equal_enumeration(name, beta, sizes, k):
     points = small_game(11, 7)
     expected = semivalue(utilities(*points, k, "cosine"), sizes)
     game = knn_game(*points, k=k, metric="cosine", semivalue=name, beta=beta)
-    sums = merge_sums(val_block_sums(game, block) for block in game.val_blocks)
-    assert_allclose(sums.total / 3, expected, atol=1e-12)  # the table comes from SciPy's cdf
+    assert_allclose(
+        game_values(game).value[0], expected, atol=1e-12
+    )  # the table comes from SciPy's cdf
 
 
 @pytest.mark.parametrize("k", [1, 10, 150, 500])
@@ -143,17 +144,25 @@ def test_values_sum_to_the_utility_of_the_whole_set(k):
 
 def test_any_spread_of_the_blocks_gives_the_same_bits_if_merged_in_order():
     points = cloud(4, n=300, m=400)
-    game = knn_game(*points, k=5, metric="cosine")
+    game = knn_game(
+        *points,
+        k=5,
+        metric="cosine",
+        class_weights="balanced",
+        further_k=(20,),
+        x_newcomers=points[2][::9],
+    )
     assert len(game.val_blocks) > 3
-    expected = merge_sums(val_block_sums(game, block) for block in game.val_blocks)
+    expected = game_values(game)
     for workers in (2, 3):
         by_worker = [
             [val_block_sums(game, b) for b in game.val_blocks[w::workers]] for w in range(workers)
         ]
         in_order = [by_worker[i % workers][i // workers] for i in range(len(game.val_blocks))]
-        found = merge_sums(in_order)
-        assert_array_equal(found.total, expected.total)
-        assert_array_equal(found.squares, expected.squares)
+        found = merged(game, in_order)
+        assert_array_equal(found.value, expected.value)
+        assert_array_equal(found.stderr, expected.stderr)
+        assert_array_equal(found.newcomers, expected.newcomers)
     assert_array_equal(knn_shapley(*points, k=5, tile_bytes=1), knn_shapley(*points, k=5))
 
 
@@ -201,17 +210,168 @@ def test_ranks_do_not_depend_on_scale_or_place(metric):
         assert_array_equal(moved, expected)
 
 
+def one_by_one(x, y, x_val, y_val, k):
+    """(m, n) values for each validation point alone."""
+    points = [(x_val[[j]], y_val[[j]]) for j in range(len(y_val))]
+    return np.array([knn_shapley(x, y, *point, k=k, metric="euclidean") for point in points])
+
+
 def test_stderr_is_that_of_a_mean_over_validation_points():
-    x, y, x_val, y_val = cloud(7, n=40, m=130)
-    one_by_one = [
-        knn_shapley(x, y, x_val[[j]], y_val[[j]], k=5, metric="euclidean") for j in range(130)
-    ]
-    game = knn_game(x, y, x_val, y_val, k=5, metric="euclidean")
-    sums = merge_sums(val_block_sums(game, block) for block in game.val_blocks)
-    expected = np.std(one_by_one, axis=0, ddof=1) / np.sqrt(130)
+    points = cloud(7, n=40, m=130)
+    game = knn_game(*points, k=5, metric="euclidean")
+    expected = np.std(one_by_one(*points, 5), axis=0, ddof=1) / np.sqrt(130)
     # A difference of sums of squares: half of the digits may go where the spread is small.
-    assert_allclose(standard_error(sums, 130), expected, rtol=1e-8)
-    assert np.isnan(standard_error(sums, 1)).all()
+    assert_allclose(game_values(game).stderr[0], expected, rtol=1e-8)
+    alone = knn_game(*points[:2], points[2][:1], points[3][:1], k=5, metric="euclidean")
+    assert np.isnan(game_values(alone).stderr).all()
+
+
+def test_balanced_stderr_is_that_of_a_mean_of_class_means():
+    x, y, x_val, _ = cloud(7, n=40, m=131)
+    y_val = np.repeat([0, 1, 2], [90, 40, 1])
+    own = one_by_one(x, y, x_val, y_val, 5)
+    spreads = [own[y_val == c].var(axis=0, ddof=1) for c in (0, 1)]
+    spreads.append(np.mean(spreads, axis=0))  # a class with a single point: that of the others
+    expected = np.sqrt(sum(s / m for s, m in zip(spreads, (90, 40, 1), strict=True))) / 3
+    game = knn_game(x, y, x_val, y_val, k=5, metric="euclidean", class_weights="balanced")
+    assert_allclose(game_values(game).stderr[0], expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("n", range(2, 9))
+def test_balanced_values_equal_enumeration_of_the_mean_over_classes(n, metric):
+    for k, seed in itertools.product(range(1, n + 2), range(2)):
+        x, y, x_val, y_val = small_game(seed, n, m=6)
+        classes = [utilities(x, y, x_val[y_val == c], y_val[y_val == c], k, metric)
+                   for c in np.unique(y_val)]  # fmt: skip
+        expected = semivalue(np.mean(classes, axis=0), np.full(n, 1 / n))
+        found = knn_shapley(x, y, x_val, y_val, k=k, metric=metric, class_weights="balanced")
+        assert_allclose(found, expected, atol=SUM_OF_FEW)
+
+
+@pytest.mark.parametrize("n", range(2, 8))
+def test_balanced_values_without_validation_set_equal_enumeration(n):
+    for k, seed in itertools.product(range(1, n + 1), range(3)):
+        x, y, _, _ = small_game(seed, n)
+        v = np.zeros(2**n)
+        for c in np.unique(y):
+            points = [point for point in range(n) if y[point] == c]
+            v += np.mean([left_out_utilities(x, y, point, k) for point in points], axis=0)
+        expected = semivalue(v / len(np.unique(y)), np.full(n, 1 / n))
+        found = knn_shapley(x, y, k=k, metric="euclidean", class_weights="balanced")
+        assert_allclose(found, expected, atol=SUM_OF_FEW)
+
+
+def left_out_utilities(x, y, point, k):
+    """(2^n,) v(S) for one training point as the only validation point, left out itself."""
+    n = len(x)
+    ranking = [i for i in exact_ranking(x, x[point], "euclidean") if i != point]
+    members = (np.arange(2**n)[:, np.newaxis] >> np.arange(n) & 1).astype(bool)
+    there = members[:, ranking]
+    votes = there & (there.cumsum(axis=1) <= k)
+    return (votes & (y[ranking] == y[point])).sum(axis=1) / k
+
+
+def test_balanced_and_plain_values_agree_where_classes_are_equally_frequent():
+    x, y, x_val, _ = cloud(9, n=300, m=201)
+    y_val = np.arange(201) % 3
+    plain = knn_shapley(x, y, x_val, y_val)
+    balanced = knn_shapley(x, y, x_val, y_val, class_weights="balanced")
+    assert_allclose(balanced, plain, atol=1e-15)
+    y = np.arange(300) % 3
+    assert_allclose(knn_shapley(x, y, class_weights="balanced"), knn_shapley(x, y), atol=1e-15)
+
+
+def test_further_numbers_of_neighbours_have_the_values_that_they_have_alone():
+    points = cloud(5, n=200, m=90)
+    game = knn_game(*points, k=3, metric="cosine", semivalue="banzhaf", further_k=(10, 50))
+    found = game_values(game).value
+    alone = knn_game(*points, k=3, metric="cosine", semivalue="banzhaf")
+    assert_array_equal(found[0], game_values(alone).value[0])
+    assert_array_equal(found[1], knn_shapley(*points, k=10))
+    assert_array_equal(found[2], knn_shapley(*points, k=50))
+
+
+@pytest.mark.parametrize("k", [1, 3, 8, 20])
+def test_a_newcomer_has_the_value_of_a_player_added_last(k):
+    x, y, x_val, y_val = small_game(2, 9, m=12)
+    extra, _, _, _ = small_game(3, 5)
+    options = {"k": k, "metric": "euclidean", "class_weights": "balanced"}
+    game = knn_game(x, y, x_val, y_val, **options, x_newcomers=extra)
+    found = game_values(game).newcomers[0]  # (5, 3)
+    for newcomer, label in itertools.product(range(5), range(3)):
+        joined = np.vstack([x, extra[[newcomer]]]), np.append(y, label)
+        expected = knn_shapley(*joined, x_val, y_val, **options)[-1]
+        assert_allclose(found[newcomer, label], expected, atol=SUM_OF_FEW)
+    by_self = knn_game(x, y, None, None, **options, x_newcomers=extra)
+    for newcomer, label in itertools.product(range(5), range(3)):
+        expected = np.mean([
+            np.mean([
+                knn_shapley(
+                    np.vstack([np.delete(x, i, 0), extra[[newcomer]]]),
+                    np.append(np.delete(y, i), label),
+                    x[[i]], y[[i]], k=k, metric="euclidean",
+                )[-1]
+                for i in np.flatnonzero(y == c)
+            ])
+            for c in np.unique(y)
+        ])  # fmt: skip
+        found = game_values(by_self).newcomers[0][newcomer, label]
+        assert_allclose(found, expected, atol=SUM_OF_FEW)
+
+
+def test_a_validation_point_does_not_value_itself_as_a_newcomer():
+    x, y, x_val, _ = cloud(6, n=30, m=8)
+    y_val = np.array([0, 0, 0, 1, 1, 1, 1, 2])  # of the last there is no other
+    options = {"k": 4, "metric": "cosine", "class_weights": "balanced"}
+    own = np.array([-1, 0, -1, -1, 1, -1, -1, 2])
+    points = (x, y, x_val, y_val)
+    game = knn_game(*points, **options, x_newcomers=x_val[own >= 0], own_newcomer=own)
+    found = game_values(game).newcomers
+    for newcomer, point in enumerate(np.flatnonzero(own >= 0)):
+        others = np.arange(8) != point
+        left = (x, y, x_val[others], y_val[others])
+        alone = knn_game(*left, **options, x_newcomers=x_val[[point]])
+        expected = game_values(alone).newcomers[0, 0]
+        seen = expected.shape[0]  # a class that is left out altogether has no column
+        assert_allclose(found[0, newcomer, :seen], expected, atol=SUM_OF_FEW)
+
+
+@pytest.mark.parametrize("k", [1, 3, 9])
+def test_a_relabelled_point_has_the_value_that_it_has_with_that_label(k):
+    x, y, x_val, y_val = small_game(4, 9, m=12)
+    options = {"k": k, "metric": "euclidean", "class_weights": "balanced"}
+    game = knn_game(x, y, x_val, y_val, **options, further_k=(2,), relabelled=np.array([0, 3, 8]))
+    found = game_values(game).relabelled
+    for row, point in enumerate((0, 3, 8)):
+        for label in range(3):
+            changed = np.where(np.arange(9) == point, label, y)
+            expected = knn_shapley(x, changed, x_val, y_val, **options)[point]
+            assert_allclose(found[0, row, label], expected, atol=SUM_OF_FEW)
+            expected = knn_shapley(x, changed, x_val, y_val, **options | {"k": 2})[point]
+            assert_allclose(found[1, row, label], expected, atol=SUM_OF_FEW)
+
+
+def test_a_newcomer_comes_after_those_that_tie_with_it():
+    distance = np.array([[2.0, 1.0, 2.0, 1.0, 5.0]])
+    order = neighbour_order(distance)
+    further = np.array([[0.5, 1.0, 1.5, 2.0 + 1e-12, 5.0, 9.0]])
+    assert_array_equal(newcomer_places(distance, order, further), [[0, 2, 2, 4, 5, 5]])
+    order = neighbour_order(distance, np.array([3]))
+    assert_array_equal(newcomer_places(distance, order, further), [[0, 1, 1, 3, 4, 4]])
+
+
+def test_values_of_an_image_without_effect_are_its_share_of_guessing_whatever_its_class():
+    """What the rule `chance` relies on: features that say nothing, and classes of unequal size."""
+    rng = np.random.default_rng(1)
+    y, y_val = np.repeat([0, 1, 2], [60, 25, 5]), np.repeat([0, 1, 2], [40, 30, 10])
+    found = np.zeros((400, 90))
+    for draw in range(400):
+        x, x_val = rng.standard_normal((90, 3)), rng.standard_normal((80, 3))
+        found[draw] = knn_shapley(x, y, x_val, y_val, k=5, class_weights="balanced")
+    means = [found[:, y == c].mean(axis=1) for c in range(3)]
+    for mean in means:
+        assert abs(mean.mean() - 1 / (3 * 90)) < 4 * mean.std() / 20
 
 
 def test_values_published_with_the_study(shared_data):

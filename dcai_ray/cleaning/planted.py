@@ -1,0 +1,273 @@
+"""P(label is wrong), learnt from planted errors, and what they say about a list of suspects.
+
+The true labels of the clean images are known. With its own label such an image shows what evidence
+of a right label looks like, with any other label what evidence of a wrong one looks like: half of
+the wrong labels are drawn uniformly, half as the probe confuses classes. A logistic model learns
+to tell the two apart. Nothing is drawn where all labels can be weighed instead, so there are no
+seeds; every clean image joins the training images alone, so the noise among these stays as it is.
+
+The share of wrong labels among the training images is another than among the planted ones. It is
+estimated by expectation maximization, and the probabilities are shifted to it (Saerens, Latinne &
+Decaestecker 2002, Neural Computation 14(1)).
+
+A list of suspects catches a share of the planted errors (recall) and would flag a share of the
+clean images with their right labels (false alarms). That needs no truth about the training images,
+but planted errors may be easier to find than real ones, or harder.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from dcai_ray.cleaning.evidence import Evidence
+
+PLANTED_SHARE = 0.3
+"""Share of wrong labels that the model is trained with."""
+_CONFUSION = 8.0  # how steeply a probe's prediction counts among the confusions
+_EVERY_LABEL = 12  # with more classes, wrong labels are drawn
+_DRAWS = 10
+_FOLDS = 5
+_RESAMPLES = 100
+_DECIMALS = 6
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its interval at 95 % confidence."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Judged:
+    """What planted errors say about n training images."""
+
+    wrong_probability: NDArray[np.float64]  # (n,)
+    share: Interval
+    """Share of wrong labels among the training images."""
+    class_shares: tuple[Interval, ...]
+    """The same by given label; NaN for a class without images."""
+    weights: NDArray[np.float64]  # (r, C) of the reference images' labels, summing to r
+    reference_probability: NDArray[np.float64]
+    """(r, C) P(wrong) of each reference image with each label, by a model that has not seen it."""
+
+
+def label_weights(
+    labels: NDArray[np.integer], predictions: NDArray[np.floating], share: float = PLANTED_SHARE
+) -> NDArray[np.float64]:
+    """(r, C) how often each label is planted: rows sum to 1, of which `share` is wrong.
+
+    Args:
+        labels: (r,) true class numbers.
+        predictions: (r, C) of a probe that has not seen these images.
+        share: total weight of the wrong labels.
+    """
+    count, num_classes = predictions.shape
+    rows = np.arange(count)
+    confused = np.exp(_CONFUSION * (predictions - predictions.max(axis=1, keepdims=True)))
+    confused[rows, labels] = 0.0
+    confused /= confused.sum(axis=1, keepdims=True)
+    wrong = 0.5 * confused + 0.5 / (num_classes - 1)
+    wrong[rows, labels] = 0.0
+    if num_classes > _EVERY_LABEL:
+        wrong = _drawn(wrong / wrong.sum(axis=1, keepdims=True))
+    weights = share * wrong / wrong.sum(axis=1, keepdims=True)
+    weights[rows, labels] = 1 - share
+    return weights
+
+
+def _drawn(chances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A few draws from each row: with very many classes most labels hardly ever count."""
+    rng = np.random.default_rng(0)
+    return np.array([rng.multinomial(_DRAWS, row) for row in chances]) / _DRAWS
+
+
+def judge(evidence: Evidence, y: NDArray[np.integer]) -> Judged:
+    """Learn from the clean images, and judge the training images.
+
+    Args:
+        evidence: with the clean images as reference images, of at least two classes.
+        y: (n,) class numbers as given.
+    """
+    weights = label_weights(evidence.labels, evidence.probe.reference_predictions)
+    count, num_classes = weights.shape
+    odds = wrong_odds(evidence)
+    share = _share(odds)
+    left_out = np.empty(weights.shape)
+    for fold in range(min(_FOLDS, count)):
+        test = _fold_of(evidence.labels) == fold
+        if not test.any():
+            continue
+        model = error_model(evidence, weights, np.flatnonzero(~test))
+        cases = evidence.reference[test].reshape(-1, len(evidence.names))
+        left_out[test] = model.decision_function(cases).reshape(-1, num_classes)
+    shares, class_shares = _resampled(evidence, weights, y)
+    groups = [_shifted(odds, share)[y == c] for c in range(num_classes)]
+    by_class = [float(group.mean()) if len(group) else np.nan for group in groups]
+    return Judged(
+        wrong_probability=_shifted(odds, share),
+        share=_interval(share, shares),
+        class_shares=tuple(map(_interval, by_class, class_shares.T)),
+        weights=weights,
+        reference_probability=_shifted(left_out, share),
+    )
+
+
+def wrong_odds(evidence: Evidence) -> NDArray[np.float64]:
+    """(n,) log odds of a wrong label, at the planted share; arguments as in `judge`."""
+    weights = label_weights(evidence.labels, evidence.probe.reference_predictions)
+    model = error_model(evidence, weights, np.arange(len(weights)))
+    return model.decision_function(evidence.given)
+
+
+def error_model(evidence: Evidence, weights: NDArray[np.float64], rows: NDArray[np.intp]) -> Any:
+    """The logistic model that tells wrong labels from others, fitted to some reference images.
+
+    Args:
+        evidence: of the reference images.
+        weights: (r, C) of their labels.
+        rows: those that are used; one may occur several times.
+    """
+    num_classes = weights.shape[1]
+    weight = weights[rows].ravel()
+    used = weight > 0
+    wrong = (np.arange(num_classes) != evidence.labels[rows, np.newaxis]).ravel()
+    x = evidence.reference[rows].reshape(-1, len(evidence.names))[used]
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    return model.fit(
+        x,
+        wrong[used],
+        standardscaler__sample_weight=weight[used],
+        logisticregression__sample_weight=weight[used],
+    )
+
+
+def _fold_of(labels: NDArray[np.integer]) -> NDArray[np.intp]:
+    """(r,) fold of each reference image; every class is dealt out in turn."""
+    fold = np.empty(len(labels), dtype=np.intp)
+    fold[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % _FOLDS
+    return fold
+
+
+def _shifted(odds: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """Probabilities at another share of wrong labels than the planted one.
+
+    Args:
+        odds: log odds at the planted share.
+    """
+    if share <= 0:
+        return np.zeros(odds.shape)
+    shift = np.log(share / (1 - share)) - np.log(PLANTED_SHARE / (1 - PLANTED_SHARE))
+    return np.round(1 / (1 + np.exp(-np.clip(odds + shift, -500, 500))), _DECIMALS)
+
+
+def _share(odds: NDArray[np.float64]) -> float:
+    """The share of wrong labels, by expectation maximization from the planted one."""
+    share = PLANTED_SHARE
+    ratio = np.exp(np.clip(odds, -30, 30)) * (1 - PLANTED_SHARE) / PLANTED_SHARE
+    for _ in range(1000):
+        wrong = share * ratio
+        new = float((wrong / (wrong + 1 - share)).mean())
+        if abs(new - share) < 1e-7:
+            break
+        share = new
+    return new if new > 1e-6 else 0.0
+
+
+def _resampled(
+    evidence: Evidence, weights: NDArray[np.float64], y: NDArray[np.integer]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shares of wrong labels, in all (b,) and by class (b, C), with resampled images.
+
+    Both the reference and the training images are drawn anew.
+    """
+    rng = np.random.default_rng(0)
+    num_classes, n = weights.shape[1], len(y)
+    shares, by_class = np.empty(_RESAMPLES), np.full((_RESAMPLES, num_classes), np.nan)
+    by_label = [np.flatnonzero(evidence.labels == c) for c in np.unique(evidence.labels)]
+    for b in range(_RESAMPLES):
+        rows = np.concatenate([rng.choice(group, len(group)) for group in by_label])
+        odds = error_model(evidence, weights, rows).decision_function(evidence.given)
+        drawn = rng.integers(n, size=n)
+        shares[b] = _share(odds[drawn])
+        wrong, labels = _shifted(odds[drawn], shares[b]), y[drawn]
+        counts = np.bincount(labels, minlength=num_classes)
+        sums = np.bincount(labels, weights=wrong, minlength=num_classes)
+        by_class[b] = np.divide(sums, counts, out=by_class[b], where=counts > 0)
+    return shares, by_class
+
+
+def _interval(value: float, resampled: NDArray[np.float64]) -> Interval:
+    known = resampled[np.isfinite(resampled)]
+    if not len(known):
+        return Interval(value, np.nan, np.nan)
+    tail = (1 - _CONFIDENCE) / 2
+    low, high = np.quantile(known, [tail, 1 - tail])
+    return Interval(value, float(min(low, value)), float(max(high, value)))
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """How a list of suspects fares on planted errors."""
+
+    recall: Interval
+    """Share of the planted errors that it catches."""
+    false_alarms: Interval
+    """Share of the right labels that it flags."""
+
+
+def detection(
+    flagged: NDArray[np.bool_], labels: NDArray[np.integer], weights: NDArray[np.float64]
+) -> Detection:
+    """What a list does to reference images.
+
+    Args:
+        flagged: (r, C) whether an image would be on the list with each label.
+        labels: (r,) true class numbers.
+        weights: (r, C) from `label_weights`.
+    """
+    rows = np.arange(len(labels))
+    wrong = weights.copy()
+    wrong[rows, labels] = 0.0
+    return Detection(
+        recall=_wilson((wrong * flagged).sum(axis=1), wrong.sum(axis=1)),
+        false_alarms=_wilson(flagged[rows, labels].astype(float), np.ones(len(labels))),
+    )
+
+
+def class_detections(
+    flagged: NDArray[np.bool_], labels: NDArray[np.integer], weights: NDArray[np.float64]
+) -> tuple[Detection, ...]:
+    """`detection` for each label that an image is given, wrongly or rightly."""
+    found = []
+    for c in range(weights.shape[1]):
+        right = labels == c
+        found.append(
+            Detection(
+                recall=_wilson(weights[~right, c] * flagged[~right, c], weights[~right, c]),
+                false_alarms=_wilson(flagged[right, c].astype(float), np.ones(int(right.sum()))),
+            )
+        )
+    return tuple(found)
+
+
+def _wilson(hits: NDArray[np.float64], weights: NDArray[np.float64]) -> Interval:
+    """A weighted share with Wilson's interval, for the effective number of images.
+
+    Source: Wilson 1927, JASA 22(158); Kish 1965 for the effective number.
+    """
+    total = weights.sum()
+    if not total > 0:
+        return Interval(np.nan, np.nan, np.nan)
+    share, count, z = hits.sum() / total, total**2 / (weights**2).sum(), 1.959964
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return Interval(float(share), float(max(middle - half, 0)), float(min(middle + half, 1)))

@@ -1,0 +1,249 @@
+"""Step 2b: everything that is known about the labels before a rule decides, computed by tasks.
+
+Values by the clean images and by the training images come from one closed form, with the values
+that reference images would have (`cleaning.evidence`); the ridge probe runs beside them. With fewer
+than `MIN_CLEAN` clean images nothing can be learnt from planted errors, and the training images
+themselves serve as reference images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dcai_ray.cleaning.doubts import Doubts, doubts
+from dcai_ray.cleaning.evidence import Evidence, Probe, gathered, neighbour_counts, references
+from dcai_ray.cleaning.planted import Judged, judge, wrong_odds
+from dcai_ray.cluster.task_pool import Step, run_tasks
+from dcai_ray.config import Config
+from dcai_ray.steps import tasks
+from dcai_ray.steps.feature_set import FeatureSet
+from dcai_ray.valuation.knn_shapley import KnnGame, Values, knn_game, merged
+
+FORMAT = 1
+"""Raise this when a formula or constant of the evidence (`cleaning.evidence`, `cleaning.ridge`,
+`cleaning.planted`, `cleaning.doubts`) changes."""
+
+MIN_CLEAN = 30
+"""Clean images below which planted errors say too little: a share of them would be known to +-.18
+at best."""
+FOLDS = 3
+"""Into which the clean images are split to validate a rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Valued:
+    """Values by one validation set."""
+
+    column: Values
+    """With the settings of the run; the first table."""
+    evidence: Values
+    """Shapley values with balanced classes, one table per number of neighbours."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fold:
+    """What the clean images outside one fold say of the training images."""
+
+    test: NDArray[np.bool_]  # (m,) the clean images of the fold
+    value: NDArray[np.float64]  # (n,) by the other clean images
+    odds: NDArray[np.float64]  # (n,) log odds of a wrong label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is known about the labels of n training images."""
+
+    clean: Valued | None
+    """Values by the m clean images; None without."""
+    own: Valued | None
+    """Values by the training images themselves; None where there are too many."""
+    evidence: Evidence
+    y: NDArray[np.int64]  # (n,) class numbers as given
+    by_clean: bool
+    """Whether the reference images are clean."""
+    num_clean: int
+    """m."""
+    folds: Sequence[Fold]
+
+    def both(self, by_clean: Any, by_self: Any, config: Config) -> Any:
+        """Values by clean and training images as one validation set."""
+        weight = config.value.self_weight * len(self.y)
+        return (self.num_clean * by_clean + weight * by_self) / (self.num_clean + weight)
+
+    def reference_scores(self, ordering: str, config: Config) -> NDArray[np.float64] | None:
+        """(r, C) what the reference images would be ordered by, with each label.
+
+        None if it was not computed, as for values that do not weigh classes alike.
+        """
+        if ordering == "probability":
+            return None if self.judged is None else -self.judged.reference_probability
+        if config.value.class_weights != "balanced":
+            return None
+        own = None if self.own is None else self.own.column.newcomers[0]
+        by_set = None if self.clean is None else self.clean.column.newcomers[0]
+        if ordering == "self":
+            return own
+        if ordering == "both" or config.value.validation == "both":
+            return self.both(by_set, own, config)
+        return by_set
+
+    @cached_property
+    def judged(self) -> Judged | None:
+        """What planted errors say; None without clean images to plant them in."""
+        return judge(self.evidence, self.y) if self.by_clean else None
+
+    @cached_property
+    def doubts(self) -> Doubts | None:
+        """What the training images say of each other; None where they were not asked."""
+        if self.by_clean or self.own is None:
+            return None
+        own = self.own.evidence
+        ten = list(neighbour_counts(len(self.y), 1)).index(10)
+        return doubts(self.evidence, self.y, own.value[ten], own.stderr[ten])
+
+
+def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
+    """Value the images and run the probe.
+
+    Args:
+        points: the features.
+        config: its sections value and resources are used.
+        validate: whether the clean images are also left out fold by fold.
+    """
+    settings, train, clean = config.value, points.train, points.clean
+    n = len(train.y)
+    use_clean = settings.validation != "self" and len(clean.y) > 0
+    use_own = settings.validation != "clean" or 2 <= n <= settings.second_opinion_up_to
+    by_clean = use_clean and len(clean.y) >= MIN_CLEAN and len(np.unique(clean.y)) > 1
+    rows = references(clean.y if by_clean else train.y)
+    whole = np.ones(len(clean.y) if use_clean else 0, dtype=bool)
+    folds = _folds(clean.y) if validate and by_clean else []
+    probes = _probes(points, config, [whole, *(~test for test in folds)], rows, by_clean)
+    by_own = _valued(points, config, None, rows, by_clean) if use_own else None
+    by_set = _valued(points, config, whole, rows, by_clean) if use_clean else None
+    evidence = _gathered(points, by_set if by_clean else None, by_own, probes[0], rows, by_clean)
+    found = []
+    for test, probe in zip(folds, probes[1:], strict=True):
+        part = _valued(points, config, ~test, rows, by_clean)
+        others = _gathered(points, part, by_own, probe, rows, by_clean, kept=~test)
+        found.append(Fold(test=test, value=part.column.value[0], odds=wrong_odds(others)))
+    return Known(
+        clean=by_set,
+        own=by_own,
+        evidence=evidence,
+        y=train.y,
+        by_clean=by_clean,
+        num_clean=len(clean.y),
+        folds=found,
+    )
+
+
+def _folds(y: NDArray[np.integer]) -> list[NDArray[np.bool_]]:
+    """(m,) masks of the folds; every class is dealt out in turn."""
+    fold = np.empty(len(y), dtype=np.intp)
+    fold[np.argsort(y, kind="stable")] = np.arange(len(y)) % FOLDS
+    return [fold == number for number in range(FOLDS)]
+
+
+def _probes(
+    points: FeatureSet,
+    config: Config,
+    clean: Sequence[NDArray[np.bool_]],
+    rows: NDArray[np.intp],
+    by_clean: bool,
+) -> list[Probe]:
+    """The ridge probe with each choice of the clean images."""
+    data = tasks.RidgeData(
+        train=(points.train.x, points.train.y),
+        clean=(points.clean.x, points.clean.y),
+        rows=rows,
+        rows_are_clean=by_clean,
+        num_classes=len(points.classes),
+    )
+    step = Step(
+        name="leave-one-out probe",
+        unit="probes",
+        task_names=[f"leave-one-out probe {number}" for number in range(len(clean))],
+        run=points.run,
+    )
+    return list(run_tasks(partial(tasks.fit_ridge, data=data), clean, step, config.resources))
+
+
+def _valued(
+    points: FeatureSet,
+    config: Config,
+    kept: NDArray[np.bool_] | None,
+    rows: NDArray[np.intp],
+    by_clean: bool,
+) -> Valued:
+    """Values by some of the clean images (m,), or by the training images for None."""
+    settings, train, clean = config.value, points.train, points.clean
+    by_self = kept is None
+    others = (None, None) if kept is None else (clean.x[kept], clean.y[kept])
+    further: dict[str, Any] = {}
+    if by_clean:
+        own = np.full(len(clean.y), -1)
+        own[rows] = np.arange(len(rows))
+        further = {
+            "x_newcomers": clean.x[rows],
+            "own_newcomer": None if kept is None else own[kept],
+        }
+    elif by_self:
+        further = {"relabelled": rows}
+    counts = neighbour_counts(len(train.y), len(points.classes))
+    game = partial(knn_game, train.x, train.y, *others, metric=settings.metric)
+    chosen: dict[str, Any] = {
+        "k": settings.k,
+        "semivalue": settings.semivalue,
+        "beta": settings.beta,
+    }
+    if settings.class_weights == "balanced":
+        found = _run(
+            game(**chosen, class_weights="balanced", further_k=counts, **further),
+            points, config, by_self=by_self,
+        )  # fmt: skip
+        return Valued(found, found.without_first())
+    column = _run(game(**chosen, class_weights="none"), points, config, by_self=by_self)
+    balanced = game(k=counts[0], class_weights="balanced", further_k=counts[1:], **further)
+    return Valued(column, _run(balanced, points, config, by_self=by_self))
+
+
+def _run(game: KnnGame, points: FeatureSet, config: Config, *, by_self: bool) -> Values:
+    name = f"valuing by {'the training set (leave-one-out)' if by_self else 'shapley_val'}"
+    step = Step(
+        name=name,
+        unit="validation images",
+        sizes=[block.stop - block.start for block in game.val_blocks],
+        task_names=[f"{name} {block.start}-{block.stop - 1}" for block in game.val_blocks],
+        run=points.run,
+    )
+    function = partial(tasks.value_block, game=game)
+    return merged(game, run_tasks(function, game.val_blocks, step, config.resources))
+
+
+def _gathered(
+    points: FeatureSet,
+    by_set: Valued | None,
+    by_own: Valued | None,
+    probe: Probe,
+    rows: NDArray[np.intp],
+    by_clean: bool,
+    kept: NDArray[np.bool_] | None = None,
+) -> Evidence:
+    """The evidence; with `kept`, of the reference images among those clean images (m,) only."""
+    used = np.ones(len(rows), dtype=bool) if kept is None else kept[rows]
+    counts = neighbour_counts(len(points.train.y), len(points.classes))
+    pieces = []
+    for name, found in (("value", by_set), ("self", by_own)):
+        if found is not None:
+            others = found.evidence.newcomers if by_clean else found.evidence.relabelled
+            pieces += [
+                (f"{name}_k{k}", found.evidence.value[i], others[i][used])
+                for i, k in enumerate(counts)
+            ]
+    labels = (points.clean.y if by_clean else points.train.y)[rows[used]]
+    return gathered(pieces, probe, points.train.y, labels)
