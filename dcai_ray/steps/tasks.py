@@ -213,7 +213,7 @@ def fit_ridge(kept: NDArray[np.bool_], data: RidgeData) -> Probe:
     x, y = data.clean[0][: len(kept)][kept], data.clean[1][: len(kept)][kept]
     rows = data.rows
     if data.rows_are_clean:
-        rows = (np.cumsum(kept) - 1)[rows[kept[rows]]]
+        rows = len(data.train[1]) + (np.cumsum(kept) - 1)[rows[kept[rows]]]
     return run_probe(*data.train, x, y, rows, data.num_classes)
 
 
