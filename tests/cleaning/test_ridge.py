@@ -17,19 +17,22 @@ def problem(n, d, seed=0):
 
 
 def fitted_again(x, targets, weights, penalty):
-    """Normal equations without each point in turn: unpenalized intercept, features standardized
-    over all points, the penalty in units of all points, the others' weights as they are."""
+    """Normal equations without each point in turn: an unpenalized intercept, features standardized
+    over all points, the penalty in units of all points, the others' weights as they are, and their
+    targets moved to the mean of all."""
     n, d = x.shape
     w = weights / weights.mean()
     z = x - np.average(x, axis=0, weights=w)
     deviation = np.sqrt(np.average(z**2, axis=0, weights=w))
-    z = z / np.where(deviation > 0, deviation, 1)
+    z /= np.where(deviation > 0, deviation, 1)
     design = np.column_stack([np.ones(n), z])
     shrinkage = np.diag([0.0, *[penalty * n] * d])
     found = np.empty_like(targets)
     for i in range(n):
         rest = np.arange(n) != i
-        a, b, c = design[rest], targets[rest], w[rest, np.newaxis]
+        a, c = design[rest], w[rest, np.newaxis]
+        centre, others = (np.average(targets[k], axis=0, weights=w[k]) for k in (slice(n), rest))
+        b = targets[rest] + centre - others
         found[i] = design[i] @ np.linalg.solve(a.T @ (c * a) + shrinkage, a.T @ (c * b))
     return found
 
@@ -52,13 +55,28 @@ def test_only_the_ratios_of_the_weights_count():
     assert_allclose(thousandfold, once, atol=2e-9)  # rounded
 
 
-def test_a_prediction_does_not_depend_on_the_target_of_its_own_point():
+def test_a_prediction_depends_on_the_target_of_its_own_point_through_the_mean_alone():
     x, targets, weights = problem(30, 4)
     (before,) = left_out_predictions(x, targets, weights, [0.3])
     targets[7] += 100.0
     (after,) = left_out_predictions(x, targets, weights, [0.3])
-    assert_allclose(after[7], before[7], atol=1e-8)  # rounded, of targets a hundred times as large
-    assert (abs(np.delete(after - before, 7, axis=0)) > 1e-3).any(axis=1).all()
+    moved = 100 * weights[7] / weights.sum()
+    assert_allclose(after[7] - before[7], moved, atol=1e-7)  # rounded, of targets of about 100
+    assert (abs(np.delete(after - before, 7, axis=0) - moved) > 1e-3).any(axis=1).all()
+
+
+def test_noise_says_nothing_about_labels_with_weights_that_make_classes_alike():
+    """Without its own point a class would have a lower mean, and every label look wrong."""
+    margin = []
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        x, y = rng.standard_normal((60, 3)), rng.permutation(np.repeat([0, 1], [20, 40]))
+        weights = np.where(y == 0, 1 / 20, 1 / 40)
+        (found,) = left_out_predictions(x, np.eye(2)[y], weights, [10.0])
+        margin.append(margins(found, y).mean())
+    error = np.std(margin) / np.sqrt(50)
+    assert abs(np.mean(margin)) < 3 * error
+    assert 3 * error < 0.3 * 2 / 40  # a class mean lower by 1 / 40 would show
 
 
 def test_a_constant_feature_changes_nothing():
