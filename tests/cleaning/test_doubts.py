@@ -97,7 +97,7 @@ def test_suspicion_is_the_mean_rank_of_value_over_error_and_margin():
     given, reference = rng.random((5, 1)), rng.random((5, 2, 1))
     evidence = Evidence(names=("x",), given=given, labels=y, reference=reference, probe=probe)
     value = np.array([0.2, -0.2, 0.1, 0.0, 0.3])
-    stderr = np.array([0.1, 0.1, 0.0, 0.1, 0.1])  # of the third the sign alone counts
+    stderr = np.array([0.1, 0.1, 0.0, 0.0, 0.1])  # of the third the sign alone counts
     found = doubts(evidence, y, value, stderr).suspicion
     by_value, by_margin = np.array([2, 0, 4, 1, 3]), np.array([3, 1, 2, 0, 4])  # from the lowest
     assert_allclose(found, 1 - (by_value + by_margin) / 8, rtol=1e-12)
