@@ -18,8 +18,10 @@ from dcai_ray.cleaning.rules import (
     SHARES,
     Certain,
     Chance,
+    Doubted,
     Share,
     Validated,
+    Wrong,
     Zero,
     check_needs,
     describe,
@@ -35,17 +37,28 @@ VALUE = np.array([-0.2, 0.0, 0.05, 0.1, 0.3, 0.0, 0.06, -0.1, 0.4, 0.05])
 Y = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
 
 
-def losses(shares):
-    """Smallest, and alike, where 30 and 40 % are dropped; above 80 % a class would be empty."""
-    return [None if s > 0.8 else 0.5 if s in (0.3, 0.4) else 0.6 + s for s in shares]
+def losses_of(**by_ordering):
+    """Losses of probes, of each clean image alike or not, by functions of the dropped share."""
+
+    def tried(shares):
+        return {
+            name: [None if loss(s) is None else np.broadcast_to(loss(s), 4) for s in shares]
+            for name, loss in by_ordering.items()
+        }
+
+    return tried
+
+
+# Smallest, and alike, where 30 and 40 % are dropped; above 80 % a class would be empty.
+losses = losses_of(value=lambda s: None if s > 0.8 else 0.5 if s in (0.3, 0.4) else 0.6 + s)
 
 
 def no_losses(shares):
     raise AssertionError("trains probes that this rule does not need")
 
 
-def valued(ask=no_losses, sampled=None):
-    return Valued(value=VALUE, y=Y, losses=ask, sampled=sampled)
+def valued(ask=no_losses, **known):
+    return Valued(value=VALUE, y=Y, losses=ask, **known)
 
 
 def dropped(choice):
@@ -81,6 +94,49 @@ def test_validated_tries_every_share_once_and_says_how_each_did():
     assert choice.share == 0.3
     assert choice.log_loss[0.3] == 0.5
     assert choice.log_loss[0.85] is None
+    assert choice.orderings == {"value": 0.5}
+
+
+def test_validated_drops_by_the_ordering_with_the_smallest_loss():
+    by_self = -VALUE
+    known = valued(
+        losses_of(value=lambda s: 0.5 + abs(s - 0.3), self=lambda s: 0.4 + abs(s - 0.2)),
+        orderings={"self": by_self},
+    )
+    choice = Validated().choose(known)
+    assert (choice.ordering, choice.share) == ("self", 0.2)
+    assert dropped(choice) == [4, 8]  # the two highest values
+    assert choice.orderings == pytest.approx({"value": 0.5, "self": 0.4}, rel=1e-15)
+
+
+def test_validated_drops_no_more_than_what_is_within_one_standard_error_of_the_best():
+    by_share = {
+        0.5: np.array([0.4, 0.4, 0.4, 0.4]),  # the best
+        # .1 worse on average, with a standard error of sqrt(4 / 3 * .2^2 / 4) = .115.
+        0.35: np.array([0.7, 0.3, 0.7, 0.3]),
+        # As much worse, with half that standard error.
+        0.2: np.array([0.6, 0.4, 0.6, 0.4]),
+    }
+    choice = Validated().choose(valued(losses_of(value=lambda s: by_share.get(s, 1.0))))
+    assert choice.share == 0.35
+
+
+def test_wrong_drops_what_is_wrong_with_a_higher_probability_and_nothing_unknown():
+    chance = np.array([0.9, 0.6, 0.5, 0.1, np.nan, 0.7, 0.0, 1.0, np.nan, 0.51])
+    known = valued(wrong_probability=chance)
+    assert dropped(Wrong().choose(known)) == [0, 1, 5, 7, 9]
+    strict = Wrong(wrong_above=0.7).choose(known)
+    assert dropped(strict) == [0, 7]
+    assert (strict.probability, strict.ordering) == (0.7, "probability")
+    with pytest.raises(UserError, match=r"rule wrong needs the probability .* use doubted"):
+        Wrong().choose(valued())
+
+
+def test_doubted_drops_what_is_doubted():
+    doubted = np.arange(10) % 4 == 1
+    assert dropped(Doubted().choose(valued(doubted=doubted))) == [1, 5, 9]
+    with pytest.raises(UserError, match=r"raise value\.second_opinion_up_to"):
+        Doubted().choose(valued())
 
 
 # Four intervals: below the threshold, around it, above it, around it.
@@ -92,7 +148,7 @@ SAMPLED = Sampled(
 FEW = Valued(
     value=np.array([-0.3, -0.02, 0.3, 0.05]),
     y=np.array([0, 1, 0, 1]),
-    losses=lambda shares: [abs(share - 0.5) for share in shares],
+    losses=losses_of(value=lambda share: abs(share - 0.5)),
     sampled=SAMPLED,
 )
 
@@ -177,7 +233,7 @@ def test_chance_moves_zero_to_the_game_whose_empty_set_guesses():
     assert_allclose(values - Chance().threshold(y), expected, atol=1e-14)  # 120 terms / 120
 
 
-@pytest.mark.parametrize("rule", [Zero(), Share(), Validated(), Certain()])
+@pytest.mark.parametrize("rule", [Zero(), Share(), Validated(), Wrong(), Doubted(), Certain()])
 def test_the_threshold_of_all_others_is_zero(rule):
     assert rule.threshold(Y) == 0
 
@@ -186,9 +242,29 @@ CHOICES = [
     (
         Validated(),
         {"rule": "validated", "share": 0.5, "log_loss": {"0": 0.5, "0.05": 0.45, "0.9": None}},
-        "validated (the lowest 50 %)",
-        "the lowest 50\u00a0% by value, the share whose removal minimizes the log loss of a quick "
-        "classifier on shapley_val (rule validated).",
+        "validated (the lowest 50 % by value)",
+        "the lowest 50\u00a0% by value, the smallest share that is as good as the best for the log "
+        "loss of a quick classifier on shapley_val (rule validated).",
+    ),
+    (
+        Validated(),
+        {"rule": "validated", "share": 0.0, "orderings": {"value": 0.5}},
+        "validated (no share that was tried is better than keeping all)",
+        "none, as no share of the lowest images is known to help: without it a quick classifier "
+        "does not do better on shapley_val (rule validated).",
+    ),
+    (
+        Wrong(),
+        {"rule": "wrong", "ordering": "probability", "probability": 0.5},
+        "wrong (P(wrong) > 0.5)",
+        "those whose label is wrong with a probability above 0.5 (rule wrong).",
+    ),
+    (
+        Doubted(),
+        {"rule": "doubted", "ordering": "self"},
+        "doubted (neighbours, probe and planted errors agree)",
+        "those whose label all evidence from the other training images doubts: their neighbours, a "
+        "quick classifier, and likeness to planted errors (rule doubted).",
     ),
     (
         Zero(),
@@ -228,14 +304,17 @@ def test_a_choice_comes_back_from_json_and_says_in_words_what_it_was(rule, note,
 
 
 def test_every_rule_is_among_those_tried_here():
-    assert [rule.name for rule, *_ in CHOICES] == list(RULES)
+    assert list(dict.fromkeys(rule.name for rule, *_ in CHOICES)) == list(RULES)
 
 
 def test_a_rule_takes_its_fields_from_the_settings():
     settings = {"drop_share": 0.35, "per_class": True, "confidence": 0.9, "k": 10}
+    settings["wrong_above"] = 0.8
     made = [new_rule(name, settings) for name in RULES]
     assert made == [
         Validated(per_class=True),
+        Wrong(wrong_above=0.8),
+        Doubted(),
         Zero(),
         Chance(),
         Share(drop_share=0.35, per_class=True),
@@ -262,13 +341,10 @@ BY_CLEAN = {"clean_set": True, "sampled_values": False, "utility": "knn"}
 @pytest.mark.parametrize(
     ("change", "usable"),
     [
-        ({}, {"validated", "zero", "chance", "share"}),
-        ({"clean_set": False}, {"zero", "chance", "share"}),
-        ({"sampled_values": True}, {"validated", "zero", "chance", "share", "certain"}),
-        (
-            {"sampled_values": True, "utility": "logistic"},
-            {"validated", "zero", "share", "certain"},
-        ),
+        ({}, {"validated", "wrong", "doubted", "zero", "chance", "share"}),
+        ({"clean_set": False}, {"doubted", "zero", "chance", "share"}),
+        ({"sampled_values": True}, set(RULES)),
+        ({"sampled_values": True, "utility": "logistic"}, set(RULES) - {"chance"}),
     ],
 )
 def test_a_rule_is_refused_where_its_needs_are_not_met_and_others_are_named(change, usable):
@@ -286,6 +362,7 @@ def test_a_rule_is_refused_where_its_needs_are_not_met_and_others_are_named(chan
     ("settings", "message"),
     [
         ({"rule": "validated", "validation": "self"}, "needs a clean shapley_val"),
+        ({"rule": "wrong", "validation": "self"}, "needs a clean shapley_val"),
         ({"rule": "certain"}, "needs value.method sample"),
         ({"rule": "chance", "method": "sample", "utility": "logistic"}, "needs the utility knn"),
     ],

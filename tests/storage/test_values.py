@@ -50,16 +50,31 @@ def test_what_is_not_known_yet_is_empty_in_the_table_of_values():
     assert np.isnan(table["stderr_validation"].to_numpy()).all()
 
 
-def test_values_by_the_training_set_are_the_last_column():
-    table = values_table(
-        estimates(),
-        suggested_label=["cat", "cat"],
-        stderr_validation=np.array([0.1, 0.2]),
-        value_self=np.array([1.0, 2.0]),
-    )
-    assert table.column_names == [*schemas.VALUES.names, "value_self"]
-    assert table.schema.field("value_self").type == pa.float64()
-    assert table["suggested_label"].to_pylist() == ["cat", "cat"]
+FURTHER = {
+    "reason": ["", "value is not above 0"],
+    "value_self": np.array([1.0, 2.0]),
+    "suggested_label": ["cat", "cat"],
+    "wrong_probability": np.array([np.nan, 0.25]),
+    "suspicion": np.array([0.0, 1.0]),
+    "margin": np.array([0.5, -0.5]),
+    "suggested_probability": np.array([0.9, 0.8]),
+}
+
+
+def test_evidence_follows_the_values_in_the_order_of_the_schema():
+    table = values_table(estimates(), stderr_validation=np.array([0.1, 0.2]), further=FURTHER)
+    assert table.schema == pa.schema([*schemas.VALUES, *schemas.EVIDENCE])
+    for name, column in FURTHER.items():
+        expected = [None if entry != entry else entry for entry in column]
+        assert table[name].to_pylist() == expected  # what is not known is null
+    assert table["stderr_validation"].to_pylist() == [0.1, 0.2]
+
+
+@pytest.mark.parametrize("known", schemas.EVIDENCE.names)
+def test_only_evidence_that_is_known_has_a_column(known):
+    table = values_table(estimates(), further={known: FURTHER[known]})
+    assert table.schema == pa.schema([*schemas.VALUES, schemas.EVIDENCE.field(known)])
+    assert table["suggested_label"].null_count == 2
 
 
 def test_the_undecided_are_kept():
