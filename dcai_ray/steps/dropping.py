@@ -175,7 +175,7 @@ def _trials(
     everything = [np.ones(known.num_clean, dtype=bool)]
     return {
         name: [(score, everything[0])]
-        if all(others[name] is score for others in by_fold)
+        if all(np.array_equal(others[name], score) for others in by_fold)
         else [(others[name], test) for others, test in zip(by_fold, tests, strict=True)]
         for name, score in orderings.items()
     }
