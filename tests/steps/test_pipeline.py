@@ -14,6 +14,7 @@ from tests.support.small_runs import CLASSES, Process, done, files
 
 RESULTS = (
     "values/values.parquet",
+    "values/evidence.parquet",
     "kept.parquet",
     "baseline/metrics.parquet",
     "cleaned/metrics.parquet",
@@ -29,7 +30,12 @@ COLUMNS = {  # docs/design.md
     "features/val/part-00000.parquet": ["id", "label", "feature"],
     "values/values.parquet": [
         *("id", "label", "value", "stderr", "low", "high", "rounds", "evaluated", "decision"),
-        *("suggested_label", "stderr_validation", "value_self"),
+        *("suggested_label", "stderr_validation", "value_self", "suggested_probability", "margin"),
+        *("wrong_probability", "reason"),
+    ],
+    "values/evidence.parquet": [
+        *("id", "label", "value_k5", "value_k10", "self_k5", "self_k10"),
+        *(f"margin_{penalty}" for penalty in ("0.1", "0.3", "1", "3", "10", "30")),
     ],
     "kept.parquet": ["id", "label", "value"],
 }
@@ -77,7 +83,7 @@ def test_a_run_has_a_model_a_training_and_complete_features(finished):
     assert models == {f"model-{arm}-squeezenet1_0-{s}.safetensors" for arm in ARMS for s in (0, 1)}
     assert not list(finished.rglob("*.checkpoint"))
     assert not list(finished.rglob("*.tmp"))
-    for split, count in (("train", 30), ("shapley_val", 12), ("val", 12)):
+    for split, count in (("train", 30), ("shapley_val", 30), ("val", 12)):
         folder = finished / "features" / split
         shards = [f"part-{i:05d}.parquet" for i in range(-(-count // 4))]
         assert json.loads((folder / "_manifest.json").read_text())["shards"] == shards
@@ -157,7 +163,7 @@ def test_no_finetune_gives_the_values_and_probes_without_a_network(
 ):
     run = tmp_path / "run"
     done("run", "--data", data, "--run", run, "--config", config, "--no-finetune")
-    for name in ("values/values.parquet", "cleaned/probes.parquet"):
+    for name in ("values/values.parquet", "values/evidence.parquet", "cleaned/probes.parquet"):
         assert (run / name).read_bytes() == (finished / name).read_bytes()
     assert not list(run.rglob("*.safetensors"))
     assert not list(run.rglob("metrics.parquet"))
@@ -171,7 +177,7 @@ def test_one_worker_process_gives_the_values_of_two(finished, data, config, tmp_
     )
     assert alone.finish() == 0, alone.said()
     assert "1 CPUs" in alone.said()
-    for name in ("values/values.parquet", "cleaned/probes.parquet"):
+    for name in ("values/values.parquet", "values/evidence.parquet", "cleaned/probes.parquet"):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
 
 
