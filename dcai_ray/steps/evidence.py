@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dcai_ray.cleaning.doubts import Doubts, doubts
 from dcai_ray.cleaning.evidence import Evidence, Probe, gathered, neighbour_counts, references
-from dcai_ray.cleaning.planted import Judged, judge, wrong_odds
+from dcai_ray.cleaning.planted import MIN_CLEAN, Judged, judge, wrong_odds
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.steps import tasks
@@ -27,9 +27,6 @@ FORMAT = 1
 """Raise this when a formula or constant of the evidence (`cleaning.evidence`, `cleaning.ridge`,
 `cleaning.planted`, `cleaning.doubts`) changes."""
 
-MIN_CLEAN = 30
-"""Clean images below which planted errors say too little: a share of them would be known to +-.18
-at best."""
 FOLDS = 3
 """Into which the clean images are split to validate a rule."""
 
