@@ -76,7 +76,7 @@ def _render(template: str, **content: Any) -> str:
     )
     environment.filters |= {
         "chance": verdicts.chance,
-        "interval": trust.per_cent,
+        "bounds": trust.bounds,
         "number": verdicts.number,
         "percent": verdicts.percent,
         "signed": verdicts.signed,

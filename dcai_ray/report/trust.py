@@ -148,19 +148,22 @@ def _untested(trust: Trust, choice: Choice | None, settings: Any) -> list[str]:
         basis = "evidence of the training images about each other only"
     else:
         basis = f"values by {_images(trust.num_clean)} of shapley_val"
-    remedy = f"At least {MIN_CLEAN} images with checked labels as shapley_val, of every class,"
+    remedy = (
+        f"A shapley_val of at least {MIN_CLEAN} images with checked labels, some of each class,"
+    )
     if by_itself and trust.num_clean >= MIN_CLEAN:
         remedy = "The setting value.validation clean"
     return [
-        f"Nothing is known about how many wrong labels this list catches, since no errors could "
-        f"be planted: {why_untested(trust, settings)}. The list comes from {basis}.",
-        f"{remedy} would tell what it catches, how many right labels it flags, and how many labels "
-        "are wrong. A few hundred tell it to a few per cent.",
+        "It is not known how many of the wrong labels this list catches. That takes errors "
+        f"planted in clean images, and {why_untested(trust, settings)}. The list comes from "
+        f"{basis}.",
+        f"{remedy} would tell how many it catches, how many right labels it flags, and how many "
+        "labels are wrong; a few hundred images tell it to within about 5\u00a0%.",
     ]
 
 
 def why_untested(trust: Trust, settings: Any) -> str:
-    """Why no errors could be planted, as a sentence without its full stop."""
+    """Why no errors could be planted in clean images, as a sentence without its full stop."""
     if not trust.num_clean:
         return "there is no clean set (shapley_val)"
     if settings.get("validation") == "self":
@@ -276,22 +279,22 @@ def class_pairs(values: pa.Table, at_most: int) -> list[tuple[str, str, int, flo
     return [(*pair, images[pair], wrong[pair]) for pair in worst]
 
 
-def per_cent(interval: Interval) -> str:
+def per_cent(interval: Interval, unit: str = "\u00a0%") -> str:
     """A share with its interval, "81 % (76 to 85)"; a dash for NaN."""
-    return _with_interval(interval, "\u00a0%")
+    if np.isnan(interval.value):
+        return "–"
+    return f"{100 * interval.value:.0f}{unit} {bounds(interval)}".rstrip()
+
+
+def bounds(interval: Interval) -> str:
+    """An interval in per cent, "(76 to 85)"; empty for NaN."""
+    if np.isnan(interval.low) or np.isnan(interval.high):
+        return ""
+    return f"({100 * interval.low:.0f} to {100 * interval.high:.0f})"
 
 
 def _of_100(interval: Interval) -> str:
-    return _with_interval(interval, "")
-
-
-def _with_interval(interval: Interval, unit: str) -> str:
-    if np.isnan(interval.value):
-        return "–"
-    text = f"{100 * interval.value:.0f}{unit}"
-    if np.isnan(interval.low):
-        return text
-    return f"{text} ({100 * interval.low:.0f} to {100 * interval.high:.0f})"
+    return per_cent(interval, unit="")
 
 
 def _images(count: int) -> str:
