@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 Flags = NDArray[np.bool_]
+Figures = dict[tuple[str, str, str], float]
+"""Figures by question, method and measure."""
 BINS = 5
 
 

@@ -198,7 +198,7 @@ def _ratio_names() -> tuple[str, ...]:
 
 
 def _ratios() -> dict[str, Callable[[Case], Case]]:
-    made = {}
+    made: dict[str, Callable[[Case], Case]] = {}
     for flips, labels in ((_FLIPS_OF_RATIOS, ""), (0.0, ", all right")):
         for ratio, name in zip(_RATIOS, _ratio_names(), strict=True):
             for thin, clean in ((False, ""), (True, ", clean too")):

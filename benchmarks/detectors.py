@@ -5,6 +5,10 @@ depend on, the code included, so that a command that was cut off goes on where i
 """
 
 import hashlib
+import json
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -12,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cleaning_gains import ALONE
 from detection_sets import Case, commanded
 from numpy.typing import NDArray
 
@@ -19,11 +24,13 @@ import dcai_ray
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.features import write_split
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.parquet import new_fingerprint
+from dcai_ray.storage.parquet import new_fingerprint, read_note
 from dcai_ray.valuation import knn_shapley
 
 Arrays = dict[str, NDArray[Any]]
 HERE = Path(__file__).parent
+PRODUCT = Path(dcai_ray.__file__).parent
+OURS, AUDIT = "dcai_ray", f"dcai_ray{ALONE}"
 _SELF_WEIGHT = 0.4  # value.self_weight
 
 
@@ -64,9 +71,6 @@ def code(*files: Path) -> str:
     return digest.hexdigest()
 
 
-PRODUCT = Path(dcai_ray.__file__).parent
-
-
 def ours(case: Case, *flags: str) -> Arrays:
     """The columns that `dcai-ray value` writes, and what it says of planted errors.
 
@@ -87,16 +91,18 @@ def ours(case: Case, *flags: str) -> Arrays:
             return {}
         directory = RunDirectory(Location(run))
         values = directory.read_values()
+        columns = [name for name in values.column_names if not values[name].null_count]
         found: Arrays = {
             name: values[name].to_numpy()
             for name in ("value", "value_self", "margin", "wrong_probability")
-            if name in values.column_names
+            if name in columns
         }
         found["dropped"] = np.array([d == "drop" for d in values["decision"].to_pylist()])
-        if "suggested_label" in values.column_names:
+        if "suggested_label" in columns:
             suggested = values["suggested_label"].to_pylist()
             found["suggested"] = np.array([case.classes.index(label) for label in suggested])
-        planted = directory.record()["steps"]["values"].get("planted") or {}
+        recorded = directory.record()["steps"]["values"].get("planted")
+        planted = recorded or json.loads(read_note(values, "planted") or "{}")
         found |= {
             f"planted {name}": np.array(figure, dtype=float)
             for name, figure in planted.items()
@@ -122,13 +128,33 @@ def evidence(found: Mapping[str, NDArray[Any]], clean_images: int) -> Arrays:
     """
     scores: Arrays = {}
     if "wrong_probability" in found:
-        scores["probability"] = found["wrong_probability"]
+        scores[f"{OURS} probability"] = found["wrong_probability"]
     if "margin" in found:
-        scores["margin"] = -found["margin"]
+        scores[f"{OURS} margin"] = -found["margin"]
     if "value" in found:
-        scores["value"] = -found["value"]
+        scores[f"{OURS} value"] = -found["value"]
     if "value_self" in found and clean_images:
         by_self = _SELF_WEIGHT * len(found["value"])
-        scores["value, self"] = -found["value_self"]
-        scores["value, both"] = -(clean_images * found["value"] + by_self * found["value_self"])
+        scores[f"{OURS} value, self"] = -found["value_self"]
+        scores[f"{OURS} value, both"] = -(
+            clean_images * found["value"] + by_self * found["value_self"]
+        )
     return scores
+
+
+def peers(case: Case, python: str, found: Arrays) -> Arrays:
+    """What peers/detect.py finds in its own environment, given the rivals' probabilities."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = f"{folder}/given.npz", f"{folder}/made.npz"
+        arrays: Arrays = {
+            **{name: getattr(case, name) for name in ("x", "y", "x_clean", "y_clean")},
+            **{name: found[name] for name in ("probabilities", "probabilities, alone")},
+            "seed": np.array(case.seed),
+        }
+        np.savez(given, **arrays)  # type: ignore[arg-type]
+        script = str(HERE / "peers" / "detect.py")
+        environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+        command = [python, "-W", "ignore", script, given, made]
+        subprocess.run(command, check=True, env=environment, stdout=sys.stderr)
+        with np.load(made) as there:
+            return dict(there)

@@ -4,11 +4,14 @@ Every score (n,) is higher for a label that is more likely wrong. Rivals with a 
 those without are the rivals of an audit.
 """
 
+import os
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from detection_sets import Case
 from label_noise import Labels
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
@@ -22,6 +25,9 @@ _FOLDS = 5
 _CLEAN_WEIGHT = 3.0  # of a clean image in a probe's loss, relative to a training image
 _NEAREST = 10
 _TINY = 1e-6
+_ALONE = ", alone"
+LIMIT = "oracle probe"
+"""No rival: it knows the true labels."""
 
 
 def cross_fitted(
@@ -50,19 +56,21 @@ def cross_fitted(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # classes of fewer images than folds
         folds = list(StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(x, y))
-    for others, fold in folds:
-        used = np.r_[others, clean]
-        classes, p = _probabilities(everything[used], labels[used], weights[used], x[fold], penalty)
-        found[np.ix_(fold, classes)] = p
+
+    def fit(fold: Any) -> tuple[Labels, NDArray[np.float64]]:
+        used = np.r_[fold[0], clean]
+        return _probabilities(everything[used], labels[used], weights[used], x[fold[1]], penalty)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for (_, fold), (classes, p) in zip(folds, threads.map(fit, folds), strict=True):
+            found[np.ix_(fold, classes)] = p
     return found
 
 
-def scores(case: Any, oracle: bool = True) -> dict[str, Scores]:
+def scores(case: Case) -> dict[str, Scores]:
     """Scores (n,) by name, and the out-of-fold probabilities (n, C) that the peers take.
 
-    Args:
-        case: a `detection_sets.Case` with known truth.
-        oracle: also the limit, a probe cross-fitted on the true labels.
+    Where the truth is known there is the limit too, a probe cross-fitted on the true labels.
     """
     x, y, clean = case.x, case.y, (case.x_clean, case.y_clean)
     none = (case.x_clean[:0], case.y_clean[:0])
@@ -73,20 +81,20 @@ def scores(case: Any, oracle: bool = True) -> dict[str, Scores]:
         for with_clean in (True, False)
         for penalty in (0.01, 0.001)
     }
-    found = {"probabilities": fits[True, 0.01], "probabilities, alone": fits[False, 0.01]}
+    found = {"probabilities": fits[True, 0.01], f"probabilities{_ALONE}": fits[False, 0.01]}
     for (with_clean, penalty), p in fits.items():
-        found[f"probe, C = {penalty}{'' if with_clean else ', alone'}"] = -_margin(p, y)
+        found[f"probe, C = {penalty}{'' if with_clean else _ALONE}"] = -_margin(p, y)
     classes, p = _probabilities(*clean, np.ones(len(clean[1])), x, 0.01)
     on_clean = np.zeros((len(y), len(case.classes)))
     on_clean[:, classes] = p
     found["probe on clean alone"] = -_margin(on_clean, y)
     found["10-NN vote"] = -vote(x, y, *clean)
-    found["10-NN vote, alone"] = -vote(x, y, *none)
+    found[f"10-NN vote{_ALONE}"] = -vote(x, y, *none)
     rng = np.random.default_rng([case.seed, 2])
     found["random"] = rng.random(len(y))
-    if oracle:
+    if case.truth is not None:
         limit = cross_fitted(x, case.truth, *clean, penalty=0.01, seed=case.seed)
-        found["oracle probe"] = -_margin(limit, y)
+        found[LIMIT] = -_margin(limit, y)
     return found
 
 
@@ -121,20 +129,19 @@ def _probabilities(
     return probe.classes_, probe.predict_proba(scale.transform(x_to.astype(np.float64)))
 
 
-LIMIT = "oracle probe"
-"""No rival: it knows the true labels."""
-
-
 def with_clean(found: Mapping[str, Scores]) -> dict[str, Scores]:
     """The scores that use the clean set."""
-    return {name: s for name, s in found.items() if s.ndim == 1 and not name.endswith(", alone")}
+    return {name: s for name, s in found.items() if _is_score(s) and not name.endswith(_ALONE)}
 
 
 def alone(found: Mapping[str, Scores]) -> dict[str, Scores]:
     """The scores that do without, under the names of those that use it; and the limit."""
-    ending, both = ", alone", ("random", LIMIT)
     return {
-        name.removesuffix(ending): s
+        name.removesuffix(_ALONE): s
         for name, s in found.items()
-        if s.ndim == 1 and (name.endswith(ending) or name in both)
+        if _is_score(s) and (name.endswith(_ALONE) or name in ("random", LIMIT))
     }
+
+
+def _is_score(array: NDArray[Any]) -> bool:
+    return array.ndim == 1 and array.dtype.kind == "f"
