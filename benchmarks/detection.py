@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import rivals
 from cleaning_gains import ALONE, accuracies, arms, validated
+from detection_findings import Measured
 from detection_measures import Figures, brier, ranking, reliability, shares
 from detection_sets import (
     AS_GIVEN,
@@ -34,7 +35,7 @@ from detection_sets import (
     folder_source,
     study_source,
 )
-from detection_tables import Measured, tables
+from detection_tables import tables
 from detectors import (
     AUDIT,
     HERE,

@@ -1,77 +1,17 @@
 """The tables of detection.py, one per question: labels as given first, then noise on purpose."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from cleaning_gains import ALONE
-from detection_measures import BINS, Figures, mean_and_error
-from detection_sets import AS_GIVEN, NOISE, RATIOS, Case
+from detection_findings import UNKNOWN, Column, Findings, Measured
+from detection_measures import BINS, mean_and_error
+from detection_sets import AS_GIVEN, NOISE, RATIOS
 from detectors import AUDIT, OURS
 from rivals import LIMIT
 
 _MARGIN = 0.005
-_UNKNOWN = "–"
 _MEASURES = {"AUC": "AUC", "AP": "average precision", "P": "precision of as many as are wrong"}
-Column = tuple[str, str]  # a set and a kind of noise
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
-    """What was measured of a case."""
-
-    column: Column
-    seed: int
-    sizes: tuple[int, ...]  # train, clean, val, features, classes
-    figures: Figures
-
-    @classmethod
-    def of(cls, case: Case, figures: Figures) -> "Measured":
-        """The figures of a case, without its arrays."""
-        n, d = case.x.shape
-        sizes = (n, len(case.y_clean), len(case.y_val), d, len(case.classes))
-        return cls(column=(case.set, case.noise), seed=case.seed, sizes=sizes, figures=figures)
-
-
-class Findings:
-    """Everything that was measured, by set and noise."""
-
-    def __init__(self, found: Sequence[Measured]):
-        self.all = found
-        self._by_column: dict[Column, list[Measured]] = {}
-        for each in found:
-            self._by_column.setdefault(each.column, []).append(each)
-        self.sets = tuple(dict.fromkeys(each.column[0] for each in found))
-
-    def columns(self, sets: Iterable[str], kinds: Iterable[str]) -> list[Column]:
-        """Those of them that were measured."""
-        kinds = tuple(kinds)
-        return [(s, kind) for s in sets for kind in kinds if (s, kind) in self._by_column]
-
-    def over_seeds(self, column: Column, *key: str) -> list[float]:
-        """The figure of each seed; NaN where it is missing."""
-        question, method, measure = key
-        cases = self._by_column[column]
-        return [case.figures.get((question, method, measure), float("nan")) for case in cases]
-
-    def mean(self, column: Column, *key: str) -> float:
-        """The mean over seeds; NaN if no seed has the figure."""
-        return mean_and_error(self.over_seeds(column, *key))[0]
-
-    def gap(self, column: Column, key: tuple[str, str, str], to: tuple[str, str, str]) -> str:
-        """The paired difference of two figures: mean and standard error over seeds."""
-        pairs = np.subtract(self.over_seeds(column, *key), self.over_seeds(column, *to))
-        mean, error = mean_and_error(pairs.tolist())
-        if np.isnan(mean):
-            return _UNKNOWN
-        return f"{mean:+.3f}" + ("" if np.isnan(error) else f" ± {error:.3f}")
-
-    def methods(self, columns: Sequence[Column], question: str) -> list[str]:
-        """The methods that have figures for a question, in order."""
-        keys = (
-            key for column in columns for case in self._by_column[column] for key in case.figures
-        )
-        return list(dict.fromkeys(method for asked, method, _ in keys if asked == question))
 
 
 def tables(measured: Sequence[Measured]) -> str:
@@ -116,11 +56,11 @@ def _about(found: Findings) -> str:
         first = next(each for each in found.all if each.column[0] == s)
         rows.append([s, *map(str, first.sizes)])
     return (
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'}: they redraw the noise, and which clean "
-        "images are shapley_val and which val. Figures are means over seeds; ± is the standard "
-        "error of a paired difference. Labels as given have the same training set with every seed: "
-        "what another one would change is not in that error. **Bold**: a rival that is better than "
-        f"ours by more than {_MARGIN}.\n\n"
+        "A seed redraws the noise, and which clean images are shapley_val and which val; number of "
+        f"seeds: {seeds}. Figures are means over seeds, ± is the standard error of a paired "
+        "difference. Labels as given have one training set for all seeds: what another would "
+        "change is not in that error. **Bold**: a rival that is better than ours by more than "
+        f"{_MARGIN}, or measured where ours was refused. (limit): knows the true labels.\n\n"
         + _table(("set", "train", "clean", "val", "features", "classes"), rows)
     )
 
@@ -183,7 +123,7 @@ def _reliability(found: Findings, given: Sequence[Column], made: Sequence[Column
                     for part in ("images", "sum", "wrong")
                 )
                 seen = f"{sums / images:.2f} → {wrong / images:.2f} ({images:.0f})"
-                cells.append(seen if images else _UNKNOWN)
+                cells.append(seen if images else UNKNOWN)
             rows.append([*head, method, *cells])
     edges = [f"{i / BINS:.1f} to {(i + 1) / BINS:.1f}" for i in range(BINS)]
     about = "Mean probability → share of wrong labels (images of all seeds), by probability."
@@ -199,16 +139,24 @@ def _estimates(found: Findings, columns: Sequence[Column]) -> str:
         for method in found.methods([column], "planted"):
             cells = []
             for name, truth in truths.items():
-                low = found.mean(column, "planted", method, f"{name}_low")
-                high = found.mean(column, "planted", method, f"{name}_high")
+                low, high = (
+                    found.over_seeds(column, "planted", method, f"{name}_{end}")
+                    for end in ("low", "high")
+                )
+                actual = found.over_seeds(column, "dropping", method, truth)
+                inside = np.mean([a <= b <= c for a, b, c in zip(low, actual, high, strict=True)])
+                span = f" ({np.mean(low):.3f} to {np.mean(high):.3f}, right in {inside:.0%})"
                 estimate = _number(found.mean(column, "planted", method, name))
-                span = "" if np.isnan(low + high) else f" ({low:.3f} to {high:.3f})"
-                actual = _number(found.mean(column, "dropping", method, truth))
-                cells.append(f"{estimate}{span}; {actual}")
+                cells.append(estimate + ("" if np.isnan(low + high + actual).any() else span))
+                cells.append(_number(mean_and_error(actual)[0]))
             rows.append([*column, method, *cells])
-    head = ("set", "noise", "method", "recall of the list", "right labels in it", "wrong labels")
+    head = (
+        *("set", "noise", "method", "wrong labels caught, estimate", "truth"),
+        *("right labels dropped, estimate", "truth", "wrong labels, estimate", "truth"),
+    )
     about = (
-        "Estimate (interval); truth. The second is a share of the right labels, the third of all."
+        "Shares of the wrong labels, of the right ones and of all images; in brackets the interval "
+        "and how often, over seeds, it holds the truth."
     )
     return _section("Does it know how many wrong labels it finds?", about, head, rows)
 
@@ -333,7 +281,7 @@ def _heads(columns: Sequence[Column]) -> list[str]:
 
 
 def _number(figure: float) -> str:
-    return _UNKNOWN if np.isnan(figure) else f"{figure:.3f}"
+    return UNKNOWN if np.isnan(figure) else f"{figure:.3f}"
 
 
 def _marked(figure: float, ours: float) -> str:
