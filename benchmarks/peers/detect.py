@@ -27,7 +27,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import StandardScaler
 
 _TREES = 400
-# Rate and epochs that do best on average over two sets of photos, one with human errors.
+# The best mean AUC of 17 settings on two sets of photos, one with human errors: chosen by their
+# true labels, in favour of this rival.
 _EPOCHS, _BATCH, _RATE, _MOMENTUM, _DECAY = 20, 64, 0.3, 0.9, 1e-4
 
 
