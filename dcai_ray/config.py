@@ -173,6 +173,10 @@ class ValueConfig:
     second_opinion_up_to: int = 50_000
     """With validation clean, also value the training set against itself (leave-one-out) if it has
     at most this many images; 0 turns this off."""
+    probabilities: str = ""
+    """CSV or Parquet file (path or URI) of class probabilities by your own network, as further
+    evidence: columns id, split (train or shapley_val), and one per class. They must be out of fold:
+    from a network that was not trained on the image."""
     self_weight: float = 0.4
     """Weight of a training image that serves as a validation image, relative to an image of
     shapley_val (validation both only)."""
@@ -198,6 +202,7 @@ class ValueConfig:
         _check_min("value", self, 0, "second_opinion_up_to", "self_weight")
         if not 0 < self.drop_share < 1:
             raise UserError(f"value.drop_share must lie in (0, 1), got {self.drop_share}")
+        check_no_secret(self.probabilities)
         if not 0 < self.wrong_above < 1:
             raise UserError(f"value.wrong_above must lie in (0, 1), got {self.wrong_above}")
         if min(self.beta) <= 0:

@@ -330,7 +330,7 @@ def _shares(findings: Findings) -> dict[str, Any] | None:
         "share": share,
         "edge": edge,
         "ordering": ORDERINGS[choice.ordering],
-        "lowest": min(loss for loss in losses.values() if loss is not None),
+        "loss": losses[share],
         "others": "; ".join(others),
         # Sampled values are not computed anew without the images that they are judged on.
         "optimistic": findings.sampled is not None and choice.ordering == "value",

@@ -6,6 +6,7 @@ than `MIN_CLEAN` clean images nothing can be learnt from planted errors, and the
 themselves serve as reference images.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,20 +15,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray import progress
 from dcai_ray.cleaning.doubts import Doubts, doubts
-from dcai_ray.cleaning.evidence import Evidence, Probe, gathered, neighbour_counts, references
+from dcai_ray.cleaning.evidence import (
+    Evidence,
+    Probe,
+    gathered,
+    log_odds,
+    neighbour_counts,
+    references,
+)
 from dcai_ray.cleaning.planted import MIN_CLEAN, Judged, judge, wrong_odds
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.steps import tasks
 from dcai_ray.steps.feature_set import FeatureSet
+from dcai_ray.storage.location import Location
+from dcai_ray.storage.probabilities import read_probabilities
 from dcai_ray.valuation.knn_shapley import KnnGame, Values, knn_game, merged
 
 FORMAT = 1
 """Raise this when a formula or constant of the evidence (`cleaning.evidence`, `cleaning.ridge`,
 `cleaning.planted`, `cleaning.doubts`) changes."""
 
-FOLDS = 3
+FOLDS = 5
 """Into which the clean images are split to validate a rule."""
 
 
@@ -103,6 +114,12 @@ class Known:
         return doubts(self.evidence, self.y, own.value[ten], own.stderr[ten])
 
 
+def inputs(config: Config) -> str:
+    """Fingerprint of what is read besides the features."""
+    file = config.value.probabilities
+    return hashlib.sha256(Location(file).read_bytes()).hexdigest() if file else ""
+
+
 def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
     """Value the images and run the probe.
 
@@ -110,6 +127,8 @@ def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
         points: the features.
         config: its sections value and resources are used.
         validate: whether the clean images are also left out fold by fold.
+    Raises:
+        UserError: the probabilities of the settings do not fit.
     """
     settings, train, clean = config.value, points.train, points.clean
     n = len(train.y)
@@ -118,15 +137,20 @@ def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
     by_clean = use_clean and len(clean.y) >= MIN_CLEAN and len(np.unique(clean.y)) > 1
     rows = references(clean.y if by_clean else train.y)
     whole = np.ones(len(clean.y) if use_clean else 0, dtype=bool)
+    network = _network(points, config, rows, by_clean)
+    if use_clean:
+        _tell_missing_classes(points)
     folds = _folds(clean.y) if validate and by_clean else []
     probes = _probes(points, config, [whole, *(~test for test in folds)], rows, by_clean)
     by_own = _valued(points, config, None, rows, by_clean) if use_own else None
     by_set = _valued(points, config, whole, rows, by_clean) if use_clean else None
-    evidence = _gathered(points, by_set if by_clean else None, by_own, probes[0], rows, by_clean)
+    evidence = _gathered(
+        points, by_set if by_clean else None, by_own, probes[0], rows, by_clean, network
+    )
     found = []
     for test, probe in zip(folds, probes[1:], strict=True):
         part = _valued(points, config, ~test, rows, by_clean)
-        others = _gathered(points, part, by_own, probe, rows, by_clean, kept=~test)
+        others = _gathered(points, part, by_own, probe, rows, by_clean, network, kept=~test)
         found.append(Fold(test=test, value=part.column.value[0], odds=wrong_odds(others)))
     return Known(
         clean=by_set,
@@ -229,6 +253,7 @@ def _gathered(
     probe: Probe,
     rows: NDArray[np.intp],
     by_clean: bool,
+    network: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
     kept: NDArray[np.bool_] | None = None,
 ) -> Evidence:
     """The evidence; with `kept`, of the reference images among those clean images (m,) only."""
@@ -243,4 +268,29 @@ def _gathered(
                 for i, k in enumerate(counts)
             ]
     labels = (points.clean.y if by_clean else points.train.y)[rows[used]]
-    return gathered(pieces, probe, points.train.y, labels)
+    if network is not None:
+        network = network[0], network[1][used]
+    return gathered(pieces, probe, points.train.y, labels, network)
+
+
+def _network(
+    points: FeatureSet, config: Config, rows: NDArray[np.intp], by_clean: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Log odds by the user's own network of the training (n, C) and reference (r, C) images."""
+    if not config.value.probabilities:
+        return None
+    wanted = {"train": points.ids} | ({"shapley_val": points.clean_ids} if by_clean else {})
+    found = read_probabilities(Location(config.value.probabilities), wanted, points.classes)
+    train = log_odds(found["train"])
+    return train, (log_odds(found["shapley_val"]) if by_clean else train)[rows]
+
+
+def _tell_missing_classes(points: FeatureSet) -> None:
+    """Warn of classes that the clean images lack; every rule leaves them undecided."""
+    missing = np.setdiff1d(points.train.y, points.clean.y)
+    if len(missing):
+        names = ", ".join(points.classes[c] for c in missing)
+        progress.warn(
+            f"shapley_val has no image of class {names}: the training images of that class cannot "
+            "be judged by it and stay undecided; add some clean ones"
+        )

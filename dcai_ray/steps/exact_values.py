@@ -34,6 +34,7 @@ def compute_values(run: RunDirectory, config: Config) -> None:
         (FORMAT, evidence.FORMAT, dropping.FORMAT),
         plain(settings),
         points.fingerprint,
+        evidence.inputs(config),
     )
     if is_valued(run, fingerprint):
         return

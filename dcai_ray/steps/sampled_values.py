@@ -67,6 +67,7 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
         # The closed form's, for the column value_self and the evidence.
         (FORMAT, exact_values.FORMAT, evidence.FORMAT, dropping.FORMAT),
         plain(config.value),
+        evidence.inputs(config),
         source,
         aggregator.next_index,
     )
