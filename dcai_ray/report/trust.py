@@ -169,7 +169,7 @@ def why_untested(trust: Trust, settings: Any) -> str:
     if settings.get("validation") == "self":
         return "shapley_val was not used (value.validation self)"
     if trust.num_clean < MIN_CLEAN:
-        return f"shapley_val has only {_images(trust.num_clean)}, and {MIN_CLEAN} are needed"
+        return f"shapley_val has only {trust.num_clean} of the {MIN_CLEAN} images needed"
     return "shapley_val has images of one class only"
 
 
@@ -191,7 +191,7 @@ def line(trust: Trust, num_listed: int, settings: Any) -> str:
 def difference(trust: Trust) -> str:
     """What a difference of shapley_val and train means, as a sentence without its full stop."""
     return (
-        "shapley_val and the training images differ: a quick classifier tells them apart (AUC "
+        "the images of shapley_val and train differ: a quick classifier tells them apart (AUC "
         f"{trust.separation:.2f}, chance is 0.5), so values, planted errors and the estimated "
         "share of wrong labels may mislead"
     )

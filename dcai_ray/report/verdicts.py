@@ -199,7 +199,15 @@ def _how_many(findings: Findings) -> str:
             "validated)."
         )
     text = f"Of {n:,} training images, {dropped:,} are {findings.dropped} ({percent(dropped / n)})"
-    return f"{text}: {rules.explain(findings.choice)}" if findings.choice else f"{text}."
+    if findings.choice is None:
+        return f"{text}."
+    text = f"{text}: {rules.explain(findings.choice)}"
+    if findings.choice.share and dropped < 0.99 * round(findings.choice.share * n):
+        text += (
+            " They are fewer, since images that are undecided, or whose suggested label is their "
+            "own, are kept."
+        )
+    return text
 
 
 def _labels_found(findings: Findings) -> str:
