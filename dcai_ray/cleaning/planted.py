@@ -55,9 +55,9 @@ class Judged:
 
     wrong_probability: NDArray[np.float64]  # (n,)
     share: Interval
-    """Share of wrong labels among the training images."""
+    """Share of wrong labels among the training images of the classes that are judged."""
     class_shares: tuple[Interval, ...]
-    """The same by given label; NaN for a class without images."""
+    """The same by given label; NaN for a class without training images or without clean ones."""
     weights: NDArray[np.float64]  # (r, C) of the reference images' labels, summing to r
     reference_probability: NDArray[np.float64]
     """(r, C) P(wrong) of each reference image with each label, by a model that has not seen it."""
@@ -103,7 +103,9 @@ def judge(evidence: Evidence, y: NDArray[np.integer]) -> Judged:
     weights = label_weights(evidence.labels, evidence.probe.reference_predictions)
     count, num_classes = weights.shape
     odds = wrong_odds(evidence)
-    share = _share(odds)
+    # A class that the clean set lacks looks wrong to everything that learns from it.
+    judged = np.flatnonzero(np.isin(y, evidence.labels))
+    share = _share(odds[judged])
     left_out = np.empty(weights.shape)
     for fold in range(min(_FOLDS, count)):
         test = _fold_of(evidence.labels) == fold
@@ -112,11 +114,12 @@ def judge(evidence: Evidence, y: NDArray[np.integer]) -> Judged:
         model = error_model(evidence, weights, np.flatnonzero(~test))
         cases = evidence.reference[test].reshape(-1, len(evidence.names))
         left_out[test] = model.decision_function(cases).reshape(-1, num_classes)
-    shares, class_shares = _resampled(evidence, weights, y)
-    groups = [_shifted(odds, share)[y == c] for c in range(num_classes)]
+    shares, class_shares = _resampled(evidence, weights, y, judged)
+    wrong = _shifted(odds, share)
+    groups = [wrong[judged[y[judged] == c]] for c in range(num_classes)]
     by_class = [float(group.mean()) if len(group) else np.nan for group in groups]
     return Judged(
-        wrong_probability=_shifted(odds, share),
+        wrong_probability=wrong,
         share=_interval(share, shares),
         class_shares=tuple(map(_interval, by_class, class_shares.T)),
         weights=weights,
@@ -186,20 +189,23 @@ def _share(odds: NDArray[np.float64]) -> float:
 
 
 def _resampled(
-    evidence: Evidence, weights: NDArray[np.float64], y: NDArray[np.integer]
+    evidence: Evidence,
+    weights: NDArray[np.float64],
+    y: NDArray[np.integer],
+    judged: NDArray[np.intp],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Shares of wrong labels, in all (b,) and by class (b, C), with resampled images.
 
-    Both the reference and the training images are drawn anew.
+    Both the reference and the judged training images are drawn anew.
     """
     rng = np.random.default_rng(0)
-    num_classes, n = weights.shape[1], len(y)
+    num_classes = weights.shape[1]
     shares, by_class = np.empty(_RESAMPLES), np.full((_RESAMPLES, num_classes), np.nan)
     by_label = [np.flatnonzero(evidence.labels == c) for c in np.unique(evidence.labels)]
     for b in range(_RESAMPLES):
         rows = np.concatenate([rng.choice(group, len(group)) for group in by_label])
         odds = error_model(evidence, weights, rows).decision_function(evidence.given)
-        drawn = rng.integers(n, size=n)
+        drawn = judged[rng.integers(len(judged), size=len(judged))]
         shares[b] = _share(odds[drawn])
         wrong, labels = _shifted(odds[drawn], shares[b]), y[drawn]
         counts = np.bincount(labels, minlength=num_classes)

@@ -201,8 +201,9 @@ def _how_many(findings: Findings) -> str:
     text = f"Of {n:,} training images, {dropped:,} are {findings.dropped} ({percent(dropped / n)})"
     if findings.choice is None:
         return f"{text}."
-    text = f"{text}: {rules.explain(findings.choice)}"
-    if findings.choice.share and dropped < 0.99 * round(findings.choice.share * n):
+    choice = findings.choice
+    text = f"{text}: {rules.explain(choice)}"
+    if choice.share and not choice.per_class and dropped < round(choice.share * n):
         text += (
             " They are fewer, since images that are undecided, or whose suggested label is their "
             "own, are kept."

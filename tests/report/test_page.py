@@ -709,6 +709,7 @@ def test_fewer_than_the_chosen_share_are_explained(run):
     write_evidence(run, **share)
     assert "They are fewer" not in text_of(run)
     write_evidence(run, columns={"decision": ["drop"] * 2 + ["keep"] * 10}, **share)
+    run.report.delete()
     assert "They are fewer, since images that are undecided" in text_of(run)
 
 
