@@ -49,7 +49,7 @@ ORDERINGS = {
     "value": "by value",
     "self": "by self-valuation",
     "both": "by value, clean and training images together",
-    "probability": "by the probability that the label is wrong",
+    "probability": "by the probability that the label is right",
 }
 """What images may be ordered by, in words."""
 

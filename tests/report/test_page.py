@@ -708,6 +708,8 @@ def test_fewer_than_the_chosen_share_are_explained(run):
     share = {"rule": "validated", "share": 0.25, "ordering": "probability"}
     write_evidence(run, **share)
     assert "They are fewer" not in text_of(run)
+    # The likeliest errors are the lowest only in the probability of a right label.
+    assert "the lowest 25 % by the probability that the label is right" in text_of(run)
     write_evidence(run, columns={"decision": ["drop"] * 2 + ["keep"] * 10}, **share)
     run.report.delete()
     assert "They are fewer, since images that are undecided" in text_of(run)
