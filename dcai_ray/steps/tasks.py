@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray.cleaning.conflicts import Pairs, Pictures, near_pairs
 from dcai_ray.cleaning.evidence import Probe, run_probe
 from dcai_ray.cleaning.probes import probe_scores, share_losses
 from dcai_ray.config import ExtractConfig, FinetuneConfig
@@ -213,8 +214,13 @@ def fit_ridge(kept: NDArray[np.bool_], data: RidgeData) -> Probe:
     x, y = data.clean[0][: len(kept)][kept], data.clean[1][: len(kept)][kept]
     rows = data.rows
     if data.rows_are_clean:
-        rows = (np.cumsum(kept) - 1)[rows[kept[rows]]]
+        rows = len(data.train[1]) + (np.cumsum(kept) - 1)[rows[kept[rows]]]
     return run_probe(*data.train, x, y, rows, data.num_classes)
+
+
+def compare_pictures(rows: slice, points: Pictures, ratio: float) -> Pairs:
+    """The pictures that are nearly the same as one block of training images."""
+    return near_pairs(points, rows, ratio)
 
 
 @dataclass(frozen=True, slots=True)
