@@ -72,7 +72,7 @@ class Choice:
     log_loss: Mapping[float, float | None] | None = None
     """Log loss of each share tried, in nats; None where a share would empty a class."""
     orderings: Mapping[str, float] | None = None
-    """Smallest log loss by each ordering that was tried."""
+    """Log loss of the choice that each ordering would have made."""
     probability: float | None = None
     """Images that are wrong with a higher probability are dropped."""
     reason: NDArray[np.str_] | None = None  # (n,) why, in words; empty where nothing is to say

@@ -18,7 +18,7 @@ settings. Its fields are the settings of the same names. The settings import thi
 imports only NumPy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -83,11 +83,11 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Validated:
-    """Drop what serves a probe best on clean images, by cross-validated log loss, and no more.
+    """Drop what serves a probe on clean images, by cross-validated log loss, and no more.
 
-    The ordering with the smallest loss at its best share is taken. Of its shares, the smallest is
-    taken whose loss is within one standard error of the best, over the clean images: dropping more
-    is not known to help (the rule of Breiman et al. 1984, CART, for the size of a tree).
+    By each ordering, the smallest share is taken whose loss is within one standard error, over the
+    clean images, of that ordering's best: dropping more is not known to help (Breiman et al. 1984,
+    CART, choose the size of a tree so). Of these choices the one with the smallest loss is taken.
     """
 
     name: ClassVar[str] = "validated"
@@ -100,23 +100,18 @@ class Validated:
         return 0.0
 
     def choose(self, valued: Valued) -> Choice:
-        """Try `SHARES` by each ordering; of equal losses, the first ordering and share win."""
+        """Try `SHARES` by each ordering; of equal losses, the first ordering wins."""
         tried = valued.losses(SHARES)
-        best = {
-            ordering: min(float(loss.mean()) for loss in losses if loss is not None)
-            for ordering, losses in tried.items()
-        }
-        ordering = min(best, key=lambda name: best[name])
-        known = {s: x for s, x in zip(SHARES, tried[ordering], strict=True) if x is not None}
-        lowest = known[min(known, key=lambda share: float(known[share].mean()))]
-        share = min(share for share, loss in known.items() if _is_as_good(loss, lowest))
-        log_loss = {
-            share: float(known[share].mean()) if share in known else None for share in SHARES
-        }
+        found = {ordering: _smallest_share(losses) for ordering, losses in tried.items()}
+        ordering = min(found, key=lambda name: found[name][1])
+        share = found[ordering][0]
         return replace(
             _by_rank(self.name, share, valued, ordering, per_class=self.per_class),
-            log_loss=log_loss,
-            orderings=best,
+            log_loss={
+                tried_share: None if loss is None else float(loss.mean())
+                for tried_share, loss in zip(SHARES, tried[ordering], strict=True)
+            },
+            orderings={name: loss for name, (_, loss) in found.items()},
         )
 
     @staticmethod
@@ -140,12 +135,20 @@ class Validated:
         )
 
 
-def _is_as_good(loss: NDArray[np.float64], lowest: NDArray[np.float64]) -> bool:
-    """Whether the losses (m,) are within one standard error of the lowest, image by image."""
-    more = loss - lowest
-    if len(more) < 2:
-        return bool(more.mean() <= 0)
-    return bool(more.mean() <= more.std(ddof=1) / np.sqrt(len(more)))
+def _smallest_share(losses: Sequence[NDArray[np.float64] | None]) -> tuple[float, float]:
+    """The smallest share that is as good as the best, and its mean loss.
+
+    Args:
+        losses: (m,) losses of the clean images for each of `SHARES`; None where a share cannot be.
+    """
+    known = [(share, loss) for share, loss in zip(SHARES, losses, strict=True) if loss is not None]
+    best = min((loss for _, loss in known), key=lambda loss: float(loss.mean()))
+    for share, loss in known:
+        more = loss - best
+        error = more.std(ddof=1) / np.sqrt(len(more)) if len(more) > 1 else 0.0
+        if more.mean() <= error:
+            return share, float(loss.mean())
+    raise AssertionError("the best is as good as itself")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,7 @@ from dcai_ray.cleaning.choices import Choice, Sampled, Valued
 from dcai_ray.cleaning.planted import Detection, Interval, class_detections, detection
 from dcai_ray.cleaning.probes import principal_features
 from dcai_ray.cleaning.rules import Doubted, Rule, Validated, Wrong, Zero, new_rule
-from dcai_ray.cleaning.safeguards import BY_EVIDENCE, safeguarded
+from dcai_ray.cleaning.safeguards import safeguarded, trusts_suggestions
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
 from dcai_ray.run_directory import RunDirectory
@@ -261,7 +261,7 @@ def _flagged_references(
     elif dropped.any():
         cuts[:] = own[dropped].max()
     flagged = scores <= cuts
-    if chosen.rule in BY_EVIDENCE:
+    if trusts_suggestions(chosen):
         suggested = known.evidence.probe.reference_predictions.argmax(axis=1)
         flagged &= suggested[:, np.newaxis] != np.arange(num_classes)
     return np.asarray(flagged & np.isin(np.arange(num_classes), points.clean.y))

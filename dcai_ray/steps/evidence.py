@@ -31,7 +31,7 @@ FORMAT = 2
 MIN_CLEAN = 30
 """Clean images below which planted errors say too little: a share of them would be known to +-.18
 at best."""
-FOLDS = 3
+FOLDS = 5
 """Into which the clean images are split to validate a rule."""
 
 
