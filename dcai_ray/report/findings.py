@@ -245,7 +245,7 @@ def _arm_sizes(run: RunDirectory, values: pa.Table | None, truth: Truth | None) 
         sizes |= {"kept": kept, "random": kept, "clean": clean, "kept+clean": kept + clean}
     if truth is not None:
         sizes["truth"] = int((~truth.wrong).sum())
-    return sizes
+    return {**sizes, **run.record().get("steps", {}).get("cleaned", {}).get("images", {})}
 
 
 def _agreement(values: pa.Table | None) -> float | None:

@@ -53,6 +53,21 @@ class Copies:
         """What becomes of the choice of a rule."""
         return resolved(choice, self.conflicts, self.y, self.classes, self.labels, self.words)
 
+    def suggest(
+        self, suggested: NDArray[np.int64], probability: NDArray[np.float64]
+    ) -> tuple[list[str], NDArray[np.float64]]:
+        """Suggested labels and their probabilities, with the labels of clean copies for certain.
+
+        Args:
+            suggested: (n,) class numbers.
+            probability: (n,).
+        """
+        labels = [self.classes[c] for c in suggested]
+        refuted = self.conflicts.refuted
+        for i in np.flatnonzero(refuted):
+            labels[i] = self.labels[self.conflicts.other[i]]
+        return labels, np.where(refuted, 1.0, probability)
+
 
 def find_copies(points: FeatureSet, config: Config, *, among_train: bool) -> Copies:
     """Compare the training images with each other and with the clean ones.

@@ -306,9 +306,10 @@ def _columns(
 ) -> dict[str, Sequence[Any] | NDArray[Any]]:
     """Columns of the table of values that come from the evidence."""
     probe, judged, doubts = known.evidence.probe, known.judged, known.doubts
+    suggested, likely = known.copies.suggest(probe.suggested, probe.suggested_probability)
     columns: dict[str, Sequence[Any] | NDArray[Any]] = {
-        "suggested_label": [points.classes[i] for i in probe.suggested],
-        "suggested_probability": probe.suggested_probability,
+        "suggested_label": suggested,
+        "suggested_probability": likely,
         "margin": probe.margins[:, probe.best],
         "conflict": known.copies.words,
     }

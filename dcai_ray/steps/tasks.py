@@ -248,13 +248,15 @@ class ProbeJob:
     probe: str
     chosen: NDArray[np.bool_]
     """(n,) training images to learn from."""
+    labels: NDArray[np.int64]
+    """(n,) class numbers that they have there."""
     with_clean: bool
     standardize: bool
 
 
 def score_probe(job: ProbeJob, data: ProbeData) -> dict[str, float]:
     """Fit one probe and score it."""
-    x, y = data.train[0][job.chosen], data.train[1][job.chosen]
+    x, y = data.train[0][job.chosen], job.labels[job.chosen]
     if job.with_clean:
         x, y = np.concatenate([x, data.clean[0]]), np.concatenate([y, data.clean[1]])
     scores = probe_scores(job.probe, x, y, *data.val, data.num_classes, standardize=job.standardize)

@@ -39,6 +39,9 @@ def test_equal_files_under_other_labels_are_named_decided_and_shown_first(
     }
     assert values.decision[RED_COPY] == "drop"
     assert values.reason[RED_COPY] == "clean copy is labelled green"
+    assert values.suggested_label[RED_COPY] == "green"
+    assert values.suggested_probability[RED_COPY] == 1
+    assert "relabelled" in set(pd.read_parquet(run / "cleaned/probes.parquet").arm)
     # Either the evidence knows which of the two is wrong, or both are undecided.
     pair = {values.decision[BLUE_COPY], values.decision["red/05.png"]}
     assert pair in ({"undecided"}, {"keep", "drop"})
