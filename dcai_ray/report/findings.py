@@ -50,6 +50,14 @@ class Findings:
         assert self.values is not None
         return int((~kept_mask(self.values)).sum())
 
+    @property
+    def conflicts(self) -> list[str]:
+        """(n,) the conflict of each training image with a copy, in words; empty for none."""
+        assert self.values is not None
+        if "conflict" not in self.values.column_names:
+            return [""] * len(self.values)
+        return [conflict or "" for conflict in self.values["conflict"].to_pylist()]
+
 
 def read_findings(run: RunDirectory) -> Findings:
     """Read all results that exist.
@@ -91,6 +99,7 @@ def summary(findings: Findings) -> list[str]:
             f"{dropped} of {n} training images dropped ({100 * dropped / n:.0f} %)"
             + (f", rule {rules.describe(findings.choice)}" if findings.choice else "")
         )
+        lines += _in_conflict(sum(map(bool, findings.conflicts)))
     if findings.detection is not None:
         d = findings.detection
         lines.append(
@@ -107,6 +116,14 @@ def summary(findings: Findings) -> list[str]:
     if findings.agreement is not None and findings.agreement < LOW_AGREEMENT:
         lines.append(disagreement(findings.agreement))
     return [*lines[:4], f"report: {findings.run.report}"]
+
+
+def _in_conflict(count: int) -> list[str]:
+    """How many training images are in conflict with a copy; no line for none."""
+    if not count:
+        return []
+    what = "1 training image has a copy" if count == 1 else f"{count} training images have a copy"
+    return [f"{what} with another label (column conflict of values.parquet)"]
 
 
 LOW_AGREEMENT = 0.3
@@ -228,7 +245,7 @@ def _arm_sizes(run: RunDirectory, values: pa.Table | None, truth: Truth | None) 
         sizes |= {"kept": kept, "random": kept, "clean": clean, "kept+clean": kept + clean}
     if truth is not None:
         sizes["truth"] = int((~truth.wrong).sum())
-    return sizes
+    return {**sizes, **run.record().get("steps", {}).get("cleaned", {}).get("images", {})}
 
 
 def _agreement(values: pa.Table | None) -> float | None:

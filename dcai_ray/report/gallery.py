@@ -1,4 +1,7 @@
-"""The most harmful images, with what a reviewer needs for each: picture, labels, neighbours."""
+"""The most harmful images, with what a reviewer needs for each: picture, labels, neighbours.
+
+Images that have a copy under another label come first: one of the two labels is wrong.
+"""
 
 import base64
 import io
@@ -29,7 +32,7 @@ class Entry:
     """One training image."""
 
     place: int
-    """1 for the lowest value."""
+    """1 for the first one shown."""
     id: str
     path: str
     """Path below the data's root; the id if there are no images."""
@@ -44,6 +47,8 @@ class Entry:
     high: float
     """With `low`, the bounds of the interval; both equal the value if it is exact."""
     decision: str
+    conflict: str
+    """The copy under another label, in words; empty for none."""
     true_label: str
     """Empty if unknown."""
     thumbnail: str | None
@@ -58,11 +63,13 @@ class Entry:
 
 
 def most_harmful(findings: Findings, count: int) -> list[Entry]:
-    """The training images with the lowest values, lowest first."""
+    """The training images in conflict with a copy, then the others; by value, lowest first."""
     values = findings.values
     if values is None:
         return []
-    lowest = np.argsort(values["value"].to_numpy(), kind="stable")[:count]
+    conflicts = findings.conflicts
+    lacks_copy = np.array([not conflict for conflict in conflicts])
+    lowest = np.lexsort((values["value"].to_numpy(), lacks_copy))[:count]
     rows = values.take(lowest).to_pylist()
     paths = _paths(findings)
     pictures = _thumbnails(findings, [paths[i] for i in lowest] if paths else [])
@@ -80,6 +87,7 @@ def most_harmful(findings: Findings, count: int) -> list[Entry]:
             low=row["low"],
             high=row["high"],
             decision=row["decision"],
+            conflict=conflicts[i],
             true_label=findings.truth.true_labels[i] if findings.truth else "",
             thumbnail=pictures[place] if pictures else None,
         )

@@ -31,9 +31,10 @@ from dcai_ray.steps.freshness import is_current
 from dcai_ray.storage import parquet
 from dcai_ray.storage.values import Estimates, kept_table, values_table
 
-FORMAT = 2
-"""Raise this when a rule, one of its constants, a safeguard or the probe of the shares changes
-(`cleaning.rules`, `cleaning.safeguards`, `cleaning.probes`): values are then written anew."""
+FORMAT = 3
+"""Raise this when a rule, one of its constants, a safeguard, what copies overrule or the probe of
+the shares changes (`cleaning.rules`, `cleaning.safeguards`, `cleaning.conflicts`,
+`cleaning.probes`): values are then written anew."""
 
 
 def is_valued(run: RunDirectory, fingerprint: str) -> bool:
@@ -98,7 +99,7 @@ def decide(
     counts = np.bincount(points.train.y, minlength=num_classes)
     by_others = rule.name == Doubted.name or known.clean is None
     lacking = np.bincount(points.clean.y, minlength=num_classes) == 0
-    choice = safeguarded(
+    guarded = safeguarded(
         chosen,
         points.train.y,
         points.classes,
@@ -106,6 +107,7 @@ def decide(
         too_small=counts <= config.value.k if by_others else np.zeros(num_classes, bool),
         suggested=known.evidence.probe.suggested,
     )
+    choice = known.copies.resolve(guarded)
     flagged = _flagged_references(chosen, valued, points, config, known, exact=exact)
     if judged is None or flagged is None:
         return Decided(choice=choice, planted=None, planted_by_class=())
@@ -304,10 +306,12 @@ def _columns(
 ) -> dict[str, Sequence[Any] | NDArray[Any]]:
     """Columns of the table of values that come from the evidence."""
     probe, judged, doubts = known.evidence.probe, known.judged, known.doubts
+    suggested, likely = known.copies.suggest(probe.suggested, probe.suggested_probability)
     columns: dict[str, Sequence[Any] | NDArray[Any]] = {
-        "suggested_label": [points.classes[i] for i in probe.suggested],
-        "suggested_probability": probe.suggested_probability,
+        "suggested_label": suggested,
+        "suggested_probability": likely,
         "margin": probe.margins[:, probe.best],
+        "conflict": known.copies.words,
     }
     if known.own is not None and config.value.validation != "self":
         columns["value_self"] = known.own.column.value[0]
@@ -352,6 +356,7 @@ def note_values(
         fingerprint,
         time.monotonic() - start,
         kept=int(choice.kept.sum()),
+        conflicts=known.copies.count,
         choice=choice.note(),
         planted=_planted_note(decided, points, known),
         separation=None if np.isnan(separation) else separation,
