@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from dcai_ray.cleaning.suggestions import neighbours
+from dcai_ray.cleaning.nearest import neighbours
 
 Labels = NDArray[np.int64]
 _NEAREST = 10

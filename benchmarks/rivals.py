@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from dcai_ray.cleaning.suggestions import neighbours
+from dcai_ray.cleaning.nearest import neighbours
 
 Scores = NDArray[np.float64]
 _FOLDS = 5

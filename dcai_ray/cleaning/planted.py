@@ -26,6 +26,9 @@ from sklearn.preprocessing import StandardScaler
 
 from dcai_ray.cleaning.evidence import Evidence
 
+MIN_CLEAN = 30
+"""Clean images below which planted errors say too little: a share of them would be known to +-.18
+at best."""
 PLANTED_SHARE = 0.3
 """Share of wrong labels that the model is trained with."""
 _CONFUSION = 8.0  # how steeply a probe's prediction counts among the confusions

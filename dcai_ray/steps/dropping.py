@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dcai_ray import progress
 from dcai_ray.cleaning.choices import Choice, Sampled, Valued
-from dcai_ray.cleaning.planted import Detection, Interval, class_detections, detection
+from dcai_ray.cleaning.planted import MIN_CLEAN, Detection, Interval, class_detections, detection
 from dcai_ray.cleaning.probes import principal_features
 from dcai_ray.cleaning.rules import Doubted, Rule, Validated, Wrong, Zero, new_rule
 from dcai_ray.cleaning.safeguards import safeguarded, trusts_suggestions
@@ -25,7 +25,7 @@ from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
-from dcai_ray.steps.evidence import MIN_CLEAN, Known
+from dcai_ray.steps.evidence import Known
 from dcai_ray.steps.feature_set import FeatureSet
 from dcai_ray.steps.freshness import is_current
 from dcai_ray.storage import parquet
@@ -358,6 +358,7 @@ def note_values(
         kept=int(choice.kept.sum()),
         conflicts=known.copies.count,
         choice=choice.note(),
+        clean=known.num_clean,
         planted=_planted_note(decided, points, known),
         separation=None if np.isnan(separation) else separation,
     )

@@ -25,7 +25,7 @@ from dcai_ray.cleaning.evidence import (
     neighbour_counts,
     references,
 )
-from dcai_ray.cleaning.planted import Judged, judge, wrong_odds
+from dcai_ray.cleaning.planted import MIN_CLEAN, Judged, judge, wrong_odds
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.steps import tasks
@@ -39,9 +39,6 @@ FORMAT = 2
 """Raise this when a formula or constant of the evidence (`cleaning.evidence`, `cleaning.ridge`,
 `cleaning.planted`, `cleaning.doubts`, `cleaning.conflicts`) changes."""
 
-MIN_CLEAN = 30
-"""Clean images below which planted errors say too little: a share of them would be known to +-.18
-at best."""
 FOLDS = 5
 """Into which the clean images are split to validate a rule."""
 
