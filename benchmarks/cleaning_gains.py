@@ -3,32 +3,24 @@
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from detection_sets import Case
 from numpy.typing import NDArray
+from validated_share import validated
 
 from dcai_ray.cleaning.arms import random_choice
-from dcai_ray.cleaning.choices import Valued
-from dcai_ray.cleaning.probes import probe_scores, share_loss
-from dcai_ray.cleaning.rules import Validated
+from dcai_ray.cleaning.probes import probe_scores
 
 Mask = NDArray[np.bool_]
 ALONE = ", no clean set"
 """The end of the names of methods that use none."""
 
 
-def validated(case: Case, score: NDArray[np.floating]) -> Mask:
+def kept_by_order(case: Case, score: NDArray[np.floating]) -> Mask:
     """(n,) what the rule `validated` keeps if the highest scores (n,) are dropped first."""
-    train, clean = (case.x, case.y), (case.x_clean, case.y_clean)
     value = -score.astype(np.float64)
-
-    def losses(shares: Any) -> list[float | None]:
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            return list(threads.map(lambda s: share_loss(value, s, *train, *clean), shares))
-
-    return Validated().choose(Valued(value=value, y=case.y, losses=losses)).kept
+    return validated(value, (case.x, case.y), (case.x_clean, case.y_clean)).kept
 
 
 def arms(case: Case, kept: Mapping[str, Mask], first: str) -> dict[str, tuple[Mask, bool]]:

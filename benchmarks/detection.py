@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import rivals
-from cleaning_gains import ALONE, accuracies, arms, validated
+from cleaning_gains import ALONE, accuracies, arms, kept_by_order
 from detection_findings import Measured
 from detection_measures import Figures, brier, ranking, reliability, shares
 from detection_sets import (
@@ -191,7 +191,7 @@ def measured(case: Case, kept: Kept, python: str | None) -> Figures:
 
 
 def _validated(case: Case, score: NDArray[np.float64]) -> Arrays:
-    return {"kept": validated(case, score)}
+    return {"kept": kept_by_order(case, score)}
 
 
 def sources(args: argparse.Namespace) -> list[Source]:

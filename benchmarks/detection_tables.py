@@ -71,7 +71,8 @@ def _ranking(found: Findings, question: str, title: str, columns: Sequence[Colum
     """How well each method's scores find wrong labels."""
     columns = [column for column in columns if found.methods([column], question)]
     methods = sorted(found.methods(columns, question), key=lambda method: method == LIMIT)
-    usual = [name for name in (f"{OURS} probability", f"{OURS} value") if name in methods]
+    best = ("probability", "suspicion", "value")
+    usual = [f"{OURS} {name}" for name in best if f"{OURS} {name}" in methods]
     if not columns or not usual:
         return ""
     measures = ("AUC", "AP", "P") if columns[0][1] == AS_GIVEN else ("AUC", "AP")

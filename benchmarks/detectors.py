@@ -94,7 +94,7 @@ def ours(case: Case, *flags: str) -> Arrays:
         columns = [name for name in values.column_names if not values[name].null_count]
         found: Arrays = {
             name: values[name].to_numpy()
-            for name in ("value", "value_self", "margin", "wrong_probability")
+            for name in ("value", "value_self", "margin", "wrong_probability", "suspicion")
             if name in columns
         }
         found["dropped"] = np.array([d == "drop" for d in values["decision"].to_pylist()])
@@ -129,6 +129,8 @@ def evidence(found: Mapping[str, NDArray[Any]], clean_images: int) -> Arrays:
     scores: Arrays = {}
     if "wrong_probability" in found:
         scores[f"{OURS} probability"] = found["wrong_probability"]
+    if "suspicion" in found:
+        scores[f"{OURS} suspicion"] = found["suspicion"]
     if "margin" in found:
         scores[f"{OURS} margin"] = -found["margin"]
     if "value" in found:

@@ -138,7 +138,7 @@ def test_an_absent_file_is_an_os_error_that_names_it(tmp_path):
     [
         (None, "clean", "validated"),
         (None, "both", "validated"),
-        (None, "self", "zero"),
+        (None, "self", "doubted"),
         ("share", "self", "share"),
     ],
 )

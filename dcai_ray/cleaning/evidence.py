@@ -103,7 +103,7 @@ def run_probe(
         y: (n,) class numbers as given.
         x_clean: (m, d) clean images; m may be 0.
         y_clean: (m,).
-        rows: (r,) reference images: clean images, or else training images.
+        rows: (r,) reference images; clean images are counted after the training images.
         num_classes: C.
     """
     n, m = len(y), len(y_clean)
@@ -115,13 +115,12 @@ def run_probe(
     if m:
         targets[n:, num_classes] = 1.0  # is it clean?
     judged = slice(n, None) if m else slice(None)
-    reference = rows + n if m else rows
     own, others, accuracy, best, number = [], [], -1.0, np.empty(0), 0
     x_all = np.concatenate([x, x_clean])
     for found in left_out_predictions(x_all, targets, weights, PENALTIES):
         predictions = found[:, :num_classes]
         own.append(margins(predictions[:n], y))
-        others.append(_every_margin(predictions[reference]))
+        others.append(_every_margin(predictions[rows]))
         right = predictions[judged].argmax(axis=1) == labels[judged]
         balanced = np.mean([right[labels[judged] == c].mean() for c in np.unique(labels[judged])])
         if balanced > accuracy:
@@ -133,7 +132,7 @@ def run_probe(
         margins=np.stack(own, axis=1),
         best=number,
         reference_margins=np.stack(others, axis=2),
-        reference_predictions=predictions[reference],
+        reference_predictions=predictions[rows],
         suggested=suggested,
         suggested_probability=np.round(chances[np.arange(n), suggested], _DECIMALS),
         accuracy=accuracy,

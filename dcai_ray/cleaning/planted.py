@@ -7,7 +7,7 @@ to tell the two apart. Nothing is drawn where all labels can be weighed instead,
 seeds; every clean image joins the training images alone, so the noise among these stays as it is.
 
 The share of wrong labels among the training images is another than among the planted ones. It is
-estimated by expectation maximization, and the probabilities are shifted to it (Saerens, Latinne &
+estimated by maximum likelihood, and the probabilities are shifted to it (Saerens, Latinne &
 Decaestecker 2002, Neural Computation 14(1)).
 
 A list of suspects catches a share of the planted errors (recall) and would flag a share of the
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -169,23 +170,24 @@ def _shifted(odds: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     Args:
         odds: log odds at the planted share.
     """
-    if share <= 0:
-        return np.zeros(odds.shape)
+    if share in (0.0, 1.0):
+        return np.full(odds.shape, share)
     shift = np.log(share / (1 - share)) - np.log(PLANTED_SHARE / (1 - PLANTED_SHARE))
     return np.round(1 / (1 + np.exp(-np.clip(odds + shift, -500, 500))), _DECIMALS)
 
 
 def _share(odds: NDArray[np.float64]) -> float:
-    """The share of wrong labels, by expectation maximization from the planted one."""
-    share = PLANTED_SHARE
+    """The likeliest share of wrong labels, which expectation maximization converges to."""
     ratio = np.exp(np.clip(odds, -30, 30)) * (1 - PLANTED_SHARE) / PLANTED_SHARE
-    for _ in range(1000):
-        wrong = share * ratio
-        new = float((wrong / (wrong + 1 - share)).mean())
-        if abs(new - share) < 1e-7:
-            break
-        share = new
-    return new if new > 1e-6 else 0.0
+
+    def slope(share: float) -> float:  # of the mean log likelihood; it only falls
+        return float(((ratio - 1) / (share * ratio + 1 - share)).mean())
+
+    if slope(0.0) <= 0:
+        return 0.0
+    if slope(1.0) >= 0:
+        return 1.0
+    return float(brentq(slope, 0.0, 1.0))
 
 
 def _resampled(

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 _DECIMALS = 9
 """Predictions are rounded to this, so that the BLAS at hand does not show in what follows."""
+_CONSTANT = 1e-12  # spread of a feature, relative to its largest value, that is mere rounding
 
 
 def left_out_predictions(
@@ -43,7 +44,8 @@ def left_out_predictions(
     z = x - np.average(x, axis=0, weights=w)  # (N, d) float64
     spread = np.sqrt(np.einsum("nd,nd,n->d", z, z, w) / count)
     root = np.sqrt(w)[:, np.newaxis]
-    z /= np.where(spread > 0, spread, 1.0)
+    constant = spread <= _CONSTANT * np.abs(x).max(axis=0)
+    z /= np.where(constant, 1.0, spread)
     z *= root
     centre = np.average(targets, axis=0, weights=w)
     eigenvalues, vectors = np.linalg.eigh(z.T @ z)

@@ -50,12 +50,29 @@ def safeguarded(
         own = y == c
         why = "shapley_val has no image of class" if lacking[c] else "too few images of class"
         decision[own], reason[own] = "undecided", f"{why} {classes[c]}"
+    keep_every_class(decision, reason, y, classes)
+    return replace(choice, decision=decision.astype(str), reason=reason.astype(str))
+
+
+def keep_every_class(
+    decision: NDArray[np.object_],
+    reason: NDArray[np.object_],
+    y: NDArray[np.integer],
+    classes: Sequence[str],
+) -> None:
+    """Leave a class undecided that would lose all its images; in place.
+
+    Args:
+        decision: (n,) keep, drop or undecided.
+        reason: (n,) in words.
+        y: (n,) class numbers as given.
+        classes: the names of the C classes.
+    """
     for c in range(len(classes)):
         own = y == c
         if own.any() and (decision[own] == "drop").all():
             decision[own] = "undecided"
             reason[own] = f"dropping it would leave no image of class {classes[c]}"
-    return replace(choice, decision=decision.astype(str), reason=reason.astype(str))
 
 
 def _why(choice: Choice) -> str:

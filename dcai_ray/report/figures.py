@@ -24,13 +24,22 @@ if TYPE_CHECKING:
 COLOURS = {
     "all": "#333333",
     "kept": "#0072b2",
+    "relabelled": "#56b4e9",
     "random": "#8a8a8a",
     "clean": "#e69f00",
     "kept+clean": "#009e73",
     "truth": "#cc79a7",
 }
 RIGHT, WRONG, UNKNOWN = "#0072b2", "#d55e00", "#9a9a9a"
-_DASHES = {"all": "-", "kept": "-", "random": "--", "clean": ":", "kept+clean": "-.", "truth": ":"}
+_DASHES = {
+    "all": "-",
+    "kept": "-",
+    "relabelled": "-.",
+    "random": "--",
+    "clean": ":",
+    "kept+clean": "-.",
+    "truth": ":",
+}
 _BINS = 60
 _STYLE = {
     "svg.hashsalt": "dcai_ray",

@@ -61,6 +61,14 @@ class Findings:
         return int((~kept_mask(self.values)).sum())
 
     @property
+    def conflicts(self) -> list[str]:
+        """(n,) the conflict of each training image with a copy, in words; empty for none."""
+        assert self.values is not None
+        if "conflict" not in self.values.column_names:
+            return [""] * len(self.values)
+        return [conflict or "" for conflict in self.values["conflict"].to_pylist()]
+
+    @property
     def dropped(self) -> str:
         """The word for what the rule drops: an audit only flags."""
         by_itself = self.settings.get("value", {}).get("validation") == "self"
@@ -138,6 +146,7 @@ def _dropping(findings: Findings) -> list[str]:
         f"{dropped} of {n} training images {findings.dropped} ({100 * dropped / n:.0f} %)"
         + (f", rule {rules.describe(findings.choice)}" if findings.choice else "")
     ]
+    lines += _in_conflict(sum(map(bool, findings.conflicts)))
     if findings.keeping_is_better:
         lines.append(NOT_CLEANING)
     undecided = trust.undecided(findings.values)
@@ -155,6 +164,14 @@ def mistrust(findings: Findings) -> list[str]:
     if findings.agreement is not None and findings.agreement < LOW_AGREEMENT and not too_few:
         lines.append(disagreement(findings.agreement))
     return lines
+
+
+def _in_conflict(count: int) -> list[str]:
+    """How many training images are in conflict with a copy; no line for none."""
+    if not count:
+        return []
+    what = "1 training image has a copy" if count == 1 else f"{count} training images have a copy"
+    return [f"{what} with another label (column conflict of values.parquet)"]
 
 
 _LINES = 5  # of a summary, beyond which no accuracies are added; they are in the table as well
@@ -281,7 +298,7 @@ def _arm_sizes(run: RunDirectory, values: pa.Table | None, truth: Truth | None) 
         sizes |= {"kept": kept, "random": kept, "clean": clean, "kept+clean": kept + clean}
     if truth is not None:
         sizes["truth"] = int((~truth.wrong).sum())
-    return sizes
+    return {**sizes, **run.record().get("steps", {}).get("cleaned", {}).get("images", {})}
 
 
 def _agreement(values: pa.Table | None) -> float | None:

@@ -53,6 +53,8 @@ class Entry:
     high: float
     """With `low`, the bounds of the interval; both equal the value if it is exact."""
     decision: str
+    conflict: str
+    """The copy under another label, in words; empty for none."""
     true_label: str
     """Empty if unknown."""
     thumbnail: str | None
@@ -93,6 +95,7 @@ def most_suspicious(findings: Findings, count: int) -> list[Entry]:
             low=row["low"],
             high=row["high"],
             decision=row["decision"],
+            conflict=row.get("conflict") or "",
             true_label=findings.truth.true_labels[i] if findings.truth else "",
             thumbnail=pictures[place] if pictures else None,
         )

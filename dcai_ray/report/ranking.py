@@ -1,4 +1,7 @@
-"""The order in which a person should look at the images: most suspicious first."""
+"""The order in which a person should look at the images: most suspicious first.
+
+Images that have a copy under another label come before all others: one of the two labels is wrong.
+"""
 
 from dataclasses import dataclass
 
@@ -28,12 +31,14 @@ def ranking(values: pa.Table) -> Ranking:
     Args:
         values: the table of values.
     """
-    value = values["value"].to_numpy()
+    value, alone = values["value"].to_numpy(), np.ones(len(values), dtype=bool)
+    if "conflict" in values.column_names:
+        alone = np.array([not conflict for conflict in values["conflict"].to_pylist()])
     for column, name in (("wrong_probability", "P(wrong)"), ("suspicion", "suspicion")):
         if column in values.column_names:
             known = values[column].to_numpy()
             score = -np.where(np.isnan(known), 0.0, known)
-            order = np.lexsort((value, score, np.isnan(known)))
+            order = np.lexsort((value, score, np.isnan(known), alone))
             return Ranking(name=name, sign=f"high {name}", score=score, order=order)
-    order = np.argsort(value, kind="stable")
+    order = np.lexsort((value, alone))
     return Ranking(name="value", sign="low value", score=value, order=order)

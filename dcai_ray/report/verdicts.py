@@ -26,6 +26,7 @@ BASELINES = {
 """What cleaning must beat, cheapest first."""
 
 _OTHERS = {
+    "relabelled": "Relabelled instead of dropped where another label is likely",
     "kept+clean": "Kept and clean images together",
     "truth": "Perfect cleaning (only the wrong labels dropped)",
 }

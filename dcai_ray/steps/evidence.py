@@ -29,14 +29,15 @@ from dcai_ray.cleaning.planted import MIN_CLEAN, Judged, judge, wrong_odds
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.steps import tasks
+from dcai_ray.steps.conflicts import Copies, find_copies
 from dcai_ray.steps.feature_set import FeatureSet
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.probabilities import read_probabilities
 from dcai_ray.valuation.knn_shapley import KnnGame, Values, knn_game, merged
 
-FORMAT = 1
+FORMAT = 2
 """Raise this when a formula or constant of the evidence (`cleaning.evidence`, `cleaning.ridge`,
-`cleaning.planted`, `cleaning.doubts`) changes."""
+`cleaning.planted`, `cleaning.doubts`, `cleaning.conflicts`) changes."""
 
 FOLDS = 5
 """Into which the clean images are split to validate a rule."""
@@ -76,6 +77,7 @@ class Known:
     num_clean: int
     """m."""
     folds: Sequence[Fold]
+    copies: Copies
 
     def both(self, by_clean: Any, by_self: Any, config: Config) -> Any:
         """Values by clean and training images as one validation set."""
@@ -160,6 +162,7 @@ def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
         by_clean=by_clean,
         num_clean=len(clean.y),
         folds=found,
+        copies=find_copies(points, config, among_train=use_own),
     )
 
 

@@ -67,6 +67,11 @@ class FeatureSet:
         """(n,) of the training images."""
         return self._train.labels
 
+    @property
+    def clean_ids(self) -> tuple[str, ...]:
+        """(m,) of the images of shapley_val; none where there is none."""
+        return self._clean.ids if self.has_clean else ()
+
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """The classes of the training images, sorted: class number i is classes[i]."""
@@ -88,11 +93,6 @@ class FeatureSet:
         if not self.has_clean:
             return Split(self.train.x[:0], self.train.y[:0])
         return self._numbered("shapley_val", self._clean)
-
-    @property
-    def clean_ids(self) -> tuple[str, ...]:
-        """(m,) of the images of shapley_val."""
-        return self._clean.ids if self.has_clean else ()
 
     @cached_property
     def val(self) -> Split:

@@ -25,8 +25,9 @@ from tests.support.small_runs import SETTINGS
 READING, EXTRACTION = "reading images", "extracting features"
 BASELINE, CLEANED = "fine-tuning baseline", "fine-tuning cleaned"
 BY_CLEAN, BY_SELF = "valuing by shapley_val", "valuing by the training set (leave-one-out)"
-CHOOSING, PROBES, SAMPLING = "choosing how many to drop", "probes on features", "sampling"
-VALUES = {BY_CLEAN, BY_SELF, CHOOSING}
+PROBES, SAMPLING = "probes on features", "sampling"
+PROBE, COPIES = "leave-one-out probe", "looking for near copies"
+VALUES = {PROBE, BY_CLEAN, BY_SELF, COPIES}  # too few clean images to choose how many to drop
 
 
 def write_noise(job):
@@ -66,7 +67,10 @@ def ran():
                 aggregator.add(run_block(plan, utility, chain, index))
 
     with pytest.MonkeyPatch.context() as patch:
-        for step in ("reading", "training", "extraction", "exact_values", "dropping", "probing"):
+        for step in (
+            *("reading", "training", "extraction", "evidence", "conflicts"),
+            *("dropping", "probing"),
+        ):
             patch.setattr(f"dcai_ray.steps.{step}.run_tasks", in_process)
         patch.setattr(tasks, "extract_shard", write_noise)
         patch.setattr(tasks, "finetune_network", train_nothing)
@@ -104,6 +108,7 @@ def raise_format(monkeypatch, step):
         # The networks of step 3 depend on what is kept, and that does not change here.
         ("extraction", {EXTRACTION, *VALUES, PROBES}),
         ("exact_values", {*VALUES, PROBES}),
+        ("evidence", {*VALUES, PROBES}),
         ("dropping", {*VALUES, PROBES}),
         ("probing", {PROBES}),
         ("sampled_values", set()),
@@ -136,7 +141,7 @@ def sampled(finished, config, ran, tmp_path):
     run = RunDirectory(Location(str(tmp_path / "sampled")), run.features)
     ran.clear()
     pipeline.run_valuation(run, settings)
-    assert set(ran) == {SAMPLING, BY_SELF}
+    assert set(ran) == {SAMPLING, *VALUES}
     ran.clear()
     return run, settings
 
@@ -144,10 +149,11 @@ def sampled(finished, config, ran, tmp_path):
 @pytest.mark.parametrize(
     ("step", "again"),
     [
-        ("sampling_session", {SAMPLING, BY_SELF}),
-        ("sampled_values", {BY_SELF}),
-        ("dropping", {BY_SELF}),
-        ("exact_values", {BY_SELF}),
+        ("sampling_session", {SAMPLING, *VALUES}),
+        ("sampled_values", VALUES),
+        ("dropping", VALUES),
+        ("evidence", VALUES),
+        ("exact_values", VALUES),
         ("extraction", set()),
     ],
 )
@@ -173,7 +179,7 @@ def test_sampling_starts_anew_from_features_that_were_extracted_again(sampled, r
     manifest = read_manifest(run.features / "train")
     write_manifest(run.features / "train", "other", [shard.name for shard in manifest.shards])
     pipeline.run_valuation(run, settings)
-    assert set(ran) == {SAMPLING, BY_SELF}
+    assert set(ran) == {SAMPLING, *VALUES}
     assert "checkpoints are of other features" in capsys.readouterr().err
 
 

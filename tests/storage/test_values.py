@@ -14,6 +14,7 @@ from dcai_ray.storage.values import (
     check_ids,
     kept_mask,
     kept_table,
+    suggestions,
     values_table,
 )
 
@@ -53,13 +54,21 @@ def test_what_is_not_known_yet_is_empty_in_the_table_of_values():
 def test_values_by_the_training_set_are_the_last_column():
     table = values_table(
         estimates(),
-        suggested_label=["cat", "cat"],
         stderr_validation=np.array([0.1, 0.2]),
-        value_self=np.array([1.0, 2.0]),
+        further={"suggested_label": ["cat", "cat"], "value_self": np.array([1.0, 2.0])},
     )
     assert table.column_names == [*schemas.VALUES.names, "value_self"]
     assert table.schema.field("value_self").type == pa.float64()
     assert table["suggested_label"].to_pylist() == ["cat", "cat"]
+
+
+def test_suggestions_are_numbers_of_known_classes_with_their_probabilities():
+    known = {"suggested_label": ["dog", None], "suggested_probability": [0.75, 0.5]}
+    found = suggestions(values_table(estimates(), further=known), ("cat", "dog"))
+    assert found is not None
+    assert_array_equal(found[0], [1, -1])
+    assert_array_equal(found[1], [0.75, np.nan])
+    assert suggestions(values_table(estimates()), ("cat", "dog")) is None
 
 
 def test_the_undecided_are_kept():
