@@ -1,6 +1,5 @@
 """From values and evidence to decisions: the rule of the settings, with its trials as tasks."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,8 +9,9 @@ from numpy.typing import NDArray
 
 from dcai_ray import progress
 from dcai_ray.cleaning.choices import Choice, Sampled, Valued
-from dcai_ray.cleaning.planted import MIN_CLEAN, Detection, class_detections, detection
+from dcai_ray.cleaning.planted import MIN_CLEAN
 from dcai_ray.cleaning.probes import principal_features
+from dcai_ray.cleaning.recall import Detection, class_detections, detection
 from dcai_ray.cleaning.rules import Doubted, Rule, Validated, Wrong, Zero, new_rule
 from dcai_ray.cleaning.safeguards import safeguarded, trusts_suggestions
 from dcai_ray.cluster.task_pool import Step, run_tasks
@@ -108,11 +108,13 @@ def _usable(rule: Rule, points: FeatureSet, known: Known) -> Rule:
     if rule.name not in (Validated.name, Wrong.name) or known.by_clean:
         return rule
     fallback: Rule = Zero() if known.doubts is None else Doubted()
-    progress.say(
-        f"shapley_val has {progress.counted(len(points.clean.y), 'images')} of "
-        f"{progress.counted(len(np.unique(points.clean.y)), 'classes')}: too few to tell how many "
-        f"to drop (at least {MIN_CLEAN} of two classes); using the rule {fallback.name}",
-        logging.WARNING,
+    few, classes = progress.counted(len(points.clean.y), "images"), len(np.unique(points.clean.y))
+    why = f"shapley_val has {few} of {classes} {'class' if classes == 1 else 'classes'}, too few"
+    if known.clean_errors is not None:
+        why = "shapley_val cannot be trusted"
+    progress.warn(
+        f"{why} to tell how many to drop (that takes at least {MIN_CLEAN} clean images of two "
+        f"classes); using the rule {fallback.name} instead of {rule.name}"
     )
     return fallback
 
@@ -151,12 +153,12 @@ def _trials(
     orderings: Mapping[str, NDArray[np.float64]], config: Config, known: Known, *, exact: bool
 ) -> dict[str, list[_Trial]]:
     """By ordering, what to drop by and where to test it: scores never come from tested images."""
-    by_fold = [
-        _orderings(
-            fold.value if exact else orderings["value"], -fold.odds, config, known, exact=exact
-        )
-        for fold in known.folds
-    ]
+    by_fold = []
+    for fold in known.folds:
+        value = fold.value if exact else orderings["value"]
+        if config.value.validation == "both" and known.own is not None:
+            value = known.both(value, known.own.column.value[0], config)
+        by_fold.append(_orderings(value, -fold.odds, config, known, exact=exact))
     tests = [fold.test for fold in known.folds]
     everything = [np.ones(known.num_clean, dtype=bool)]
     return {

@@ -8,12 +8,11 @@ from scipy.stats import binomtest
 from dcai_ray.cleaning.evidence import Evidence, Probe, log_odds
 from dcai_ray.cleaning.planted import (
     PLANTED_SHARE,
-    class_detections,
-    detection,
     judge,
     label_weights,
     wrong_odds,
 )
+from dcai_ray.cleaning.recall import class_detections, detection
 
 
 def evidence_of(given, reference, labels):
@@ -232,3 +231,16 @@ def test_where_nothing_is_planted_nothing_is_known():
     assert by_class[1].recall.value == 1
     assert np.isnan(numbers(by_class[1].false_alarms)).all()  # no image of that class
     assert np.isnan([numbers(by_class[2].recall), numbers(by_class[2].false_alarms)]).all()
+
+
+def test_wrong_labels_of_the_reference_images_themselves_are_noticed():
+    """Two Gaussians, 3 apart; the clean images have their true label's evidence, wrong or not."""
+    for wrong, expected in ((0.0, 0.0), (0.1, 0.1), (0.3, 0.3)):
+        rng = np.random.default_rng(1)
+        labels = np.arange(600) % 3
+        true = np.where(rng.random(600) < wrong, (labels + 1) % 3, labels)
+        reference = rng.normal(-1.5, 1, (600, 3, 1))
+        reference[np.arange(600), true] += 3
+        evidence = evidence_of(rng.normal(1.5, 1, (500, 1)), reference, labels)
+        found = judge(evidence, np.zeros(500, int)).reference_errors
+        assert abs(found - expected) < 0.06, wrong
