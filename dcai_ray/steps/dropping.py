@@ -66,7 +66,8 @@ def decide(
     judged, doubts = known.judged, known.doubts
     probability = -judged.wrong_probability if judged else None
     exact = sampled is None
-    orderings = _orderings(value, probability, config, known, exact=exact)
+    suggested = known.evidence.probe.suggested
+    orderings = _orderings(value, probability, suggested, config, known, exact=exact)
     trials = _trials(orderings, config, known, exact=exact)
     valued = Valued(
         value=value,
@@ -89,7 +90,7 @@ def decide(
         points.classes,
         lacking=np.zeros(num_classes, bool) if by_others else lacking,
         too_small=counts <= config.value.k if by_others else np.zeros(num_classes, bool),
-        suggested=known.evidence.probe.suggested,
+        suggested=suggested,
     )
     choice = known.copies.resolve(guarded)
     flagged = _flagged_references(chosen, valued, points, config, known, exact=exact)
@@ -122,6 +123,7 @@ def _usable(rule: Rule, points: FeatureSet, known: Known) -> Rule:
 def _orderings(
     value: NDArray[np.float64],
     right: NDArray[np.float64] | None,
+    suggested: NDArray[np.int64],
     config: Config,
     known: Known,
     *,
@@ -132,6 +134,8 @@ def _orderings(
     Args:
         value: (n,).
         right: (n,) the larger, the likelier is the label right; None if unknown.
+        suggested: (n,) class numbers; only by value may an image be dropped whose suggested label
+            is the label that it has.
         config: its section value is used.
         known: the self-valuation is used.
         exact: whether values have a closed form, so that both kinds have one unit.
@@ -143,7 +147,11 @@ def _orderings(
             found["both"] = known.both(value, found["self"], config)
     if right is not None:
         found["probability"] = right
-    return found
+    same = suggested == known.y
+    return {
+        name: score if name == "value" else np.where(same, np.inf, score)
+        for name, score in found.items()
+    }
 
 
 _Trial = tuple[NDArray[np.float64], NDArray[np.bool_]]  # (n,) scores, (m,) images to test on
@@ -158,12 +166,12 @@ def _trials(
         value = fold.value if exact else orderings["value"]
         if config.value.validation == "both" and known.own is not None:
             value = known.both(value, known.own.column.value[0], config)
-        by_fold.append(_orderings(value, -fold.odds, config, known, exact=exact))
+        by_fold.append(_orderings(value, -fold.odds, fold.suggested, config, known, exact=exact))
     tests = [fold.test for fold in known.folds]
     everything = [np.ones(known.num_clean, dtype=bool)]
     return {
         name: [(score, everything[0])]
-        if all(others[name] is score for others in by_fold)
+        if all(np.array_equal(others[name], score) for others in by_fold)
         else [(others[name], test) for others, test in zip(by_fold, tests, strict=True)]
         for name, score in orderings.items()
     }
@@ -175,7 +183,10 @@ def _losses(
     config: Config,
     shares: Sequence[float],
 ) -> dict[str, list[NDArray[np.float64] | None]]:
-    """By ordering, the losses (m,) of every share; keeping all is tried once."""
+    """By ordering, the losses (m,) of every share; keeping all is tried once.
+
+    None for a share that would empty a class, or that there are too few images to drop for.
+    """
     train, clean = principal_features(points.train.x, points.clean.x)
     data = tasks.ProbeData(
         train=(train, points.train.y),
@@ -187,7 +198,7 @@ def _losses(
         (name, share, part): tasks.ShareJob(score, share, config.value.per_class, test)
         for name, parts in trials.items()
         for share in shares
-        if share > 0 or name == "value"
+        if (share > 0 or name == "value") and share <= _most(parts)
         for part, (score, test) in enumerate(parts)
     }
     step = Step(
@@ -201,6 +212,8 @@ def _losses(
     found = dict(zip(jobs, results, strict=True))
 
     def joined(name: str, share: float) -> NDArray[np.float64] | None:
+        if share > _most(trials[name]):
+            return None
         losses = np.empty(len(clean))
         for part, (_, test) in enumerate(trials[name]):
             part_losses = found[name, share, part]
@@ -212,6 +225,11 @@ def _losses(
     return {
         name: [joined(name if share > 0 else "value", share) for share in shares] for name in trials
     }
+
+
+def _most(parts: Sequence[_Trial]) -> float:
+    """The largest share that may be dropped."""
+    return min(float(np.isfinite(score).mean()) for score, _ in parts)
 
 
 def _flagged_references(

@@ -62,6 +62,7 @@ class Fold:
     test: NDArray[np.bool_]  # (m,) the clean images of the fold
     value: NDArray[np.float64]  # (n,) by the other clean images
     odds: NDArray[np.float64]  # (n,) log odds of a wrong label
+    suggested: NDArray[np.int64]  # (n,) class numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,14 @@ def _gather(
     for test, probe in zip(folds, probes[1:], strict=True):
         part = _valued(points, config, ~test, rows, trusted)
         others = _gathered(points, part, by_own, probe, rows, trusted, network, kept=~test)
-        found.append(Fold(test=test, value=part.column.value[0], odds=wrong_odds(others)))
+        found.append(
+            Fold(
+                test=test,
+                value=part.column.value[0],
+                odds=wrong_odds(others),
+                suggested=probe.suggested,
+            )
+        )
     return Known(
         clean=by_set,
         own=by_own,
