@@ -95,19 +95,12 @@ def judge(evidence: Evidence, y: NDArray[np.integer]) -> Judged:
         y: (n,) class numbers as given.
     """
     weights = label_weights(evidence.labels, evidence.probe.reference_predictions)
-    count, num_classes = weights.shape
+    num_classes = weights.shape[1]
     odds = wrong_odds(evidence)
     # A class that the clean set lacks looks wrong to everything that learns from it.
     judged = np.flatnonzero(np.isin(y, evidence.labels))
     share = _share(odds[judged])
-    left_out = np.empty(weights.shape)
-    for fold in range(min(_FOLDS, count)):
-        test = _fold_of(evidence.labels) == fold
-        if not test.any():
-            continue
-        model = error_model(evidence, weights, np.flatnonzero(~test))
-        cases = evidence.reference[test].reshape(-1, len(evidence.names))
-        left_out[test] = model.decision_function(cases).reshape(-1, num_classes)
+    left_out = left_out_odds(evidence, weights)
     shares, class_shares = _resampled(evidence, weights, y, judged)
     wrong = _shifted(odds, share)
     groups = [wrong[judged[y[judged] == c]] for c in range(num_classes)]
@@ -129,14 +122,11 @@ def _reference_errors(
     rows = np.arange(len(labels))
     wrong = weights.copy()
     wrong[rows, labels] = 0.0
-    return share_at_most(odds[rows, labels], odds.ravel(), wrong.ravel(), stderrs=0.0)
+    return share_among(odds[rows, labels], odds.ravel(), wrong.ravel())
 
 
-def share_at_most(
-    given: NDArray[np.float64],
-    planted: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    stderrs: float,
+def share_among(
+    given: NDArray[np.float64], planted: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> float:
     """The largest share of planted errors that fits among given labels.
 
@@ -146,7 +136,6 @@ def share_at_most(
         given: (n,) suspicion of the given labels.
         planted: (p,) suspicion of the planted ones.
         weights: (p,) their weights.
-        stderrs: standard errors that are granted to the share of the given labels.
     """
     order = np.argsort(planted, kind="stable")
     below = np.cumsum(weights[order]) / weights.sum()
@@ -154,7 +143,6 @@ def share_at_most(
     for level in _LEVELS:
         place = min(int(np.searchsorted(below, level)), len(order) - 1)
         beyond = float((given > planted[order[place]]).mean())
-        beyond += stderrs * np.sqrt(beyond * (1 - beyond) / len(given))
         shares.append(beyond / max(1 - below[place], 1e-9))
     return float(min(1.0, *shares))
 
@@ -186,6 +174,17 @@ def error_model(evidence: Evidence, weights: NDArray[np.float64], rows: NDArray[
         standardscaler__sample_weight=weight[used],
         logisticregression__sample_weight=weight[used],
     )
+
+
+def left_out_odds(evidence: Evidence, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(r, C) log odds of reference images with each label, by models that have not seen them."""
+    fold_of, found = _fold_of(evidence.labels), np.empty(weights.shape)
+    for fold in np.unique(fold_of):
+        test = fold_of == fold
+        model = error_model(evidence, weights, np.flatnonzero(~test))
+        cases = evidence.reference[test].reshape(-1, len(evidence.names))
+        found[test] = model.decision_function(cases).reshape(-1, weights.shape[1])
+    return found
 
 
 def _fold_of(labels: NDArray[np.integer]) -> NDArray[np.intp]:

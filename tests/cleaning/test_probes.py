@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dcai_ray.cleaning.probes import probe_scores, share_loss
+from dcai_ray.cleaning.probes import principal_features, probe_scores, share_losses
 
 
 def blobs(seed, count, classes=3):
@@ -71,24 +71,41 @@ def noisy():
     )
 
 
-def test_share_loss_is_that_of_a_standardized_logistic_regression(noisy):
+def test_share_losses_are_those_of_a_logistic_regression_image_by_image(noisy):
     value, x, y, x_val, y_val = noisy
     kept = value.argsort()[27:]  # 30 % of 90 dropped
-    scaler = StandardScaler().fit(x[kept].astype(np.float64))
-    model = LogisticRegression(C=0.01).fit(scaler.transform(x[kept].astype(np.float64)), y[kept])
-    expected = log_loss(y_val, model.predict_proba(scaler.transform(x_val.astype(np.float64))))
+    model = LogisticRegression(C=0.01).fit(np.float64(x[kept]), y[kept])
+    expected = -model.predict_log_proba(np.float64(x_val))[np.arange(60), y_val]
     # rtol: both stop at the optimizer's own tolerance, on rows in another order.
-    assert_allclose(share_loss(value, 0.3, x, y, x_val, y_val), expected, rtol=1e-4)
+    assert_allclose(share_losses(value, 0.3, x, y, x_val, y_val), expected, rtol=1e-3)
 
 
 def test_the_share_that_drops_the_flips_has_the_smallest_loss(noisy):
     value, x, y, x_val, y_val = noisy
-    losses = {s: share_loss(value, s, x, y, x_val, y_val) for s in (0.0, 0.15, 1 / 3, 0.9)}
+    losses = {s: share_losses(value, s, x, y, x_val, y_val).mean() for s in (0.0, 0.15, 1 / 3, 0.6)}
     assert min(losses, key=losses.get) == 1 / 3
 
 
-def test_a_share_that_empties_a_class_has_no_loss(noisy):
+def test_a_share_that_would_empty_a_class_has_no_losses(noisy):
     _, x, y, x_val, y_val = noisy
-    value = y * 1.0  # all of class 0 first
-    assert share_loss(value, 0.9, x, y, x_val, y_val) is None
-    assert share_loss(value, 0.9, x, y, x_val, y_val, per_class=True) is not None
+    by_class = y.astype(float)
+    share = (y == 0).mean()
+    assert share_losses(by_class, share, x, y, x_val, y_val) is None
+    assert share_losses(by_class, share - 0.02, x, y, x_val, y_val) is not None
+    assert share_losses(by_class, share, x, y, x_val, y_val, per_class=True) is not None
+
+
+def test_principal_features_are_standardized_and_no_more_than_asked_for():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 3)) @ rng.standard_normal((3, 20)) * 5 + 7
+    x_val = rng.standard_normal((50, 20))
+    z, z_val = principal_features(x, x_val)
+    assert z.shape == (200, 20)
+    assert_allclose(z.mean(axis=0), 0, atol=1e-5)  # float32
+    assert_allclose(z.std(axis=0), 1, atol=1e-5)
+    assert_allclose(z_val, (x_val - x.mean(axis=0)) / x.std(axis=0), rtol=1e-4, atol=1e-5)
+    few, few_val = principal_features(x, x_val, most=3)
+    assert (few.shape, few_val.shape) == ((200, 3), (50, 3))
+    # Three directions hold everything, so distances between images are as before.
+    near = np.linalg.norm(few[:1] - few[1:], axis=1)
+    assert_allclose(near, np.linalg.norm(z[:1] - z[1:], axis=1), rtol=1e-4)

@@ -18,8 +18,10 @@ from dcai_ray.cleaning.rules import (
     SHARES,
     Certain,
     Chance,
+    Doubted,
     Share,
     Validated,
+    Wrong,
     Zero,
     check_needs,
     describe,
@@ -35,9 +37,15 @@ VALUE = np.array([-0.2, 0.0, 0.05, 0.1, 0.3, 0.0, 0.06, -0.1, 0.4, 0.05])
 Y = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
 
 
+def by_value(*means):
+    """Losses of three clean images by the ordering value; None where there is no mean."""
+    spread = np.array([-0.3, 0.0, 0.3])  # the same everywhere: differences are certain
+    return {"value": [None if mean is None else mean + spread for mean in means]}
+
+
 def losses(shares):
     """Smallest, and alike, where 30 and 40 % are dropped; above 80 % a class would be empty."""
-    return [None if s > 0.8 else 0.5 if s in (0.3, 0.4) else 0.6 + s for s in shares]
+    return by_value(*(None if s > 0.8 else 0.5 if s in (0.3, 0.4) else 0.6 + s for s in shares))
 
 
 def no_losses(shares):
@@ -79,8 +87,85 @@ def test_validated_tries_every_share_once_and_says_how_each_did():
     assert asked == [SHARES]
     assert (min(SHARES), max(SHARES), len(SHARES)) == (0, 0.9, 19)
     assert choice.share == 0.3
-    assert choice.log_loss[0.3] == 0.5
+    assert choice.log_loss[0.3] == pytest.approx(0.5, rel=1e-15)
     assert choice.log_loss[0.85] is None
+    assert choice.orderings == {"value": pytest.approx(0.5, rel=1e-15)}
+
+
+def uncertain(means, noise):
+    """Losses of 16 clean images: the means, and noise of its own for each share."""
+    signs = np.array([[1 if i >> bit & 1 else -1 for i in range(16)] for bit in range(4)])
+    return [mean + noise * signs[place] for place, mean in enumerate(means)]
+
+
+@pytest.mark.parametrize(
+    ("noise", "share"),
+    [
+        # The mean difference to the best is .06; the difference of two independent noises has a
+        # standard deviation of sqrt(2) noise, and a standard error of that over sqrt(16).
+        (0.10, 0.10),  # .035 x sqrt(16 / 15): more is known to help
+        (0.20, 0.05),  # .071 x sqrt(16 / 15): not known
+    ],
+)
+def test_validated_drops_no_more_than_is_known_to_help(noise, share):
+    tried = uncertain([0.9, 0.56, 0.5, 0.52], noise)
+    rule = Validated().choose(valued(lambda shares: {"value": tried + [None] * 15}))
+    assert rule.share == share
+
+
+def test_validated_takes_the_ordering_whose_own_choice_has_the_smallest_loss():
+    same = np.zeros(3)
+    tried = {
+        # The best of all is at 10 %, but 5 % is as good within an error: .62.
+        "value": [same + 0.9, np.array([0.3, 0.66, 0.9]), np.array([0.6, 0.6, 0.6])],
+        "self": [same + 0.9, same + 0.61, same + 0.7],
+        "probability": [same + 0.9, same + 0.8, None],
+    }
+    filled = {name: x + [None] * 16 for name, x in tried.items()}
+    score = np.arange(10.0)
+    known = Valued(
+        value=VALUE,
+        y=Y,
+        losses=lambda shares: filled,
+        orderings={"self": score, "probability": score},
+    )
+    choice = Validated().choose(known)
+    assert (choice.ordering, choice.share) == ("self", 0.05)
+    assert choice.orderings == {
+        "value": pytest.approx(0.62), "self": pytest.approx(0.61), "probability": pytest.approx(0.8)
+    }  # fmt: skip
+    assert choice.log_loss[0.1] == pytest.approx(0.7)
+    assert dropped(Validated().choose(known)) == []  # round(.05 x 10)
+
+
+def test_validated_drops_nothing_where_nothing_helps_and_says_so():
+    choice = Validated().choose(valued(lambda shares: by_value(*(0.5 + s for s in shares))))
+    assert choice.share == 0
+    assert dropped(choice) == []
+    assert describe(choice) == "validated (no share that was tried is better than keeping all)"
+    assert explain(choice).startswith("none, as no share of the lowest images is known to help")
+
+
+def test_a_single_clean_image_has_no_standard_error_to_spare():
+    tried = {"value": [np.array([0.9]), np.array([0.51]), np.array([0.5])] + [None] * 16}
+    assert Validated().choose(valued(lambda shares: tried)).share == 0.1
+
+
+def test_wrong_drops_by_the_probability_alone_and_what_is_not_known_stays():
+    probability = np.array([0.9, 0.5, 0.51, np.nan, 0.0, 0.2, 0.7, 0.3, 0.1, 0.4])
+    known = Valued(value=VALUE, y=Y, losses=no_losses, wrong_probability=probability)
+    assert dropped(Wrong().choose(known)) == [0, 2, 6]
+    assert dropped(Wrong(wrong_above=0.8).choose(known)) == [0]
+    with pytest.raises(UserError, match="needs the probability that a label is wrong"):
+        Wrong().choose(valued())
+
+
+def test_doubted_drops_what_is_doubted():
+    doubted = np.arange(10) % 4 == 1
+    known = Valued(value=VALUE, y=Y, losses=no_losses, doubted=doubted)
+    assert dropped(Doubted().choose(known)) == [1, 5, 9]
+    with pytest.raises(UserError, match="rule doubted needs values by the training set itself"):
+        Doubted().choose(valued())
 
 
 # Four intervals: below the threshold, around it, above it, around it.
@@ -92,7 +177,7 @@ SAMPLED = Sampled(
 FEW = Valued(
     value=np.array([-0.3, -0.02, 0.3, 0.05]),
     y=np.array([0, 1, 0, 1]),
-    losses=lambda shares: [abs(share - 0.5) for share in shares],
+    losses=lambda shares: by_value(*(abs(share - 0.5) for share in shares)),
     sampled=SAMPLED,
 )
 
@@ -177,7 +262,7 @@ def test_chance_moves_zero_to_the_game_whose_empty_set_guesses():
     assert_allclose(values - Chance().threshold(y), expected, atol=1e-14)  # 120 terms / 120
 
 
-@pytest.mark.parametrize("rule", [Zero(), Share(), Validated(), Certain()])
+@pytest.mark.parametrize("rule", [Zero(), Share(), Validated(), Wrong(), Doubted(), Certain()])
 def test_the_threshold_of_all_others_is_zero(rule):
     assert rule.threshold(Y) == 0
 
@@ -185,10 +270,29 @@ def test_the_threshold_of_all_others_is_zero(rule):
 CHOICES = [
     (
         Validated(),
-        {"rule": "validated", "share": 0.5, "log_loss": {"0": 0.5, "0.05": 0.45, "0.9": None}},
-        "validated (the lowest 50 %)",
-        "the lowest 50\u00a0% by value, the share whose removal minimizes the log loss of a quick "
-        "classifier on shapley_val (rule validated).",
+        {
+            "rule": "validated",
+            "share": 0.5,
+            "ordering": "self",
+            "orderings": {"value": 0.5, "self": 0.45},
+            "log_loss": {"0": 0.5, "0.05": 0.45, "0.9": None},
+        },
+        "validated (the lowest 50 % by self-valuation)",
+        "the lowest 50\u00a0% by self-valuation, the smallest share that is as good as the best "
+        "for the log loss of a quick classifier on shapley_val (rule validated).",
+    ),
+    (
+        Wrong(),
+        {"rule": "wrong", "ordering": "probability", "probability": 0.8},
+        "wrong (P(wrong) > 0.8)",
+        "those whose label is wrong with a probability above 0.8 (rule wrong).",
+    ),
+    (
+        Doubted(),
+        {"rule": "doubted", "ordering": "self"},
+        "doubted (neighbours, probe and planted errors agree)",
+        "those whose label all evidence from the other training images doubts: their neighbours, a "
+        "quick classifier, and likeness to planted errors (rule doubted).",
     ),
     (
         Zero(),
@@ -232,10 +336,14 @@ def test_every_rule_is_among_those_tried_here():
 
 
 def test_a_rule_takes_its_fields_from_the_settings():
-    settings = {"drop_share": 0.35, "per_class": True, "confidence": 0.9, "k": 10}
+    settings = {
+        "drop_share": 0.35, "per_class": True, "confidence": 0.9, "k": 10, "wrong_above": 0.7
+    }  # fmt: skip
     made = [new_rule(name, settings) for name in RULES]
     assert made == [
         Validated(per_class=True),
+        Wrong(wrong_above=0.7),
+        Doubted(),
         Zero(),
         Chance(),
         Share(drop_share=0.35, per_class=True),
@@ -262,12 +370,15 @@ BY_CLEAN = {"clean_set": True, "sampled_values": False, "utility": "knn"}
 @pytest.mark.parametrize(
     ("change", "usable"),
     [
-        ({}, {"validated", "zero", "chance", "share"}),
-        ({"clean_set": False}, {"zero", "chance", "share"}),
-        ({"sampled_values": True}, {"validated", "zero", "chance", "share", "certain"}),
+        ({}, {"validated", "wrong", "doubted", "zero", "chance", "share"}),
+        ({"clean_set": False}, {"doubted", "zero", "chance", "share"}),
+        (
+            {"sampled_values": True},
+            {"validated", "wrong", "doubted", "zero", "chance", "share", "certain"},
+        ),
         (
             {"sampled_values": True, "utility": "logistic"},
-            {"validated", "zero", "share", "certain"},
+            {"validated", "wrong", "doubted", "zero", "share", "certain"},
         ),
     ],
 )
