@@ -22,10 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.cleaning.evidence import Evidence
-from dcai_ray.cleaning.planted import error_model, label_weights
+from dcai_ray.cleaning.planted import error_model, label_weights, share_at_most
 
 _LEAST = 0.2  # s g / f of an image that is doubted: at least one in five like it
-_LEVELS = np.linspace(0.1, 0.9, 33)  # of the planted errors, where the share is bounded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -60,29 +59,13 @@ def doubts(
     planted = model.decision_function(cases)
     wrong = weights.copy()
     wrong[np.arange(len(wrong)), evidence.labels] = 0.0
-    share = _share_at_most(given, planted, wrong.ravel())
+    share = share_at_most(given, planted, wrong.ravel(), stderrs=2.0)
     likely = share * np.exp(np.clip(given, -30, 30)) > _LEAST
     against = (value <= 1 / (len(np.unique(y)) * n)) & (probe.suggested != y)
     certainty = np.divide(value, stderr, out=np.sign(value) * np.inf, where=stderr > 0)
     margin = probe.margins[:, probe.best]
     suspicion = 1 - (_rank(certainty) + _rank(margin)) / 2
     return Doubts(suspicion=suspicion, doubted=against & likely)
-
-
-def _share_at_most(
-    given: NDArray[np.float64], planted: NDArray[np.float64], weights: NDArray[np.float64]
-) -> float:
-    """The largest share of planted errors that fits into the given labels, with two standard
-    errors: at every level, no more of the given labels are as suspicious."""
-    order = np.argsort(planted)
-    below = np.cumsum(weights[order]) / weights.sum()
-    shares = []
-    for level in _LEVELS:
-        place = min(int(np.searchsorted(below, level)), len(order) - 1)
-        beyond = (given > planted[order[place]]).mean()
-        error = np.sqrt(beyond * (1 - beyond) / len(given))
-        shares.append((beyond + 2 * error) / max(1 - below[place], 1e-9))
-    return float(min(1.0, *shares))
 
 
 def _rank(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from dcai_ray.cleaning import rules
 from dcai_ray.cleaning.choices import Choice
 from dcai_ray.cleaning.evaluation import Detection, Row, comparison, detection
+from dcai_ray.cleaning.planted import MIN_CLEAN
 from dcai_ray.cleaning.rules import Validated
 from dcai_ray.errors import UserError
 from dcai_ray.images.image_set import read_image_set
@@ -159,7 +160,8 @@ def mistrust(findings: Findings) -> list[str]:
         lines.append(trust.difference(findings.trust))
     if findings.sampled is not None and findings.sampled.imputed_share > 0:
         lines.append(biased(findings.sampled.imputed_share))
-    if findings.agreement is not None and findings.agreement < LOW_AGREEMENT:
+    too_few = findings.trust is not None and 0 < findings.trust.num_clean < MIN_CLEAN
+    if findings.agreement is not None and findings.agreement < LOW_AGREEMENT and not too_few:
         lines.append(disagreement(findings.agreement))
     return lines
 

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from dcai_ray.cleaning.choices import Choice
-from dcai_ray.cleaning.planted import MIN_CLEAN, Interval
+from dcai_ray.cleaning.planted import MIN_CLEAN
+from dcai_ray.cleaning.recall import Interval
 
 _SEPARATED_ABOVE = 0.6
 _STANDARD_ERRORS = 3.3
@@ -73,6 +74,8 @@ class Trust:
     """The same by given label."""
     num_clean: int
     """Clean images, used or not."""
+    clean_errors: float | None
+    """Share of the clean labels that look wrong, where it is too high to learn from them."""
     separation: float | None
     """How well shapley_val is told from train; None without a clean set."""
     differ: bool
@@ -98,6 +101,7 @@ def read_trust(record: Mapping[str, Any], num_train: int) -> Trust | None:
         tested=None if planted is None else _tested(planted),
         classes={name: _tested(c) for name, c in (planted or {}).get("classes", {}).items()},
         num_clean=num_clean,
+        clean_errors=noted.get("clean_errors"),
         separation=separation,
         differ=separation is not None and differ(separation, num_train, num_clean),
     )
@@ -151,7 +155,9 @@ def _untested(trust: Trust, choice: Choice | None, settings: Any) -> list[str]:
     remedy = (
         f"A shapley_val of at least {MIN_CLEAN} images with checked labels, some of each class,"
     )
-    if by_itself and trust.num_clean >= MIN_CLEAN:
+    if trust.clean_errors is not None:
+        remedy = "A shapley_val whose labels have been checked"
+    elif by_itself and trust.num_clean >= MIN_CLEAN:
         remedy = "The setting value.validation clean"
     return [
         "It is not known how many of the wrong labels this list catches. That takes errors "
@@ -169,7 +175,10 @@ def why_untested(trust: Trust, settings: Any) -> str:
     if settings.get("validation") == "self":
         return "shapley_val was not used (value.validation self)"
     if trust.num_clean < MIN_CLEAN:
-        return f"shapley_val has only {_images(trust.num_clean)}, and {MIN_CLEAN} are needed"
+        return f"shapley_val has only {trust.num_clean} of the {MIN_CLEAN} images needed"
+    if trust.clean_errors is not None:
+        share = f"{100 * trust.clean_errors:.0f}\u00a0%"
+        return f"about {share} of the labels of shapley_val look wrong themselves"
     return "shapley_val has images of one class only"
 
 
@@ -191,7 +200,7 @@ def line(trust: Trust, num_listed: int, settings: Any) -> str:
 def difference(trust: Trust) -> str:
     """What a difference of shapley_val and train means, as a sentence without its full stop."""
     return (
-        "shapley_val and the training images differ: a quick classifier tells them apart (AUC "
+        "the images of shapley_val and train differ: a quick classifier tells them apart (AUC "
         f"{trust.separation:.2f}, chance is 0.5), so values, planted errors and the estimated "
         "share of wrong labels may mislead"
     )

@@ -200,7 +200,16 @@ def _how_many(findings: Findings) -> str:
             "validated)."
         )
     text = f"Of {n:,} training images, {dropped:,} are {findings.dropped} ({percent(dropped / n)})"
-    return f"{text}: {rules.explain(findings.choice)}" if findings.choice else f"{text}."
+    if findings.choice is None:
+        return f"{text}."
+    choice = findings.choice
+    text = f"{text}: {rules.explain(choice)}"
+    if choice.share and not choice.per_class and dropped < round(choice.share * n):
+        text += (
+            " They are fewer, since images that are undecided, or whose suggested label is their "
+            "own, are kept."
+        )
+    return text
 
 
 def _labels_found(findings: Findings) -> str:

@@ -1,6 +1,5 @@
 """From values and evidence to decisions: the rule of the settings, with its trials as tasks."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,8 +9,9 @@ from numpy.typing import NDArray
 
 from dcai_ray import progress
 from dcai_ray.cleaning.choices import Choice, Sampled, Valued
-from dcai_ray.cleaning.planted import MIN_CLEAN, Detection, class_detections, detection
+from dcai_ray.cleaning.planted import MIN_CLEAN
 from dcai_ray.cleaning.probes import principal_features
+from dcai_ray.cleaning.recall import Detection, class_detections, detection
 from dcai_ray.cleaning.rules import Doubted, Rule, Validated, Wrong, Zero, new_rule
 from dcai_ray.cleaning.safeguards import safeguarded, trusts_suggestions
 from dcai_ray.cluster.task_pool import Step, run_tasks
@@ -66,7 +66,8 @@ def decide(
     judged, doubts = known.judged, known.doubts
     probability = -judged.wrong_probability if judged else None
     exact = sampled is None
-    orderings = _orderings(value, probability, config, known, exact=exact)
+    suggested = known.evidence.probe.suggested
+    orderings = _orderings(value, probability, suggested, config, known, exact=exact)
     trials = _trials(orderings, config, known, exact=exact)
     valued = Valued(
         value=value,
@@ -89,7 +90,7 @@ def decide(
         points.classes,
         lacking=np.zeros(num_classes, bool) if by_others else lacking,
         too_small=counts <= config.value.k if by_others else np.zeros(num_classes, bool),
-        suggested=known.evidence.probe.suggested,
+        suggested=suggested,
     )
     choice = known.copies.resolve(guarded)
     flagged = _flagged_references(chosen, valued, points, config, known, exact=exact)
@@ -108,11 +109,13 @@ def _usable(rule: Rule, points: FeatureSet, known: Known) -> Rule:
     if rule.name not in (Validated.name, Wrong.name) or known.by_clean:
         return rule
     fallback: Rule = Zero() if known.doubts is None else Doubted()
-    progress.say(
-        f"shapley_val has {progress.counted(len(points.clean.y), 'images')} of "
-        f"{progress.counted(len(np.unique(points.clean.y)), 'classes')}: too few to tell how many "
-        f"to drop (at least {MIN_CLEAN} of two classes); using the rule {fallback.name}",
-        logging.WARNING,
+    few, classes = progress.counted(len(points.clean.y), "images"), len(np.unique(points.clean.y))
+    why = f"shapley_val has {few} of {classes} {'class' if classes == 1 else 'classes'}, too few"
+    if known.clean_errors is not None:
+        why = "shapley_val cannot be trusted"
+    progress.warn(
+        f"{why} to tell how many to drop (that takes at least {MIN_CLEAN} clean images of two "
+        f"classes); using the rule {fallback.name} instead of {rule.name}"
     )
     return fallback
 
@@ -120,6 +123,7 @@ def _usable(rule: Rule, points: FeatureSet, known: Known) -> Rule:
 def _orderings(
     value: NDArray[np.float64],
     right: NDArray[np.float64] | None,
+    suggested: NDArray[np.int64],
     config: Config,
     known: Known,
     *,
@@ -130,6 +134,8 @@ def _orderings(
     Args:
         value: (n,).
         right: (n,) the larger, the likelier is the label right; None if unknown.
+        suggested: (n,) class numbers; only by value may an image be dropped whose suggested label
+            is the label that it has.
         config: its section value is used.
         known: the self-valuation is used.
         exact: whether values have a closed form, so that both kinds have one unit.
@@ -141,7 +147,11 @@ def _orderings(
             found["both"] = known.both(value, found["self"], config)
     if right is not None:
         found["probability"] = right
-    return found
+    same = suggested == known.y
+    return {
+        name: score if name == "value" else np.where(same, np.inf, score)
+        for name, score in found.items()
+    }
 
 
 _Trial = tuple[NDArray[np.float64], NDArray[np.bool_]]  # (n,) scores, (m,) images to test on
@@ -151,17 +161,17 @@ def _trials(
     orderings: Mapping[str, NDArray[np.float64]], config: Config, known: Known, *, exact: bool
 ) -> dict[str, list[_Trial]]:
     """By ordering, what to drop by and where to test it: scores never come from tested images."""
-    by_fold = [
-        _orderings(
-            fold.value if exact else orderings["value"], -fold.odds, config, known, exact=exact
-        )
-        for fold in known.folds
-    ]
+    by_fold = []
+    for fold in known.folds:
+        value = fold.value if exact else orderings["value"]
+        if config.value.validation == "both" and known.own is not None:
+            value = known.both(value, known.own.column.value[0], config)
+        by_fold.append(_orderings(value, -fold.odds, fold.suggested, config, known, exact=exact))
     tests = [fold.test for fold in known.folds]
     everything = [np.ones(known.num_clean, dtype=bool)]
     return {
         name: [(score, everything[0])]
-        if all(others[name] is score for others in by_fold)
+        if all(np.array_equal(others[name], score) for others in by_fold)
         else [(others[name], test) for others, test in zip(by_fold, tests, strict=True)]
         for name, score in orderings.items()
     }
@@ -173,7 +183,10 @@ def _losses(
     config: Config,
     shares: Sequence[float],
 ) -> dict[str, list[NDArray[np.float64] | None]]:
-    """By ordering, the losses (m,) of every share; keeping all is tried once."""
+    """By ordering, the losses (m,) of every share; keeping all is tried once.
+
+    None for a share that would empty a class, or that there are too few images to drop for.
+    """
     train, clean = principal_features(points.train.x, points.clean.x)
     data = tasks.ProbeData(
         train=(train, points.train.y),
@@ -185,7 +198,7 @@ def _losses(
         (name, share, part): tasks.ShareJob(score, share, config.value.per_class, test)
         for name, parts in trials.items()
         for share in shares
-        if share > 0 or name == "value"
+        if (share > 0 or name == "value") and share <= _most(parts)
         for part, (score, test) in enumerate(parts)
     }
     step = Step(
@@ -199,6 +212,8 @@ def _losses(
     found = dict(zip(jobs, results, strict=True))
 
     def joined(name: str, share: float) -> NDArray[np.float64] | None:
+        if share > _most(trials[name]):
+            return None
         losses = np.empty(len(clean))
         for part, (_, test) in enumerate(trials[name]):
             part_losses = found[name, share, part]
@@ -210,6 +225,11 @@ def _losses(
     return {
         name: [joined(name if share > 0 else "value", share) for share in shares] for name in trials
     }
+
+
+def _most(parts: Sequence[_Trial]) -> float:
+    """The largest share that may be dropped."""
+    return min(float(np.isfinite(score).mean()) for score, _ in parts)
 
 
 def _flagged_references(

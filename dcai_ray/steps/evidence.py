@@ -8,7 +8,7 @@ themselves serve as reference images.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -39,6 +39,8 @@ FORMAT = 2
 """Raise this when a formula or constant of the evidence (`cleaning.evidence`, `cleaning.ridge`,
 `cleaning.planted`, `cleaning.doubts`, `cleaning.conflicts`) changes."""
 
+MAX_REFERENCE_ERRORS = 0.05
+"""Estimated share of wrong labels among the clean images above which they are not learnt from."""
 FOLDS = 5
 """Into which the clean images are split to validate a rule."""
 
@@ -60,6 +62,7 @@ class Fold:
     test: NDArray[np.bool_]  # (m,) the clean images of the fold
     value: NDArray[np.float64]  # (n,) by the other clean images
     odds: NDArray[np.float64]  # (n,) log odds of a wrong label
+    suggested: NDArray[np.int64]  # (n,) class numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,8 @@ class Known:
     """m."""
     folds: Sequence[Fold]
     copies: Copies
+    clean_errors: float | None = None
+    """Share of wrong labels among the clean images, where it is too high to learn from them."""
 
     def both(self, by_clean: Any, by_self: Any, config: Config) -> Any:
         """Values by clean and training images as one validation set."""
@@ -132,34 +137,66 @@ def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
     Raises:
         UserError: the probabilities of the settings do not fit.
     """
+    clean = points.clean
+    if config.value.validation == "self":
+        return _gather(points, config, trusted=False, validate=False)
+    if len(clean.y) < MIN_CLEAN or len(np.unique(clean.y)) < 2:
+        return _gather(points, config, trusted=False, validate=False)
+    known = _gather(points, config, trusted=True, validate=validate)
+    assert known.judged is not None
+    errors = known.judged.reference_errors
+    if errors <= MAX_REFERENCE_ERRORS:
+        _tell_missing_classes(points)
+        return known
+    progress.warn(
+        f"about {100 * errors:.0f} % of the labels of shapley_val look wrong themselves: nothing "
+        "can be learnt from them; check them, or use --validation self"
+    )
+    known = _gather(points, config, trusted=False, validate=False, with_clean=False)
+    return replace(known, clean_errors=errors)
+
+
+def _gather(
+    points: FeatureSet, config: Config, *, trusted: bool, validate: bool, with_clean: bool = True
+) -> Known:
+    """What is known with the clean images as reference images (`trusted`), or the training images.
+
+    The values by the clean images are computed in any case, as they are asked for; `with_clean`
+    tells whether the probe learns from them.
+    """
     settings, train, clean = config.value, points.train, points.clean
     n = len(train.y)
     use_clean = settings.validation != "self" and len(clean.y) > 0
     use_own = settings.validation != "clean" or 2 <= n <= settings.second_opinion_up_to
-    by_clean = use_clean and len(clean.y) >= MIN_CLEAN and len(np.unique(clean.y)) > 1
-    rows = references(clean.y if by_clean else train.y)
+    rows = references(clean.y if trusted else train.y)
     whole = np.ones(len(clean.y) if use_clean else 0, dtype=bool)
-    network = _network(points, config, rows, by_clean)
-    if use_clean:
-        _tell_missing_classes(points)
-    folds = _folds(clean.y) if validate and by_clean else []
-    probes = _probes(points, config, [whole, *(~test for test in folds)], rows, by_clean)
-    by_own = _valued(points, config, None, rows, by_clean) if use_own else None
-    by_set = _valued(points, config, whole, rows, by_clean) if use_clean else None
+    network = _network(points, config, rows, trusted)
+    folds = _folds(clean.y) if validate else []
+    learnt_from = [whole & with_clean, *(~test for test in folds)]
+    probes = _probes(points, config, learnt_from, rows, trusted)
+    by_own = _valued(points, config, None, rows, trusted) if use_own else None
+    by_set = _valued(points, config, whole, rows, trusted) if use_clean else None
     evidence = _gathered(
-        points, by_set if by_clean else None, by_own, probes[0], rows, by_clean, network
+        points, by_set if trusted else None, by_own, probes[0], rows, trusted, network
     )
     found = []
     for test, probe in zip(folds, probes[1:], strict=True):
-        part = _valued(points, config, ~test, rows, by_clean)
-        others = _gathered(points, part, by_own, probe, rows, by_clean, network, kept=~test)
-        found.append(Fold(test=test, value=part.column.value[0], odds=wrong_odds(others)))
+        part = _valued(points, config, ~test, rows, trusted)
+        others = _gathered(points, part, by_own, probe, rows, trusted, network, kept=~test)
+        found.append(
+            Fold(
+                test=test,
+                value=part.column.value[0],
+                odds=wrong_odds(others),
+                suggested=probe.suggested,
+            )
+        )
     return Known(
         clean=by_set,
         own=by_own,
         evidence=evidence,
         y=train.y,
-        by_clean=by_clean,
+        by_clean=trusted,
         num_clean=len(clean.y),
         folds=found,
         copies=find_copies(points, config, among_train=use_own),

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dcai_ray.cleaning.choices import Choice
-from dcai_ray.cleaning.planted import Detection, Interval
+from dcai_ray.cleaning.recall import Detection, Interval
 from dcai_ray.config import Config, plain
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.dropping import Decided
@@ -118,6 +118,7 @@ def note_values(
         conflicts=known.copies.count,
         choice=choice.note(),
         clean=known.num_clean,
+        clean_errors=known.clean_errors,
         planted=_planted_note(decided, points, known),
         separation=None if np.isnan(separation) else separation,
     )

@@ -350,6 +350,11 @@ def test_values_that_disagree_by_clean_set_and_by_training_set_are_warned_of(run
     assert not any("disagree" in line for line in verdicts.warnings(with_settings(run, 0.8), []))
 
 
+def test_a_few_clean_images_are_not_to_be_trusted_over_the_training_set(run):
+    write_evidence(run, planted=None, clean=29, rule="doubted")
+    assert not any("disagree" in line for line in verdicts.warnings(with_settings(run, 0.1), []))
+
+
 def test_duplicates_and_notes_are_listed_and_long_lists_cut(run):
     across = [f"train/a{i}.png = val/{SCRIPT}{i}.png" for i in range(12)]
     found = {"images": {"train": 12}, "notes": ["no shapley_val: a half"], "unreadable": 3}
@@ -577,8 +582,8 @@ def test_a_list_that_planted_errors_cannot_test_still_has_a_share(run):
     ("clean", "validation", "rule", "why", "basis"),
     [
         (0, "self", "doubted", "there is no clean set", "each other only"),
-        (12, "clean", "doubted", "has only 12 images, and 30 are needed", "each other only"),
-        (12, "clean", "zero", "has only 12 images, and 30 are needed", "12 images of shapley_val"),
+        (12, "clean", "doubted", "has only 12 of the 30 images needed", "each other only"),
+        (12, "clean", "zero", "has only 12 of the 30 images needed", "12 images of shapley_val"),
         (90, "self", "doubted", "was not used (value.validation self)", "each other only"),
         (90, "clean", "doubted", "has images of one class only", "each other only"),
     ],
@@ -670,7 +675,7 @@ def test_a_difference_of_shapley_val_and_train_is_warned_of(run):
     )
     told = [line for line in summary(read_findings(run)) if line.startswith("warning: ")]
     assert len(told) == 1
-    assert "shapley_val and the training images differ" in told[0]
+    assert "the images of shapley_val and train differ" in told[0]
 
 
 def test_a_rule_that_finds_nothing_to_drop_says_that_keeping_is_better(run):
@@ -697,6 +702,17 @@ def test_undecided_images_are_counted_with_the_most_common_reason(run):
     write_evidence(run, columns={"decision": ["undecided"] * 12, "reason": [""] * 12})
     said = "12 images are undecided and kept: their intervals contain the cut-off"
     assert said in summary(read_findings(run))
+
+
+def test_fewer_than_the_chosen_share_are_explained(run):
+    share = {"rule": "validated", "share": 0.25, "ordering": "probability"}
+    write_evidence(run, **share)
+    assert "They are fewer" not in text_of(run)
+    # The likeliest errors are the lowest only in the probability of a right label.
+    assert "the lowest 25 % by the probability that the label is right" in text_of(run)
+    write_evidence(run, columns={"decision": ["drop"] * 2 + ["keep"] * 10}, **share)
+    run.report.delete()
+    assert "They are fewer, since images that are undecided" in text_of(run)
 
 
 def test_an_audit_flags_and_drops_nothing(run):
