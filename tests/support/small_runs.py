@@ -39,7 +39,7 @@ def write_pictures(data: Path) -> Path:
     of each class in train are of the next colour, as truth.csv says."""
     rng = np.random.default_rng(0)
     lines = ["path,label,true_label"]
-    for split, count in (("train", 10), ("shapley_val", 4), ("val", 4)):
+    for split, count in (("train", 10), ("shapley_val", 10), ("val", 4)):
         for number, label in enumerate(CLASSES):
             for i in range(count):
                 colour = (number + (split == "train" and i < 2)) % len(CLASSES)
