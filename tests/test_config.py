@@ -25,7 +25,12 @@ def test_the_default_recipe_is_that_of_the_study():
 def test_the_preset_is_the_valuation_of_the_study():
     study = parse_config({"value": preset("study")}, "preset").value
     assert (study.k, study.metric, study.validation) == (10, "euclidean", "clean")
+    assert study.class_weights == "none"
     assert study.chosen_rule == "zero"
+
+
+def test_classes_weigh_alike_by_default():
+    assert Config().value.class_weights == "balanced"
 
 
 def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path):
@@ -76,6 +81,12 @@ def test_unknown_keys_and_wrong_values_are_all_named_at_once_with_their_path(tmp
     [
         ("value", {"k": 0}, "value.k must be at least 1, got 0"),
         ("value", {"drop_share": 1.0}, r"value.drop_share must lie in \(0, 1\), got 1.0"),
+        ("value", {"wrong_above": 0}, r"value.wrong_above must lie in \(0, 1\), got 0"),
+        (
+            "value",
+            {"class_weights": "equal"},
+            "class_weights: input should be 'balanced' or 'none'",
+        ),
         ("value", {"beta": [0, 1]}, "value.beta must be positive"),
         ("value", {"beta": [4]}, "value.beta.1: field required"),
         ("value", {"second_opinion_up_to": -1}, "second_opinion_up_to must be at least 0"),

@@ -62,7 +62,8 @@ def doubts(
     share = share_among(planted[rows, evidence.labels], planted.ravel(), wrong.ravel())
     likely = share * np.exp(np.clip(given, -30, 30)) > _LEAST
     against = (value <= 1 / (len(np.unique(y)) * n)) & (probe.suggested != y)
-    certainty = np.divide(value, stderr, out=np.sign(value) * np.inf, where=stderr > 0)
+    exactly = np.where(value == 0, 0.0, np.copysign(np.inf, value))
+    certainty = np.divide(value, stderr, out=exactly, where=stderr > 0)
     margin = probe.margins[:, probe.best]
     suspicion = 1 - (_rank(certainty) + _rank(margin)) / 2
     return Doubts(suspicion=suspicion, doubted=against & likely)

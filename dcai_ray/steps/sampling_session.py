@@ -59,8 +59,9 @@ def block_fingerprint(config: Config, source: str) -> str:
     sample, value = plain(config.sample), plain(config.value)
     for name in (*STOPPING, "check"):
         del sample[name]
-    for name in ("rule", "drop_share", "per_class", "second_opinion_up_to", "self_weight"):
+    for name in ("rule", "wrong_above", "drop_share", "per_class", "second_opinion_up_to"):
         del value[name]
+    del value["self_weight"]
     return new_fingerprint("blocks", FORMAT, value, sample, source)
 
 

@@ -8,9 +8,12 @@ from numpy.testing import assert_allclose
 from dcai_ray.cli import main
 from dcai_ray.config import parse_config
 from dcai_ray.errors import UserError
-from dcai_ray.storage.features import write_split
+from dcai_ray.run_directory import RunDirectory
+from dcai_ray.steps.exact_values import compute_values
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation.knn_shapley import knn_shapley
+from tests.support import in_process
+from tests.support.feature_sets import write_features
 from tests.support.small_runs import done
 
 N, M = 60, 25
@@ -18,32 +21,33 @@ N, M = 60, 25
 
 def points(count, seed):
     rng = np.random.default_rng(seed)
-    y = np.arange(count) % 3
+    y = rng.choice(3, count, p=[0.5, 0.3, 0.2])  # classes of unequal size
     return np.float32(rng.standard_normal((count, 4)) + y[:, np.newaxis]), y
 
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("features")
-    for split, count, seed in (("train", N, 0), ("shapley_val", M, 1)):
-        x, y = points(count, seed)
-        labels = [f"class{c}" for c in y]
-        ids = [f"{label}/{i:03d}" for i, label in enumerate(labels)]
-        part = Location(str(folder)) / split
-        write_split(part, ids, labels, x, {"backbone": "made up"}, f"made {split}")
-    return folder
+    splits = {"train": points(N, 0), "shapley_val": points(M, 1)}
+    return write_features(tmp_path_factory.mktemp("features"), splits)
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(("flags", "weight"), [((), 0.4), (("--self-weight", 1.5), 1.5)])
+@pytest.mark.parametrize(
+    ("flags", "weight", "class_weights"),
+    [
+        ((), 0.4, "balanced"),
+        (("--self-weight", 1.5), 1.5, "balanced"),
+        (("--class-weights", "none"), 0.4, "none"),
+    ],
+)
 def test_both_is_the_weighted_mean_over_clean_and_training_images(
-    features, tmp_path, ray_cluster, flags, weight, capsys
+    features, tmp_path, ray_cluster, flags, weight, class_weights, capsys
 ):
     arguments = ("value", "--features", features, "--run", tmp_path / "run", "--k", 5)
     done(*arguments, "--validation", "both", *flags)
     values = pd.read_parquet(tmp_path / "run/values/values.parquet")
-    by_clean = knn_shapley(*points(N, 0), *points(M, 1), k=5)
-    by_self = knn_shapley(*points(N, 0), k=5)
+    by_clean = knn_shapley(*points(N, 0), *points(M, 1), k=5, class_weights=class_weights)
+    by_self = knn_shapley(*points(N, 0), k=5, class_weights=class_weights)
     expected = (M * by_clean + weight * N * by_self) / (M + weight * N)
     assert_allclose(values.value, expected, atol=1e-15)  # values of about 1 / 60, summed otherwise
     assert_allclose(values.value_self, by_self, atol=1e-15)
@@ -51,6 +55,22 @@ def test_both_is_the_weighted_mean_over_clean_and_training_images(
     others = [*arguments, "--validation", "both", "--self-weight", 0.9]
     assert main([str(word) for word in others]) == 1
     assert "value.self_weight" in capsys.readouterr().err
+
+
+def test_errors_of_both_add_up_as_those_of_independent_validation_sets(
+    features, tmp_path, monkeypatch
+):
+    in_process.patch(monkeypatch)
+    errors = {}
+    for name in ("clean", "self", "both"):
+        settings = {"k": 5, "validation": name, "rule": "zero"}
+        run = RunDirectory(Location(str(tmp_path / name)), Location(str(features)))
+        compute_values(run, parse_config({"value": settings}, "test"))
+        table = pd.read_parquet(tmp_path / name / "values/values.parquet")
+        errors[name] = table.stderr_validation.to_numpy()
+    weight = 0.4 * N
+    expected = np.hypot(M * errors["clean"], weight * errors["self"]) / (M + weight)
+    assert_allclose(errors["both"], expected, rtol=1e-12)
 
 
 def test_a_negative_weight_is_refused():

@@ -20,6 +20,7 @@ from dcai_ray.storage import parquet
 from dcai_ray.storage.features import feature_table, read_manifest, write_manifest
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation.blocks import run_block
+from tests.support import in_process
 from tests.support.small_runs import SETTINGS
 
 READING, EXTRACTION = "reading images", "extracting features"
@@ -53,11 +54,10 @@ def ran():
     """The names of the steps that had something to do, in this process rather than on Ray."""
     found = []
 
-    def in_process(function, jobs, step, resources):
+    def run_tasks(function, jobs, step, resources):
         if jobs:
             found.append(step.name)
-        tick = (lambda done: None,) if step.reports_progress else ()
-        return [function(job, *tick) for job in jobs]
+        return in_process.run_tasks(function, jobs, step, resources)
 
     def one_after_the_other(plan, utility, aggregator, resources, after):
         found.append(SAMPLING)

@@ -11,35 +11,31 @@ from numpy.testing import assert_allclose
 
 from dcai_ray.cli import main
 from dcai_ray.storage import schemas
-from dcai_ray.storage.features import write_split
-from dcai_ray.storage.location import Location
 from dcai_ray.valuation.knn_shapley import knn_shapley
+from tests.support.feature_sets import write_features
 from tests.support.small_runs import Process, done, files
 
 SETTINGS = ("--k", 5, "--rule", "zero", "--seed", 3)
 SLOW = ("--rounds-per-block", 4, "--checkpoint-s", 0.2)
 N, M = 120, 40
+WRITTEN = ("values/values.parquet", "values/evidence.parquet", "kept.parquet")
 
 
 def clusters(count, seed):
-    """Points of three clusters, a fifth with a random label."""
+    """Points of three clusters of unequal size, a fifth of those to learn from with a random
+    label."""
     rng = np.random.default_rng(seed)
     centres = 1.5 * np.random.default_rng(99).standard_normal((3, 4))
-    y = rng.integers(0, 3, count)
+    y = rng.choice(3, count, p=[0.6, 0.25, 0.15])
     x = np.float32(centres[y] + rng.standard_normal((count, 4)))
     return x, np.where(rng.random(count) < 0.2, rng.integers(0, 3, count), y) if seed == 0 else y
 
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("features")
-    for split, count, seed in (("train", N, 0), ("shapley_val", M, 1), ("val", M, 2)):
-        x, y = clusters(count, seed)
-        labels = [f"class{c}" for c in y]
-        ids = [f"{label}/{i:03d}" for i, label in enumerate(labels)]
-        part = Location(str(folder)) / split
-        write_split(part, ids, labels, x, {"backbone": "made up"}, f"made {split}")
-    return folder
+    splits = {"train": (N, 0), "shapley_val": (M, 1), "val": (M, 2)}
+    points = {split: clusters(count, seed) for split, (count, seed) in splits.items()}
+    return write_features(tmp_path_factory.mktemp("features"), points)
 
 
 def value(features, run, *flags):
@@ -57,15 +53,40 @@ def values_of(run):
     return pd.read_parquet(run / "values/values.parquet")
 
 
-def test_values_agree_with_the_closed_form_within_their_intervals(finished):
-    table = values_of(finished)
-    exact = knn_shapley(*clusters(N, 0), *clusters(M, 1), k=5, metric="cosine")
+def assert_in_intervals(table, exact):
     assert ((table.low <= exact) & (exact <= table.high)).mean() >= 0.95
     assert_allclose(table.value, exact, atol=5 * table.stderr.max())
+
+
+def closed_form(class_weights):
+    points = (*clusters(N, 0), *clusters(M, 1))
+    return knn_shapley(*points, k=5, metric="cosine", class_weights=class_weights)
+
+
+def test_values_agree_with_the_closed_form_within_their_intervals(finished):
+    table = values_of(finished)
+    assert_in_intervals(table, closed_form("balanced"))
     assert (table.rounds >= 1500).all()
     assert (table.evaluated > 0).all()
     assert set(table.decision) <= {"keep", "drop", "undecided"}
     assert not table.suggested_label.isna().any()
+
+
+@pytest.mark.parametrize(("weights", "others"), [("balanced", "none"), ("none", "balanced")])
+def test_a_cross_check_weighs_classes_as_the_closed_form_does(
+    features, tmp_path, ray_cluster, weights, others
+):
+    run = tmp_path / "run"
+    done(
+        "value", "--features", features, "--run", run, *SETTINGS[:-2], "--class-weights", weights,
+        "--check", "knn", "--stop", "rounds", "--rounds", 1000,
+    )  # fmt: skip
+    exact, check = values_of(run).value, pd.read_parquet(run / "check/values.parquet")
+    assert_allclose(exact, closed_form(weights), atol=1e-15)  # summed otherwise
+    assert_in_intervals(check, exact)
+    # So narrow are the intervals that the other weights would show.
+    other = closed_form(others)
+    assert ((other < check.low) | (check.high < other)).mean() > 0.2
 
 
 def test_what_is_dropped_lies_below_zero_and_the_undecided_are_kept(finished):
@@ -110,7 +131,7 @@ def test_any_number_of_workers_gives_the_same_bytes(finished, features, tmp_path
             features, run, "--stop", "rounds", "--rounds", 1500, *SLOW[:2],
             "--num-workers", workers,
         )  # fmt: skip
-        for name in ("values/values.parquet", "kept.parquet"):
+        for name in WRITTEN:
             assert (run / name).read_bytes() == (finished / name).read_bytes()
 
 
@@ -137,7 +158,7 @@ def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(features, tmp_
     assert len(so_far) == N
     assert so_far.rounds.iloc[0] < 6_000
     done(*arguments, "--run", run)
-    for name in ("values/values.parquet", "kept.parquet"):
+    for name in WRITTEN:
         assert (run / name).read_bytes() == (whole / name).read_bytes()
 
 

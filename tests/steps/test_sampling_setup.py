@@ -4,13 +4,14 @@ import json
 import pickle
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from dcai_ray.config import Config, SampleConfig, ValueConfig, parse_config
 from dcai_ray.errors import UserError
+from dcai_ray.steps.sampling_session import block_fingerprint
 from dcai_ray.steps.sampling_setup import (
     aggregator_of,
     new_utility,
@@ -234,3 +235,54 @@ def test_a_bug_in_a_utility_is_not_told_as_its_users_mistake_by_the_pilot():
 def test_a_resource_of_ray_is_no_name_of_a_worker_resource(name):
     with pytest.raises(UserError, match="worker_resource must be a name of your own"):
         parse_config({"resources": {"worker_resource": name}}, "test.yaml")
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "starts_anew"),
+    [
+        ("value", {"rule": "share"}, False),
+        ("value", {"wrong_above": 0.9}, False),
+        ("value", {"drop_share": 0.3}, False),
+        ("value", {"per_class": True}, False),
+        ("value", {"second_opinion_up_to": 0}, False),
+        ("value", {"self_weight": 1.0}, False),
+        ("value", {"k": 4}, True),
+        ("value", {"metric": "euclidean"}, True),
+        ("value", {"class_weights": "none"}, True),
+        ("value", {"semivalue": "banzhaf"}, True),
+        ("value", {"utility": "logistic"}, True),
+        ("sample", {"rounds": 99}, False),
+        ("sample", {"stop": ("rank",)}, False),
+        ("sample", {"check": "logistic"}, False),
+        ("sample", {"seed": 1}, True),
+        ("sample", {"chains": 3}, True),
+    ],
+)
+def test_sampling_starts_anew_where_a_setting_decides_its_blocks(section, change, starts_anew):
+    before = settings()
+    after = replace(before, **{section: replace(getattr(before, section), **change)})
+    same = block_fingerprint(after, "features") == block_fingerprint(before, "features")
+    assert same != starts_anew
+    assert block_fingerprint(before, "others") != block_fingerprint(before, "features")
+
+
+@pytest.mark.parametrize("utility", ["knn", "knn-accuracy"])
+def test_class_weights_reach_the_utilities_of_neighbours(utility):
+    """By class the mean score of all points: of each class alike, or of each image."""
+    (x, y), (x_val, _) = TRAIN, CLEAN
+    y_val = np.arange(12) // 10  # ten of one class, two of the other
+    scores = {}
+    for weights in ("balanced", "none"):
+        config = settings(utility, value={"k": 3, "class_weights": weights})
+        whole = new_utility((x, y), (x_val, y_val), config.value, config.sample)
+        scores[weights] = whole.score(np.arange(30))
+    by_class = []
+    for c in (0, 1):
+        of_class = (x_val[y_val == c], y_val[y_val == c])
+        config = settings(utility, value={"k": 3, "class_weights": "none"}, parts=1)
+        by_class.append(
+            new_utility((x, y), of_class, config.value, config.sample).score(np.arange(30))
+        )
+    assert scores["balanced"] == pytest.approx(np.mean(by_class), abs=1e-12)
+    assert scores["none"] == pytest.approx((10 * by_class[0] + 2 * by_class[1]) / 12, abs=1e-12)
+    assert scores["balanced"] != pytest.approx(scores["none"], abs=0.01)

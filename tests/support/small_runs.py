@@ -35,8 +35,8 @@ _MARK = "DCAI_RAY_TEST_PROCESS"
 
 
 def write_pictures(data: Path) -> Path:
-    """Noisy pictures of one colour a class: 10 to learn from, 4 and 4 to validate on; the first two
-    of each class in train are of the next colour, as truth.csv says."""
+    """Noisy pictures of one colour a class: 10 to learn from, 10 and 4 to validate on; the first
+    two of each class in train are of the next colour, as truth.csv says."""
     rng = np.random.default_rng(0)
     lines = ["path,label,true_label"]
     for split, count in (("train", 10), ("shapley_val", 10), ("val", 4)):

@@ -1,0 +1,245 @@
+"""From evidence to what is kept: rules, safeguards, planted errors, and the tables of a run."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from dcai_ray.cleaning.choices import keep_share
+from dcai_ray.cleaning.planted import label_weights
+from dcai_ray.cleaning.probes import principal_features, share_losses
+from dcai_ray.config import parse_config
+from dcai_ray.run_directory import RunDirectory
+from dcai_ray.steps import dropping, tasks
+from dcai_ray.steps.evidence import gather
+from dcai_ray.steps.exact_values import compute_values
+from dcai_ray.steps.feature_set import read_points
+from dcai_ray.storage import schemas
+from dcai_ray.storage.location import Location
+from tests.support import in_process
+from tests.support.feature_sets import write_features
+
+CENTRES = 2 * np.random.default_rng(99).standard_normal((3, 4))
+
+
+def clusters(counts, seed):
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.repeat(np.arange(3), counts))
+    return np.float32(CENTRES[y] + 0.7 * rng.standard_normal((len(y), 4))), y
+
+
+def flipped(points, share, seed):
+    """The points with some wrong labels, and which they are."""
+    (x, y), rng = points, np.random.default_rng(seed)
+    wrong = rng.random(len(y)) < share
+    return (x, np.where(wrong, (y + rng.integers(1, 3, len(y))) % 3, y)), wrong
+
+
+TRUE = clusters([60, 50, 40], 0)
+TRAIN, IS_WRONG = flipped(TRUE, 0.2, 1)
+CLEAN, FEW = clusters([25, 20, 15], 2), clusters([6, 5, 5], 3)
+
+
+@pytest.fixture(autouse=True)
+def _in_process(monkeypatch):
+    in_process.patch(monkeypatch)
+
+
+class Valued:
+    """A run that was valued, and its files."""
+
+    def __init__(self, folder, train=TRAIN, clean=CLEAN, **settings):
+        splits = {"train": train} | ({} if clean is None else {"shapley_val": clean})
+        write_features(folder / "features", splits)
+        run = RunDirectory(Location(str(folder)))
+        self.config = parse_config({"value": {"k": 5} | settings}, "test")
+        compute_values(run, self.config)
+        self.points = read_points(run)
+        self.table = pd.read_parquet(folder / "values/values.parquet")
+        self.evidence = pd.read_parquet(folder / "values/evidence.parquet")
+        self.kept = pd.read_parquet(folder / "kept.parquet")
+        self.note = json.loads((folder / "run.json").read_text())["steps"]["values"]
+        self.dropped = (self.table.decision == "drop").to_numpy()
+
+
+def evidence_columns(*names):
+    return [name for name in schemas.EVIDENCE.names if name in names]
+
+
+def test_the_tables_hold_what_is_known_by_a_clean_set(tmp_path):
+    run = Valued(tmp_path)
+    everything = {*schemas.EVIDENCE.names} - {"suspicion"}
+    assert list(run.table.columns) == [*schemas.VALUES.names, *evidence_columns(*everything)]
+    assert run.kept.id.tolist() == run.table.id[~run.dropped].tolist()
+    assert run.evidence.id.tolist() == run.table.id.tolist()
+    assert run.evidence.label.tolist() == run.table.label.tolist()
+    assert not run.evidence.isna().any().any()
+    assert run.note["kept"] == len(run.kept)
+    # The margin is that of the probe at one of its penalties.
+    margins = run.evidence.filter(like="margin_")
+    assert (margins.sub(run.table.margin, axis=0).abs().max() == 0).any()
+
+
+def test_the_tables_hold_what_is_known_without_one(tmp_path):
+    run = Valued(tmp_path, clean=None, validation="self")
+    everything = {*schemas.EVIDENCE.names} - {"wrong_probability", "value_self"}
+    assert list(run.table.columns) == [*schemas.VALUES.names, *evidence_columns(*everything)]
+    assert run.note["planted"] is None
+    assert run.note["separation"] is None
+    assert run.note["choice"] == {"rule": "doubted", "ordering": "self"}
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"rule": "wrong"}, {"rule": "doubted", "validation": "self"}]
+)
+def test_flips_are_dropped_and_their_true_labels_suggested(tmp_path, settings):
+    run = Valued(tmp_path, **settings)
+    suggested = run.table.suggested_label.str.removeprefix("class").astype(int)
+    assert (suggested == TRUE[1])[IS_WRONG].mean() > 0.9
+    if settings.get("rule"):  # decides image by image
+        assert run.dropped[IS_WRONG].mean() > 0.8
+        assert run.dropped[~IS_WRONG].mean() < 0.05
+    else:  # validated drops a share, and no more than helps a probe for certain
+        assert run.dropped[IS_WRONG].mean() > 0.5
+        assert run.dropped[~IS_WRONG].mean() < 0.1
+    assert set(run.table.reason[run.dropped]) != {""}
+
+
+def test_rule_wrong_drops_by_the_column_of_probabilities(tmp_path):
+    run = Valued(tmp_path, rule="wrong", wrong_above=0.8)
+    likely = run.table.wrong_probability > 0.8
+    agreed = run.table.suggested_label == run.table.label
+    assert_array_equal(run.dropped, likely & ~agreed)
+    assert run.note["choice"] == {"rule": "wrong", "ordering": "probability", "probability": 0.8}
+
+
+def test_the_share_of_wrong_labels_and_what_the_list_does_to_planted_ones_are_told(tmp_path):
+    run = Valued(tmp_path, rule="wrong")
+    planted = run.note["planted"]
+    assert planted["images"] == 60
+    assert planted["share_low"] <= IS_WRONG.mean() <= planted["share_high"]
+    for c in range(3):
+        told = planted["classes"][f"class{c}"]
+        assert told["share_low"] <= IS_WRONG[TRAIN[1] == c].mean() <= told["share_high"]
+    # Planted errors are like the real ones here, so a list fares alike on both.
+    for name, truth in (("recall", IS_WRONG), ("false_alarms", ~IS_WRONG)):
+        assert planted[f"{name}_low"] - 0.05 < run.dropped[truth].mean() < (
+            planted[f"{name}_high"] + 0.05
+        )  # fmt: skip
+
+
+def test_planted_errors_are_flagged_where_the_rule_would_have_dropped_them(tmp_path):
+    """Rule zero with classes alike: the reference scores are values, the cut is at zero."""
+    run = Valued(tmp_path, rule="zero")
+    known = gather(run.points, run.config, validate=False)
+    scores = known.clean.column.newcomers[0]  # (r, C)
+    weights = label_weights(CLEAN[1], known.evidence.probe.reference_predictions)
+    wrong = np.arange(3) != CLEAN[1][:, np.newaxis]
+    recall = (weights * (scores <= 0))[wrong].sum() / weights[wrong].sum()
+    assert run.note["planted"]["recall"] == pytest.approx(recall, abs=1e-6)  # as it is rounded
+    alarms = (scores <= 0)[~wrong].mean()
+    assert run.note["planted"]["false_alarms"] == pytest.approx(alarms, abs=1e-6)
+    # Values that do not weigh classes alike are not known for planted labels.
+    plain = Valued(tmp_path / "none", rule="zero", class_weights="none").note["planted"]
+    assert "share" in plain
+    assert "recall" not in plain
+
+
+def test_a_share_drops_the_lowest_values_whatever_the_probe_says(tmp_path):
+    run = Valued(tmp_path, rule="share", drop_share=0.3)
+    kept = keep_share(run.table.value.to_numpy(), 0.3, TRAIN[1])
+    assert_array_equal(run.dropped, ~kept)
+    per_class = Valued(tmp_path / "by class", rule="share", drop_share=0.3, per_class=True)
+    kept = keep_share(per_class.table.value.to_numpy(), 0.3, TRAIN[1], per_class=True)
+    assert_array_equal(per_class.dropped, ~kept)
+
+
+@pytest.mark.parametrize("rule", [None, "wrong"])
+def test_with_few_clean_images_the_training_images_judge_each_other(tmp_path, rule, capsys):
+    run = Valued(tmp_path / "few", clean=FEW, rule=rule)
+    assert run.note["choice"]["rule"] == "doubted"
+    said = capsys.readouterr().err
+    assert "shapley_val has 16 images of 3 classes: too few to tell how many to drop" in said
+    assert run.dropped[IS_WRONG].mean() > 0.5
+    assert "wrong_probability" not in run.table.columns
+    assert "suspicion" in run.table.columns
+    # Where they are too many for that, values alone are left.
+    run = Valued(tmp_path / "large", clean=FEW, rule=rule, second_opinion_up_to=100)
+    assert run.note["choice"] == {"rule": "zero", "threshold": 0.0}
+    assert_array_equal(run.dropped, run.table.value <= 0)
+
+
+def test_a_class_that_the_clean_set_lacks_is_left_undecided(tmp_path):
+    here = CLEAN[1] < 2
+    clean = CLEAN[0][here], CLEAN[1][here]
+    for rule in ("wrong", "zero"):
+        run = Valued(tmp_path / rule, clean=clean, rule=rule)
+        lacking = TRAIN[1] == 2
+        assert set(run.table.decision[lacking]) == {"undecided"}
+        assert set(run.table.reason[lacking]) == {"shapley_val has no image of class class2"}
+        assert run.table.wrong_probability.isna().tolist() == lacking.tolist()
+        assert "undecided" not in set(run.table.decision[~lacking])
+    # Those that judge each other need no clean image of a class.
+    run = Valued(tmp_path / "doubted", clean=None, validation="self")
+    assert "undecided" not in set(run.table.decision)
+
+
+def test_a_class_with_too_few_images_to_judge_each_other_is_left_undecided(tmp_path):
+    few = np.flatnonzero(TRAIN[1] == 2)[5:]  # five of that class are left, and K is 5
+    train = np.delete(TRAIN[0], few, axis=0), np.delete(TRAIN[1], few)
+    run = Valued(tmp_path, train=train, clean=None, validation="self")
+    own = train[1] == 2
+    assert set(run.table.decision[own]) == {"undecided"}
+    assert set(run.table.reason[own]) == {"too few images of class class2"}
+
+
+def test_shares_are_tried_where_the_scores_do_not_come_from_the_tested_images(
+    tmp_path, monkeypatch
+):
+    jobs = []
+    score = tasks.score_share
+    monkeypatch.setattr(
+        tasks, "score_share", lambda job, data: [jobs.append(job), score(job, data)][1]
+    )
+    run = Valued(tmp_path)
+    known = gather(run.points, run.config, validate=True)
+    by_self = known.own.column.value[0]
+    tried = {}
+    for job in jobs:
+        if np.array_equal(job.score, by_self):
+            # The training images know nothing of the clean ones, so all are tested at once.
+            assert job.test.all()
+            name = "self"
+        else:
+            fold = next(f for f in known.folds if np.array_equal(f.test, job.test))
+            if np.array_equal(job.score, fold.value):
+                name = "value"
+            elif np.array_equal(job.score, -fold.odds):
+                name = "probability"
+            else:
+                name = "both"
+                assert_allclose(job.score, known.both(fold.value, by_self, run.config))
+        tried.setdefault(name, []).append(job.share)
+    # 18 shares of each ordering, and all images once; in three parts but by self-valuation.
+    assert {name: len(shares) for name, shares in tried.items()} == {
+        "value": 3 * 19, "self": 18, "probability": 3 * 18, "both": 3 * 18,
+    }  # fmt: skip
+    assert set(run.note["choice"]["orderings"]) == set(tried)
+
+
+def test_losses_of_the_folds_are_those_of_probes_on_each_of_them(tmp_path):
+    """By hand for one share: of each clean image the loss from the fold that it is tested in."""
+    run = Valued(tmp_path, rule="share")
+    known = gather(run.points, run.config, validate=True)
+    value = known.clean.column.value[0]
+    trials = dropping._trials({"value": value}, run.config, known, exact=True)
+    losses = dropping._losses(trials, run.points, run.config, [0.0, 0.2])["value"]
+    x, x_clean = principal_features(TRAIN[0], CLEAN[0])
+    for share, found in zip((0.0, 0.2), losses, strict=True):
+        for fold in known.folds:
+            expected = share_losses(
+                fold.value, share, x, TRAIN[1], x_clean[fold.test], CLEAN[1][fold.test]
+            )
+            assert_array_equal(found[fold.test], expected)
