@@ -9,11 +9,8 @@ eigenvalues e:
     leverage    h_i = sum_k z_ik^2 / (e_k + l)
     left out    f_-i = c + (f_i - c - h_i (Y_i - c)) / (1 - h_i)
 
-exactly as if the model were fitted again without point i, to targets of the others that are moved
-to the mean of all. Without the last term every label would look a little wrong: its class has one
-point less among the others. Where weights make classes alike, the mean of all says nothing.
-
-One eigendecomposition serves every penalty: O(N d^2), no folds, no randomness.
+exactly as if the model were fitted again without point i. One eigendecomposition serves every
+penalty: O(N d^2), no folds, no randomness.
 
 The intercept is known, as the weights fix the frequencies of the classes. If it were estimated, a
 class would be a little rarer for its own images than for all others, each time that one is left

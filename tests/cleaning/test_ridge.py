@@ -54,7 +54,7 @@ def test_only_the_ratios_of_the_weights_count():
     assert_allclose(thousandfold, once, atol=2e-9)  # rounded
 
 
-def test_a_prediction_depends_on_the_target_of_its_own_point_through_the_mean_alone():
+def test_a_prediction_does_not_depend_on_the_target_of_its_own_point():
     x, targets, weights = problem(30, 4)
     (before,) = left_out_predictions(x, targets, weights, CENTRE, [0.3])
     targets[7] += 100.0
