@@ -67,11 +67,7 @@ def ran():
                 aggregator.add(run_block(plan, utility, chain, index))
 
     with pytest.MonkeyPatch.context() as patch:
-        for step in (
-            *("reading", "training", "extraction", "evidence", "conflicts"),
-            *("dropping", "probing"),
-        ):
-            patch.setattr(f"dcai_ray.steps.{step}.run_tasks", in_process)
+        in_process.patch(patch, run_tasks)
         patch.setattr(tasks, "extract_shard", write_noise)
         patch.setattr(tasks, "finetune_network", train_nothing)
         patch.setattr(sampling_session, "stream_chains", one_after_the_other)
