@@ -42,7 +42,9 @@ class Valued:
 
     def scores(self, ordering: str) -> NDArray[np.float64]:
         """(n,) scores of an ordering."""
-        return self.value if ordering == "value" else self.orderings[ordering]
+        if ordering == "value":
+            return self.orderings.get(ordering, self.value)
+        return self.orderings[ordering]
 
 
 ORDERINGS = {

@@ -46,6 +46,9 @@ class Judged:
     """What planted errors say about n training images."""
 
     wrong_probability: NDArray[np.float64]  # (n,)
+    odds: NDArray[np.float64]
+    """(n,) log odds of a wrong label at the planted share: they order images even where the
+    estimated share is 0 and so is every probability."""
     share: Interval
     """Share of wrong labels among the training images of the classes that are judged."""
     class_shares: tuple[Interval, ...]
@@ -53,6 +56,8 @@ class Judged:
     weights: NDArray[np.float64]  # (r, C) of the reference images' labels, summing to r
     reference_probability: NDArray[np.float64]
     """(r, C) P(wrong) of each reference image with each label, by a model that has not seen it."""
+    reference_odds: NDArray[np.float64]
+    """(r, C) the same as log odds at the planted share."""
     reference_errors: float
     """Share of the reference images whose own labels are as suspicious as planted errors."""
 
@@ -107,10 +112,12 @@ def judge(evidence: Evidence, y: NDArray[np.integer]) -> Judged:
     by_class = [float(group.mean()) if len(group) else np.nan for group in groups]
     return Judged(
         wrong_probability=wrong,
+        odds=np.round(odds, _DECIMALS),
         share=_interval(share, shares),
         class_shares=tuple(map(_interval, by_class, class_shares.T)),
         weights=weights,
         reference_probability=_shifted(left_out, share),
+        reference_odds=np.round(left_out, _DECIMALS),
         reference_errors=_reference_errors(left_out, evidence.labels, weights),
     )
 

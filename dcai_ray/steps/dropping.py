@@ -64,11 +64,14 @@ def decide(
         sampled: what sampling yields besides the values; None if they are exact.
     """
     judged, doubts = known.judged, known.doubts
-    probability = -judged.wrong_probability if judged else None
+    right = -judged.odds if judged else None
     exact = sampled is None
     suggested = known.evidence.probe.suggested
-    orderings = _orderings(value, probability, suggested, config, known, exact=exact)
-    trials = _trials(orderings, config, known, exact=exact)
+    num_classes = len(points.classes)
+    lacking = np.bincount(points.clean.y, minlength=num_classes) == 0
+    unjudged = lacking[points.train.y] & validates(config)
+    orderings = _orderings(value, right, suggested, unjudged, config, known, exact=exact)
+    trials = _trials(orderings, unjudged, config, known, exact=exact)
     valued = Valued(
         value=value,
         y=points.train.y,
@@ -80,10 +83,8 @@ def decide(
     )
     rule = _usable(rule_of(config), points, known)
     chosen = rule.choose(valued)
-    num_classes = len(points.classes)
     counts = np.bincount(points.train.y, minlength=num_classes)
     by_others = rule.name == Doubted.name or known.clean is None
-    lacking = np.bincount(points.clean.y, minlength=num_classes) == 0
     guarded = safeguarded(
         chosen,
         points.train.y,
@@ -124,6 +125,7 @@ def _orderings(
     value: NDArray[np.float64],
     right: NDArray[np.float64] | None,
     suggested: NDArray[np.int64],
+    unjudged: NDArray[np.bool_],
     config: Config,
     known: Known,
     *,
@@ -136,6 +138,7 @@ def _orderings(
         right: (n,) the larger, the likelier is the label right; None if unknown.
         suggested: (n,) class numbers; only by value may an image be dropped whose suggested label
             is the label that it has.
+        unjudged: (n,) images that stay undecided whatever their scores.
         config: its section value is used.
         known: the self-valuation is used.
         exact: whether values have a closed form, so that both kinds have one unit.
@@ -149,7 +152,7 @@ def _orderings(
         found["probability"] = right
     same = suggested == known.y
     return {
-        name: score if name == "value" else np.where(same, np.inf, score)
+        name: np.where(unjudged | (same & (name != "value")), np.inf, score)
         for name, score in found.items()
     }
 
@@ -158,7 +161,12 @@ _Trial = tuple[NDArray[np.float64], NDArray[np.bool_]]  # (n,) scores, (m,) imag
 
 
 def _trials(
-    orderings: Mapping[str, NDArray[np.float64]], config: Config, known: Known, *, exact: bool
+    orderings: Mapping[str, NDArray[np.float64]],
+    unjudged: NDArray[np.bool_],
+    config: Config,
+    known: Known,
+    *,
+    exact: bool,
 ) -> dict[str, list[_Trial]]:
     """By ordering, what to drop by and where to test it: scores never come from tested images."""
     by_fold = []
@@ -166,7 +174,9 @@ def _trials(
         value = fold.value if exact else orderings["value"]
         if config.value.validation == "both" and known.own is not None:
             value = known.both(value, known.own.column.value[0], config)
-        by_fold.append(_orderings(value, -fold.odds, fold.suggested, config, known, exact=exact))
+        by_fold.append(
+            _orderings(value, -fold.odds, fold.suggested, unjudged, config, known, exact=exact)
+        )
     tests = [fold.test for fold in known.folds]
     everything = [np.ones(known.num_clean, dtype=bool)]
     return {
@@ -251,6 +261,8 @@ def _flagged_references(
     if chosen.rule == Doubted.name or (by in ("value", "both") and not exact):
         return None
     scores = known.reference_scores(by, config)
+    if chosen.probability is not None:
+        scores = -known.judged.reference_probability
     if scores is None:
         return None
     own, dropped = valued.scores(by), ~chosen.kept

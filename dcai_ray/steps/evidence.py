@@ -95,7 +95,7 @@ class Known:
         None if it was not computed, as for values that do not weigh classes alike.
         """
         if ordering == "probability":
-            return None if self.judged is None else -self.judged.reference_probability
+            return None if self.judged is None else -self.judged.reference_odds
         if config.value.class_weights != "balanced":
             return None
         own = None if self.own is None else self.own.column.newcomers[0]

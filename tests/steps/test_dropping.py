@@ -245,7 +245,8 @@ def test_losses_of_the_folds_are_those_of_probes_on_each_of_them(tmp_path):
     run = Valued(tmp_path, rule="share")
     known = gather(run.points, run.config, validate=True)
     value = known.clean.column.value[0]
-    trials = dropping._trials({"value": value}, run.config, known, exact=True)
+    nobody = np.zeros(len(value), dtype=bool)
+    trials = dropping._trials({"value": value}, nobody, run.config, known, exact=True)
     losses = dropping._losses(trials, run.points, run.config, [0.0, 0.2])["value"]
     x, x_clean = principal_features(TRAIN[0], CLEAN[0])
     for share, found in zip((0.0, 0.2), losses, strict=True):
