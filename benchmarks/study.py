@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from validated_share import validated
 
-from dcai_ray.cleaning.choices import Valued
-from dcai_ray.cleaning.probes import probe_scores, share_loss
-from dcai_ray.cleaning.rules import Validated
+from dcai_ray.cleaning.probes import probe_scores
 from dcai_ray.storage.feature_files import read_arrays, read_feature_pickle
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation import knn_shapley
@@ -55,18 +54,12 @@ def main() -> None:
     print(f"{(study < 0).sum()} of {len(study)} are negative\n")
 
     cosine = knn_shapley(x, y, x_clean, y_clean, k=10, metric="cosine")
-    choice = Validated().choose(
-        Valued(
-            value=cosine,
-            y=y,
-            losses=lambda shares: [share_loss(cosine, s, x, y, x_clean, y_clean) for s in shares],
-        )
-    )
+    choice = validated(cosine, (x, y), (x_clean, y_clean))
     default = choice.kept
     rows = [
         row("all", x, y, *val),
         row("kept by the study (value > 0)", x[study > 0], y[study > 0], *val),
-        row(f"kept by default (drop {choice.share:.0%})", x[default], y[default], *val),
+        row(f"kept by value (validated: drop {choice.share:.0%})", x[default], y[default], *val),
         row("clean set alone", x_clean, y_clean, *val),
     ]
     widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]

@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from results import Result, print_results
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from validated_share import validated
 
 from dcai_ray import shapley_values
 from dcai_ray.api import read_features
-from dcai_ray.cleaning.choices import Valued
-from dcai_ray.cleaning.probes import probe_scores, share_loss
-from dcai_ray.cleaning.rules import Validated
+from dcai_ray.cleaning.probes import probe_scores
 from dcai_ray.report.findings import read_findings
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.location import Location
@@ -69,12 +68,7 @@ def probe_accuracy(
     value: NDArray[np.float64], train: Points, clean: Points, val: Points
 ) -> tuple[float, float]:
     """Accuracy of the logistic probe trained on what the rule keeps, and the share dropped."""
-    valued = Valued(
-        value=value,
-        y=train[1],
-        losses=lambda shares: [share_loss(value, s, *train, *clean) for s in shares],
-    )
-    choice = Validated().choose(valued)
+    choice = validated(value, train, clean)
     kept = choice.kept
     scores = probe_scores("logistic", train[0][kept], train[1][kept], *val, len(np.unique(val[1])))
     assert choice.share is not None

@@ -173,6 +173,10 @@ class ValueConfig:
     second_opinion_up_to: int = 50_000
     """With validation clean, also value the training set against itself (leave-one-out) if it has
     at most this many images; 0 turns this off."""
+    probabilities: str = ""
+    """CSV or Parquet file (path or URI) of class probabilities by your own network, as further
+    evidence: columns id, split (train or shapley_val), and one per class. They must be out of fold:
+    from a network that was not trained on the image."""
     self_weight: float = 0.4
     """Weight of a training image that serves as a validation image, relative to an image of
     shapley_val (validation both only)."""
@@ -198,6 +202,7 @@ class ValueConfig:
         _check_min("value", self, 0, "second_opinion_up_to", "self_weight")
         if not 0 < self.drop_share < 1:
             raise UserError(f"value.drop_share must lie in (0, 1), got {self.drop_share}")
+        check_no_secret(self.probabilities)
         if not 0 < self.wrong_above < 1:
             raise UserError(f"value.wrong_above must lie in (0, 1), got {self.wrong_above}")
         if min(self.beta) <= 0:
@@ -327,9 +332,15 @@ class RetrainConfig:
     """Number of random draws of the control arm `random`, for the probes on features."""
     standardize: bool = True
     """Scale features to mean 0 and variance 1 for the logistic probe."""
+    relabel_above: float = 0.8
+    """Probability of the suggested label above which a dropped image is relabelled instead, in the
+    training set `relabelled`. That set is trained like the others, so step 3 takes about a quarter
+    longer where there are any such images; 1 leaves it out."""
 
     def __post_init__(self) -> None:
         _check_min("retrain", self, 1, "probe_seeds")
+        if not 0 <= self.relabel_above <= 1:
+            raise UserError(f"retrain.relabel_above must lie in [0, 1], got {self.relabel_above}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

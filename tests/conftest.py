@@ -21,12 +21,17 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 # Idle workers would end after a second, and the next test would import torch in new ones.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.support.object_store import ObjectStore, running_store
 from tests.support.small_runs import done, write_pictures, write_settings
+
+# What a test takes depends on what runs beside it.
+hypothesis.settings.register_profile("lanes", deadline=None)
+hypothesis.settings.load_profile("lanes")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _LANES = ("hosts", "ray")

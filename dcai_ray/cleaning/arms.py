@@ -1,9 +1,17 @@
 """The training sets whose models are compared."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Arm(NamedTuple):
+    """What is learnt from, of n training images, and with which labels."""
+
+    chosen: NDArray[np.bool_]  # (n,) whether an image is used
+    labels: NDArray[np.int64]  # (n,) class numbers of the images that are used
 
 
 def random_choice(kept: NDArray[np.bool_], y: NDArray[np.integer], seed: int) -> NDArray[np.bool_]:
@@ -18,6 +26,28 @@ def random_choice(kept: NDArray[np.bool_], y: NDArray[np.integer], seed: int) ->
     return chosen
 
 
+def new_labels(
+    kept: NDArray[np.bool_],
+    y: NDArray[np.integer],
+    suggested: NDArray[np.integer],
+    probability: NDArray[np.float64],
+    above: float,
+) -> NDArray[np.int64]:
+    """(n,) the labels in the arm `relabelled`; -1 for images that are left out.
+
+    A dropped image whose suggested label is its own is left out: it is not dropped for its label.
+
+    Args:
+        kept: (n,) whether the rule keeps an image.
+        y: (n,) class numbers as given.
+        suggested: (n,) class numbers.
+        probability: (n,) of the suggested labels; NaN where unknown.
+        above: the probability above which an image is relabelled.
+    """
+    sure = ~kept & (suggested != y) & (probability > above)
+    return np.where(kept, y, np.where(sure, suggested, -1)).astype(np.int64)
+
+
 def arms_of(
     kept: NDArray[np.bool_],
     y: NDArray[np.integer],
@@ -25,8 +55,9 @@ def arms_of(
     *,
     has_clean: bool,
     seeds: Sequence[int],
-) -> dict[str, dict[int, NDArray[np.bool_]]]:
-    """The training sets that are compared: by arm and seed, an (n,) mask of the training images.
+    relabelled: NDArray[np.int64] | None = None,
+) -> dict[str, dict[int, Arm]]:
+    """The training sets that are compared, by arm and seed.
 
     Args:
         kept: (n,) whether the rule keeps an image.
@@ -34,22 +65,32 @@ def arms_of(
         wrong: (n,) whether a label is known to be wrong; None if no true label is known.
         has_clean: whether there is a clean shapley_val; the arms with `clean` in their name add it.
         seeds: one draw of the random arm per seed; the other arms are the same for all seeds.
+        relabelled: (n,) of `new_labels`; None where no label is suggested. Where nothing is
+            relabelled there is no such arm.
     """
-    masks = {"all": np.ones_like(kept), "kept": kept, "random": kept}
+    given = y.astype(np.int64)
+    arms = {"all": Arm(np.ones_like(kept), given), "kept": Arm(kept, given)}
+    if relabelled is not None and (relabelled[~kept] >= 0).any():
+        arms["relabelled"] = Arm(relabelled >= 0, relabelled)
+    arms["random"] = arms["kept"]
     if has_clean:
-        masks |= {"clean": np.zeros_like(kept), "kept+clean": kept}
+        arms |= {"clean": Arm(np.zeros_like(kept), given), "kept+clean": arms["kept"]}
     # If all labels of a class are wrong, nothing of it is left to train on.
     if wrong is not None and wrong.any() and np.isin(y, y[~wrong]).all():
-        masks["truth"] = ~wrong
+        arms["truth"] = Arm(~wrong, given)
     return {
-        arm: {seed: random_choice(kept, y, seed) if arm == "random" else mask for seed in seeds}
-        for arm, mask in masks.items()
+        name: {
+            seed: Arm(random_choice(kept, y, seed), given) if name == "random" else arm
+            for seed in seeds
+        }
+        for name, arm in arms.items()
     }
 
 
 ARMS = {
     "all": "every training image",
     "kept": "the images that the rule keeps",
+    "relabelled": "the kept images, and dropped ones with a likely label instead",
     "random": "as many images dropped at random",
     "clean": "shapley_val alone",
     "kept+clean": "the kept images and shapley_val",

@@ -29,11 +29,11 @@ class Valued:
     y: NDArray[np.integer]  # (n,) class numbers
     losses: Callable[[Sequence[float]], Mapping[str, Sequence[NDArray[np.float64] | None]]]
     """By ordering, the losses of probes trained without each of the given shares of its lowest
-    images: (m,) log loss of each clean image in nats; None where a share would empty a class. May
+    images: (m,) log loss of each clean image in nats; None where a share cannot be dropped. May
     be costly."""
     orderings: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     """Scores (n,) that images may be ordered by, the lowest to be dropped first, by their names in
-    `ORDERINGS`; `value` is one of them anyway."""
+    `ORDERINGS`; `value` is one of them anyway. What is never to be dropped has an infinite one."""
     wrong_probability: NDArray[np.float64] | None = None  # (n,) NaN where nothing is known
     doubted: NDArray[np.bool_] | None = None
     """(n,) whether all evidence from the other training images speaks against the label."""
@@ -42,14 +42,16 @@ class Valued:
 
     def scores(self, ordering: str) -> NDArray[np.float64]:
         """(n,) scores of an ordering."""
-        return self.value if ordering == "value" else self.orderings[ordering]
+        if ordering == "value":
+            return self.orderings.get(ordering, self.value)
+        return self.orderings[ordering]
 
 
 ORDERINGS = {
     "value": "by value",
     "self": "by self-valuation",
     "both": "by value, clean and training images together",
-    "probability": "by the probability that the label is wrong",
+    "probability": "by the probability that the label is right",
 }
 """What images may be ordered by, in words."""
 
@@ -72,7 +74,7 @@ class Choice:
     log_loss: Mapping[float, float | None] | None = None
     """Log loss of each share tried, in nats; None where a share would empty a class."""
     orderings: Mapping[str, float] | None = None
-    """Smallest log loss by each ordering that was tried."""
+    """Log loss of the choice that each ordering would have made."""
     probability: float | None = None
     """Images that are wrong with a higher probability are dropped."""
     reason: NDArray[np.str_] | None = None  # (n,) why, in words; empty where nothing is to say
@@ -144,7 +146,7 @@ def keep_share(
     """Drop the lowest scores; of equal ones, the highest index is dropped first.
 
     Args:
-        score: (n,) such as values.
+        score: (n,) such as values; an infinite one is never dropped.
         drop_share: share to drop, in [0, 1).
         y: (n,) class numbers.
         per_class: drop that share within each class rather than overall.
@@ -156,4 +158,4 @@ def keep_share(
     for group in groups:
         lowest = np.lexsort((-group, score[group]))
         kept[group[lowest[: round(drop_share * len(group))]]] = False
-    return kept
+    return kept | np.isposinf(score)

@@ -8,10 +8,11 @@ No true label is known, so no probability of an error can be. An image is *doubt
     and the evidence looks like that of errors: wrong labels planted into the training set itself
     tell how errors look, and how many there can be at most.
 
-The last is what keeps images from being doubted for being hard. Where classes overlap, neighbours
-and probe contradict many right labels, but few as clearly as most planted ones. With f the density
-of the evidence for given labels and g for planted ones, f = (1 - s) right + s g, so the share of
-errors s is at most f / g wherever one looks, and P(error | evidence) = s g / f.
+The last is what keeps images from being doubted for being hard: where classes overlap, neighbours
+and probe contradict many right labels, but few as clearly as most planted ones. (If the features
+say next to nothing about the classes, errors cannot be told from overlap.) With f the density of
+the evidence for given labels and g for planted ones, f = (1 - s) right + s g, so the share s of
+errors is at most f / g wherever one looks, and P(error | evidence) = s g / f.
 
 Source: Elkan & Noto 2008, KDD (learning from positive and unlabelled data), for the ratio.
 """
@@ -22,10 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.cleaning.evidence import Evidence
-from dcai_ray.cleaning.planted import error_model, label_weights
+from dcai_ray.cleaning.planted import error_model, label_weights, left_out_odds, share_among
 
 _LEAST = 0.2  # s g / f of an image that is doubted: at least one in five like it
-_LEVELS = np.linspace(0.1, 0.9, 33)  # of the planted errors, where the share is bounded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -54,13 +54,12 @@ def doubts(
     """
     n, probe = len(y), evidence.probe
     weights = label_weights(evidence.labels, probe.reference_predictions, share=0.5)
-    model = error_model(evidence, weights, np.arange(len(evidence.labels)))
-    given = model.decision_function(evidence.given)  # log g / f
-    cases = evidence.reference.reshape(-1, len(evidence.names))
-    planted = model.decision_function(cases)
+    rows = np.arange(len(evidence.labels))
+    given = error_model(evidence, weights, rows).decision_function(evidence.given)  # log g / f
+    planted = left_out_odds(evidence, weights)
     wrong = weights.copy()
-    wrong[np.arange(len(wrong)), evidence.labels] = 0.0
-    share = _share_at_most(given, planted, wrong.ravel())
+    wrong[rows, evidence.labels] = 0.0
+    share = share_among(planted[rows, evidence.labels], planted.ravel(), wrong.ravel())
     likely = share * np.exp(np.clip(given, -30, 30)) > _LEAST
     against = (value <= 1 / (len(np.unique(y)) * n)) & (probe.suggested != y)
     exactly = np.where(value == 0, 0.0, np.copysign(np.inf, value))
@@ -68,22 +67,6 @@ def doubts(
     margin = probe.margins[:, probe.best]
     suspicion = 1 - (_rank(certainty) + _rank(margin)) / 2
     return Doubts(suspicion=suspicion, doubted=against & likely)
-
-
-def _share_at_most(
-    given: NDArray[np.float64], planted: NDArray[np.float64], weights: NDArray[np.float64]
-) -> float:
-    """The largest share of planted errors that fits into the given labels, with two standard
-    errors: at every level, no more of the given labels are as suspicious."""
-    order = np.argsort(planted)
-    below = np.cumsum(weights[order]) / weights.sum()
-    shares = []
-    for level in _LEVELS:
-        place = min(int(np.searchsorted(below, level)), len(order) - 1)
-        beyond = (given > planted[order[place]]).mean()
-        error = np.sqrt(beyond * (1 - beyond) / len(given))
-        shares.append((beyond + 2 * error) / max(1 - below[place], 1e-9))
-    return float(min(1.0, *shares))
 
 
 def _rank(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from dcai_ray.cleaning.arms import ARMS
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """How well low values find wrong labels."""
+    """How well low scores, such as values, find wrong labels."""
 
     auc: float
     false_positive_rate: NDArray[np.float64]
@@ -41,21 +41,21 @@ class Detection:
 
 
 def detection(
-    value: NDArray[np.float64], kept: NDArray[np.bool_], wrong: NDArray[np.bool_]
+    score: NDArray[np.float64], kept: NDArray[np.bool_], wrong: NDArray[np.bool_]
 ) -> Detection | None:
-    """Compare low values, taken as a sign of wrong labels, with the truth.
+    """Compare low scores, taken as a sign of wrong labels, with the truth.
 
     Args:
-        value: (n,).
+        score: (n,) such as values.
         kept: (n,) whether the rule keeps an image.
         wrong: (n,) whether its label is known to be wrong.
     Returns:
         None if all labels are right or all are wrong.
     """
-    auc = detection_auc(value, wrong)
+    auc = detection_auc(score, wrong)
     if auc is None:
         return None
-    false_rate, true_rate, _ = roc_curve(wrong, -value)
+    false_rate, true_rate, _ = roc_curve(wrong, -score)
     return Detection(
         auc=auc,
         false_positive_rate=false_rate,
@@ -66,15 +66,15 @@ def detection(
     )
 
 
-def detection_auc(value: NDArray[np.float64], wrong: NDArray[np.bool_]) -> float | None:
-    """Area under the ROC curve of low values (n,) as a sign of wrong labels (n,).
+def detection_auc(score: NDArray[np.float64], wrong: NDArray[np.bool_]) -> float | None:
+    """Area under the ROC curve of low scores (n,) as a sign of wrong labels (n,).
 
     Returns:
         None if all labels are right or all are wrong.
     """
     if wrong.all() or not wrong.any():
         return None
-    return float(roc_auc_score(wrong, -value))
+    return float(roc_auc_score(wrong, -score))
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,8 @@ class Probe:
     accuracy: float
     """Balanced accuracy on the clean images, or else on the given labels."""
     separation: float
-    """How well it tells clean from training images: area under the ROC curve; NaN without."""
+    """How well it tells clean from training images of a class: mean area under the ROC curve; NaN
+    without."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -114,10 +115,11 @@ def run_probe(
     targets[np.arange(n + m), labels] = 1.0
     if m:
         targets[n:, num_classes] = 1.0  # is it clean?
+    centre = np.average(targets, axis=0, weights=weights)
     judged = slice(n, None) if m else slice(None)
     own, others, accuracy, best, number = [], [], -1.0, np.empty(0), 0
     x_all = np.concatenate([x, x_clean])
-    for found in left_out_predictions(x_all, targets, weights, PENALTIES):
+    for found in left_out_predictions(x_all, targets, weights, centre, PENALTIES):
         predictions = found[:, :num_classes]
         own.append(margins(predictions[:n], y))
         others.append(_every_margin(predictions[rows]))
@@ -136,8 +138,23 @@ def run_probe(
         suggested=suggested,
         suggested_probability=np.round(chances[np.arange(n), suggested], _DECIMALS),
         accuracy=accuracy,
-        separation=float(roc_auc_score(targets[:, -1], best[:, -1])) if m else np.nan,
+        separation=_separation(best[:, -1], labels, n) if m else np.nan,
     )
+
+
+def _separation(domain: NDArray[np.float64], labels: NDArray[np.integer], n: int) -> float:
+    """How well a prediction (N,) tells clean images from the n training images before them.
+
+    Within classes, each weighing by its clean images: other class frequencies are no difference.
+    """
+    found, counts = [], []
+    clean = np.arange(len(labels)) >= n
+    for c in np.unique(labels[clean]):
+        own = labels == c
+        if not clean[own].all():
+            found.append(roc_auc_score(clean[own], domain[own]))
+            counts.append(np.count_nonzero(clean[own]))
+    return float(np.average(found, weights=counts)) if found else np.nan
 
 
 def _every_margin(predictions: NDArray[np.float64]) -> NDArray[np.float64]:

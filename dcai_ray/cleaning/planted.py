@@ -10,9 +10,7 @@ The share of wrong labels among the training images is another than among the pl
 estimated by maximum likelihood, and the probabilities are shifted to it (Saerens, Latinne &
 Decaestecker 2002, Neural Computation 14(1)).
 
-A list of suspects catches a share of the planted errors (recall) and would flag a share of the
-clean images with their right labels (false alarms). That needs no truth about the training images,
-but planted errors may be easier to find than real ones, or harder.
+What the planted errors say about a list of suspects is in `recall`.
 """
 
 from dataclasses import dataclass
@@ -26,25 +24,21 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dcai_ray.cleaning.evidence import Evidence
+from dcai_ray.cleaning.recall import Interval
 
+MIN_CLEAN = 30
+"""Clean images below which planted errors say too little: a share of them would be known to +-.18
+at best."""
 PLANTED_SHARE = 0.3
 """Share of wrong labels that the model is trained with."""
 _CONFUSION = 8.0  # how steeply a probe's prediction counts among the confusions
 _EVERY_LABEL = 12  # with more classes, wrong labels are drawn
 _DRAWS = 10
 _FOLDS = 5
+_LEVELS = np.linspace(0.1, 0.9, 33)  # of planted errors, where their share is bounded
 _RESAMPLES = 100
 _DECIMALS = 6
 _CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate with its interval at 95 % confidence."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -52,13 +46,20 @@ class Judged:
     """What planted errors say about n training images."""
 
     wrong_probability: NDArray[np.float64]  # (n,)
+    odds: NDArray[np.float64]
+    """(n,) log odds of a wrong label at the planted share: they order images even where the
+    estimated share is 0 and so is every probability."""
     share: Interval
-    """Share of wrong labels among the training images."""
+    """Share of wrong labels among the training images of the classes that are judged."""
     class_shares: tuple[Interval, ...]
-    """The same by given label; NaN for a class without images."""
+    """The same by given label; NaN for a class without training images or without clean ones."""
     weights: NDArray[np.float64]  # (r, C) of the reference images' labels, summing to r
     reference_probability: NDArray[np.float64]
     """(r, C) P(wrong) of each reference image with each label, by a model that has not seen it."""
+    reference_odds: NDArray[np.float64]
+    """(r, C) the same as log odds at the planted share."""
+    reference_errors: float
+    """Share of the reference images whose own labels are as suspicious as planted errors."""
 
 
 def label_weights(
@@ -99,27 +100,58 @@ def judge(evidence: Evidence, y: NDArray[np.integer]) -> Judged:
         y: (n,) class numbers as given.
     """
     weights = label_weights(evidence.labels, evidence.probe.reference_predictions)
-    count, num_classes = weights.shape
+    num_classes = weights.shape[1]
     odds = wrong_odds(evidence)
-    share = _share(odds)
-    left_out = np.empty(weights.shape)
-    for fold in range(min(_FOLDS, count)):
-        test = _fold_of(evidence.labels) == fold
-        if not test.any():
-            continue
-        model = error_model(evidence, weights, np.flatnonzero(~test))
-        cases = evidence.reference[test].reshape(-1, len(evidence.names))
-        left_out[test] = model.decision_function(cases).reshape(-1, num_classes)
-    shares, class_shares = _resampled(evidence, weights, y)
-    groups = [_shifted(odds, share)[y == c] for c in range(num_classes)]
+    # A class that the clean set lacks looks wrong to everything that learns from it.
+    judged = np.flatnonzero(np.isin(y, evidence.labels))
+    share = _share(odds[judged])
+    left_out = left_out_odds(evidence, weights)
+    shares, class_shares = _resampled(evidence, weights, y, judged)
+    wrong = _shifted(odds, share)
+    groups = [wrong[judged[y[judged] == c]] for c in range(num_classes)]
     by_class = [float(group.mean()) if len(group) else np.nan for group in groups]
     return Judged(
-        wrong_probability=_shifted(odds, share),
+        wrong_probability=wrong,
+        odds=np.round(odds, _DECIMALS),
         share=_interval(share, shares),
         class_shares=tuple(map(_interval, by_class, class_shares.T)),
         weights=weights,
         reference_probability=_shifted(left_out, share),
+        reference_odds=np.round(left_out, _DECIMALS),
+        reference_errors=_reference_errors(left_out, evidence.labels, weights),
     )
+
+
+def _reference_errors(
+    odds: NDArray[np.float64], labels: NDArray[np.integer], weights: NDArray[np.float64]
+) -> float:
+    """The share of wrong labels among the reference images themselves, from odds (r, C)."""
+    rows = np.arange(len(labels))
+    wrong = weights.copy()
+    wrong[rows, labels] = 0.0
+    return share_among(odds[rows, labels], odds.ravel(), wrong.ravel())
+
+
+def share_among(
+    given: NDArray[np.float64], planted: NDArray[np.float64], weights: NDArray[np.float64]
+) -> float:
+    """The largest share of planted errors that fits among given labels.
+
+    At no level may there be more planted errors beyond it than given labels are as suspicious.
+
+    Args:
+        given: (n,) suspicion of the given labels.
+        planted: (p,) suspicion of the planted ones.
+        weights: (p,) their weights.
+    """
+    order = np.argsort(planted, kind="stable")
+    below = np.cumsum(weights[order]) / weights.sum()
+    shares = []
+    for level in _LEVELS:
+        place = min(int(np.searchsorted(below, level)), len(order) - 1)
+        beyond = float((given > planted[order[place]]).mean())
+        shares.append(beyond / max(1 - below[place], 1e-9))
+    return float(min(1.0, *shares))
 
 
 def wrong_odds(evidence: Evidence) -> NDArray[np.float64]:
@@ -149,6 +181,17 @@ def error_model(evidence: Evidence, weights: NDArray[np.float64], rows: NDArray[
         standardscaler__sample_weight=weight[used],
         logisticregression__sample_weight=weight[used],
     )
+
+
+def left_out_odds(evidence: Evidence, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(r, C) log odds of reference images with each label, by models that have not seen them."""
+    fold_of, found = _fold_of(evidence.labels), np.empty(weights.shape)
+    for fold in np.unique(fold_of):
+        test = fold_of == fold
+        model = error_model(evidence, weights, np.flatnonzero(~test))
+        cases = evidence.reference[test].reshape(-1, len(evidence.names))
+        found[test] = model.decision_function(cases).reshape(-1, weights.shape[1])
+    return found
 
 
 def _fold_of(labels: NDArray[np.integer]) -> NDArray[np.intp]:
@@ -185,20 +228,23 @@ def _share(odds: NDArray[np.float64]) -> float:
 
 
 def _resampled(
-    evidence: Evidence, weights: NDArray[np.float64], y: NDArray[np.integer]
+    evidence: Evidence,
+    weights: NDArray[np.float64],
+    y: NDArray[np.integer],
+    judged: NDArray[np.intp],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Shares of wrong labels, in all (b,) and by class (b, C), with resampled images.
 
-    Both the reference and the training images are drawn anew.
+    Both the reference and the judged training images are drawn anew.
     """
     rng = np.random.default_rng(0)
-    num_classes, n = weights.shape[1], len(y)
+    num_classes = weights.shape[1]
     shares, by_class = np.empty(_RESAMPLES), np.full((_RESAMPLES, num_classes), np.nan)
     by_label = [np.flatnonzero(evidence.labels == c) for c in np.unique(evidence.labels)]
     for b in range(_RESAMPLES):
         rows = np.concatenate([rng.choice(group, len(group)) for group in by_label])
         odds = error_model(evidence, weights, rows).decision_function(evidence.given)
-        drawn = rng.integers(n, size=n)
+        drawn = judged[rng.integers(len(judged), size=len(judged))]
         shares[b] = _share(odds[drawn])
         wrong, labels = _shifted(odds[drawn], shares[b]), y[drawn]
         counts = np.bincount(labels, minlength=num_classes)
@@ -214,62 +260,3 @@ def _interval(value: float, resampled: NDArray[np.float64]) -> Interval:
     tail = (1 - _CONFIDENCE) / 2
     low, high = np.quantile(known, [tail, 1 - tail])
     return Interval(value, float(min(low, value)), float(max(high, value)))
-
-
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """How a list of suspects fares on planted errors."""
-
-    recall: Interval
-    """Share of the planted errors that it catches."""
-    false_alarms: Interval
-    """Share of the right labels that it flags."""
-
-
-def detection(
-    flagged: NDArray[np.bool_], labels: NDArray[np.integer], weights: NDArray[np.float64]
-) -> Detection:
-    """What a list does to reference images.
-
-    Args:
-        flagged: (r, C) whether an image would be on the list with each label.
-        labels: (r,) true class numbers.
-        weights: (r, C) from `label_weights`.
-    """
-    rows = np.arange(len(labels))
-    wrong = weights.copy()
-    wrong[rows, labels] = 0.0
-    return Detection(
-        recall=_wilson((wrong * flagged).sum(axis=1), wrong.sum(axis=1)),
-        false_alarms=_wilson(flagged[rows, labels].astype(float), np.ones(len(labels))),
-    )
-
-
-def class_detections(
-    flagged: NDArray[np.bool_], labels: NDArray[np.integer], weights: NDArray[np.float64]
-) -> tuple[Detection, ...]:
-    """`detection` for each label that an image is given, wrongly or rightly."""
-    found = []
-    for c in range(weights.shape[1]):
-        right = labels == c
-        found.append(
-            Detection(
-                recall=_wilson(weights[~right, c] * flagged[~right, c], weights[~right, c]),
-                false_alarms=_wilson(flagged[right, c].astype(float), np.ones(int(right.sum()))),
-            )
-        )
-    return tuple(found)
-
-
-def _wilson(hits: NDArray[np.float64], weights: NDArray[np.float64]) -> Interval:
-    """A weighted share with Wilson's interval, for the effective number of images.
-
-    Source: Wilson 1927, JASA 22(158); Kish 1965 for the effective number.
-    """
-    total = weights.sum()
-    if not total > 0:
-        return Interval(np.nan, np.nan, np.nan)
-    share, count, z = hits.sum() / total, total**2 / (weights**2).sum(), 1.959964
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    return Interval(float(share), float(max(middle - half, 0)), float(min(middle + half, 1)))

@@ -1,4 +1,4 @@
-"""Rules that decide from the values which training images to drop, with everything about each rule.
+"""Rules that decide which training images to drop, with everything about each rule.
 
     Validated()                    drop the share and by the ordering that serve a probe best on
                                    shapley_val, and no more than it takes
@@ -13,361 +13,39 @@ A rule takes a `Valued` set and returns a `Choice`. Sampled values leave some im
 rule with a threshold keeps those, a rule by rank decides every image. What no rule may do, such as
 emptying a class, is in `safeguards`.
 
-A class with the members of `Rule` is a rule; an entry in `RULES` makes it available in the
-settings. Its fields are the settings of the same names. The settings import this module, so it
-imports only NumPy.
+A class with the members of `Rule` (in `rule`) is a rule, in `value_rules` or `evidence_rules`; an
+entry in `RULES` makes it available in the settings. Its fields are the settings of the same names.
+The settings import these modules, so they import only NumPy.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dcai_ray.cleaning.choices import ORDERINGS, Choice, Valued, keep_share
+from dcai_ray.cleaning.choices import Choice
+from dcai_ray.cleaning.evidence_rules import SHARES, Doubted, Validated, Wrong
+from dcai_ray.cleaning.rule import Rule
+from dcai_ray.cleaning.value_rules import Certain, Chance, Share, Zero
 from dcai_ray.errors import UserError
 
-SHARES = tuple(i / 20 for i in range(19))
-"""The shares that `Validated` tries: 0 to 90 % in steps of 5 %."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Needs:
-    """What a rule requires of a valuation."""
-
-    clean_set: bool = False
-    """Whether it needs values by a clean shapley_val."""
-    sampled_values: bool = False
-    """Whether it needs sampled values, which have intervals."""
-    utility: str | None = None
-    """The only utility that it supports; None for any."""
-
-    def unmet(self, *, clean_set: bool, sampled_values: bool, utility: str) -> str:
-        """The first need that such a valuation does not meet, in words; empty if all are met."""
-        if self.clean_set and not clean_set:
-            return "needs a clean shapley_val"
-        if self.sampled_values and not sampled_values:
-            return "needs value.method sample"
-        if self.utility not in (None, utility):
-            return f"needs the utility {self.utility}"
-        return ""
-
-
-class Rule(Protocol):
-    """The interface of a rule."""
-
-    name: ClassVar[str]
-    """Its name in the settings, in messages and in the files of a run."""
-    needs: ClassVar[Needs]
-    """What it requires of the valuation."""
-
-    def threshold(self, y: NDArray[np.integer]) -> float:
-        """The threshold between harmful and useful images of classes y, (n,); 0 by rank."""
-        ...
-
-    def choose(self, valued: Valued) -> Choice:
-        """Decide on every image."""
-        ...
-
-    @staticmethod
-    def describe(choice: Choice) -> str:
-        """The rule and the numbers of a choice, in words for the terminal."""
-        ...
-
-    @staticmethod
-    def explain(choice: Choice) -> str:
-        """What a choice drops and why, for the report."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Validated:
-    """Drop what serves a probe best on clean images, by cross-validated log loss, and no more.
-
-    The ordering with the smallest loss at its best share is taken. Of its shares, the smallest is
-    taken whose loss is within one standard error of the best, over the clean images: dropping more
-    is not known to help (the rule of Breiman et al. 1984, CART, for the size of a tree).
-    """
-
-    name: ClassVar[str] = "validated"
-    needs: ClassVar[Needs] = Needs(clean_set=True)
-    per_class: bool = False
-    """Drop each share within every class rather than overall."""
-
-    def threshold(self, y: NDArray[np.integer]) -> float:
-        """Zero, as the rule has no threshold of its own."""
-        return 0.0
-
-    def choose(self, valued: Valued) -> Choice:
-        """Try `SHARES` by each ordering; of equal losses, the first ordering and share win."""
-        tried = valued.losses(SHARES)
-        best = {
-            ordering: min(float(loss.mean()) for loss in losses if loss is not None)
-            for ordering, losses in tried.items()
-        }
-        ordering = min(best, key=lambda name: best[name])
-        known = {s: x for s, x in zip(SHARES, tried[ordering], strict=True) if x is not None}
-        lowest = known[min(known, key=lambda share: float(known[share].mean()))]
-        share = min(share for share, loss in known.items() if _is_as_good(loss, lowest))
-        log_loss = {
-            share: float(known[share].mean()) if share in known else None for share in SHARES
-        }
-        return replace(
-            _by_rank(self.name, share, valued, ordering, per_class=self.per_class),
-            log_loss=log_loss,
-            orderings=best,
-        )
-
-    @staticmethod
-    def describe(choice: Choice) -> str:
-        """The share and the ordering."""
-        if choice.share == 0:
-            return f"{choice.rule} (no share that was tried is better than keeping all)"
-        return f"{choice.rule} ({_lowest(choice)} {ORDERINGS[choice.ordering]})"
-
-    @staticmethod
-    def explain(choice: Choice) -> str:
-        """The share, and why it was chosen."""
-        if choice.share == 0:
-            return (
-                "none, as no share of the lowest images is known to help: without it a quick "
-                "classifier does not do better on shapley_val (rule validated)."
-            )
-        return (
-            f"{_lowest_in_order(choice)}, the smallest share that is as good as the best for the "
-            "log loss of a quick classifier on shapley_val (rule validated)."
-        )
-
-
-def _is_as_good(loss: NDArray[np.float64], lowest: NDArray[np.float64]) -> bool:
-    """Whether the losses (m,) are within one standard error of the lowest, image by image."""
-    more = loss - lowest
-    if len(more) < 2:
-        return bool(more.mean() <= 0)
-    return bool(more.mean() <= more.std(ddof=1) / np.sqrt(len(more)))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wrong:
-    """Drop the images whose labels are wrong with a high probability."""
-
-    name: ClassVar[str] = "wrong"
-    needs: ClassVar[Needs] = Needs(clean_set=True)
-    wrong_above: float = 0.5
-    """Probability above which an image is dropped, in (0, 1)."""
-
-    def threshold(self, y: NDArray[np.integer]) -> float:
-        """Zero, as the rule has no threshold of values."""
-        return 0.0
-
-    def choose(self, valued: Valued) -> Choice:
-        """Decide by the probability alone.
-
-        Raises:
-            UserError: no probability is known.
-        """
-        if valued.wrong_probability is None:
-            raise UserError(
-                "rule wrong needs the probability that a label is wrong, which takes more clean "
-                "images; use doubted"
-            )
-        return Choice(
-            rule=self.name,
-            decision=_decided(~(valued.wrong_probability > self.wrong_above)),
-            probability=self.wrong_above,
-            ordering="probability",
-        )
-
-    @staticmethod
-    def describe(choice: Choice) -> str:
-        """The bound."""
-        return f"{choice.rule} (P(wrong) > {choice.probability:g})"
-
-    @staticmethod
-    def explain(choice: Choice) -> str:
-        """The bound in words."""
-        return (
-            f"those whose label is wrong with a probability above {choice.probability:g} "
-            "(rule wrong)."
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Doubted:
-    """Drop the images whose labels all evidence from the other training images doubts."""
-
-    name: ClassVar[str] = "doubted"
-    needs: ClassVar[Needs] = Needs()
-
-    def threshold(self, y: NDArray[np.integer]) -> float:
-        """Zero, as the rule has no threshold of its own."""
-        return 0.0
-
-    def choose(self, valued: Valued) -> Choice:
-        """Drop what is doubted.
-
-        Raises:
-            UserError: the evidence was not computed.
-        """
-        if valued.doubted is None:
-            raise UserError(
-                "rule doubted needs values by the training set itself; raise "
-                "value.second_opinion_up_to"
-            )
-        return Choice(rule=self.name, decision=_decided(~valued.doubted), ordering="self")
-
-    @staticmethod
-    def describe(choice: Choice) -> str:
-        """The witnesses."""
-        return f"{choice.rule} (neighbours, probe and planted errors agree)"
-
-    @staticmethod
-    def explain(choice: Choice) -> str:
-        """The witnesses in words."""
-        return (
-            "those whose label all evidence from the other training images doubts: their "
-            "neighbours, a quick classifier, and likeness to planted errors (rule doubted)."
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Zero:
-    """Keep the images whose value is above zero."""
-
-    name: ClassVar[str] = "zero"
-    needs: ClassVar[Needs] = Needs()
-
-    def threshold(self, y: NDArray[np.integer]) -> float:
-        """Zero."""
-        return 0.0
-
-    def choose(self, valued: Valued) -> Choice:
-        """Drop values that are not above zero; of sampled values, those known not to be."""
-        return _by_threshold(self.name, self.threshold(valued.y), valued)
-
-    @staticmethod
-    def describe(choice: Choice) -> str:
-        """The threshold."""
-        return _kept_above(choice)
-
-    @staticmethod
-    def explain(choice: Choice) -> str:
-        """The threshold in words."""
-        return "those estimated to lower the accuracy (rule zero: keep value > 0)."
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Chance:
-    """Keep the images whose value exceeds an equal share of the score of guessing.
-
-    Without training images a classifier guesses and scores 1 / C, but the utility of the empty set
-    is 0. The n images share the difference equally, so an image without effect has 1 / (C n).
-    """
-
-    name: ClassVar[str] = "chance"
-    needs: ClassVar[Needs] = Needs(utility="knn")
-
-    def threshold(self, y: NDArray[np.integer]) -> float:
-        """1 / (C n), in units of accuracy."""
-        return 1 / (len(np.unique(y)) * len(y))
-
-    def choose(self, valued: Valued) -> Choice:
-        """Drop values not above the threshold; of sampled values, those known not to be."""
-        return _by_threshold(self.name, self.threshold(valued.y), valued)
-
-    @staticmethod
-    def describe(choice: Choice) -> str:
-        """The threshold."""
-        return _kept_above(choice)
-
-    @staticmethod
-    def explain(choice: Choice) -> str:
-        """The threshold in words."""
-        threshold = f"{choice.threshold:.2g}".replace("-", "−")
-        return (
-            "those whose value is no better than chance (rule chance: keep value > "
-            "1 / (classes x images) "
-            f"= {threshold})."
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Share:
-    """Drop a given share of the images, the lowest values first."""
-
-    name: ClassVar[str] = "share"
-    needs: ClassVar[Needs] = Needs()
-    drop_share: float = 0.2
-    """Share of the images to drop, in (0, 1)."""
-    per_class: bool = False
-    """Drop it within every class rather than overall."""
-
-    def threshold(self, y: NDArray[np.integer]) -> float:
-        """Zero, as the rule has no threshold of its own."""
-        return 0.0
-
-    def choose(self, valued: Valued) -> Choice:
-        """Decide by rank alone."""
-        return _by_rank(self.name, self.drop_share, valued, "value", per_class=self.per_class)
-
-    @staticmethod
-    def describe(choice: Choice) -> str:
-        """The share."""
-        return f"{choice.rule} ({_lowest(choice)})"
-
-    @staticmethod
-    def explain(choice: Choice) -> str:
-        """The share, and that it was requested."""
-        return f"{_lowest_in_order(choice)}, as requested (rule share)."
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Certain:
-    """Drop the images whose value is below zero, with a bounded false-discovery rate (e-BH)."""
-
-    name: ClassVar[str] = "certain"
-    needs: ClassVar[Needs] = Needs(sampled_values=True)
-    confidence: float = 0.95
-    """One minus the false-discovery rate, in (0, 1)."""
-
-    def threshold(self, y: NDArray[np.integer]) -> float:
-        """Zero."""
-        return 0.0
-
-    def choose(self, valued: Valued) -> Choice:
-        """Drop what e-BH rejects; of the others, keep those whose interval is above zero.
-
-        Raises:
-            UserError: the values are exact.
-        """
-        from dcai_ray.valuation.intervals import e_bh
-
-        if valued.sampled is None:
-            raise UserError("rule certain needs sampled values, got exact ones; use zero")
-        threshold, alpha = self.threshold(valued.y), 1 - self.confidence
-        dropped = e_bh(valued.sampled.log_e, alpha)
-        others = np.where(valued.sampled.low > threshold, "keep", "undecided")
-        return Choice(
-            rule=self.name,
-            decision=np.where(dropped, "drop", others),
-            threshold=threshold,
-            false_discovery=alpha,
-        )
-
-    @staticmethod
-    def describe(choice: Choice) -> str:
-        """The false-discovery rate."""
-        return f"certain (false-discovery rate {_false_discovery(choice)} %)"
-
-    @staticmethod
-    def explain(choice: Choice) -> str:
-        """The false-discovery rate, and what it bounds."""
-        return (
-            "those that are harmful with certainty (rule certain: false-discovery rate "
-            f"{_false_discovery(choice)}\u00a0%)."
-        )
-
+__all__ = [
+    "RULES",
+    "SHARES",
+    "Certain",
+    "Chance",
+    "Doubted",
+    "Rule",
+    "RuleName",
+    "Share",
+    "Validated",
+    "Wrong",
+    "Zero",
+    "check_needs",
+    "describe",
+    "explain",
+    "new_rule",
+    "rule_named",
+]
 
 RULES: Mapping[str, type[Rule]] = {
     Validated.name: Validated,
@@ -439,56 +117,3 @@ def check_needs(name: str, *, clean_set: bool, sampled_values: bool, utility: st
     if unmet[name]:
         usable = " or ".join(rule for rule, reason in unmet.items() if not reason)
         raise UserError(f"value.rule {name} {unmet[name]}; use {usable}")
-
-
-def _by_threshold(name: str, threshold: float, valued: Valued) -> Choice:
-    decision = _decided(valued.value > threshold)
-    if valued.sampled is not None:
-        decision = valued.sampled.decision  # at the same threshold; some are undecided
-    bound = _false_discovery_bound(valued, decision)
-    return Choice(rule=name, decision=decision, threshold=threshold, false_discovery=bound)
-
-
-def _by_rank(name: str, share: float, valued: Valued, ordering: str, *, per_class: bool) -> Choice:
-    score = valued.scores(ordering)
-    decision = _decided(keep_share(score, share, valued.y, per_class=per_class))
-    return Choice(
-        rule=name,
-        decision=decision,
-        share=share,
-        ordering=ordering,
-        per_class=per_class,
-        false_discovery=_false_discovery_bound(valued, decision),
-    )
-
-
-def _decided(kept: NDArray[np.bool_]) -> NDArray[np.str_]:
-    return np.where(kept, "keep", "drop")
-
-
-def _false_discovery_bound(valued: Valued, decision: NDArray[np.str_]) -> float | None:
-    """The false-discovery bound of the dropped images; None if the values are exact."""
-    if valued.sampled is None:
-        return None
-    from dcai_ray.valuation.intervals import false_discovery_bound
-
-    return false_discovery_bound(valued.sampled.log_e, decision == "drop")
-
-
-def _lowest(choice: Choice) -> str:
-    assert choice.share is not None
-    return f"the lowest {100 * choice.share:.0f} %"
-
-
-def _lowest_in_order(choice: Choice) -> str:
-    lowest = _lowest(choice).replace(" %", "\u00a0%")  # keeps number and sign on one line
-    return f"{lowest}{' of each class' if choice.per_class else ''} {ORDERINGS[choice.ordering]}"
-
-
-def _kept_above(choice: Choice) -> str:
-    return f"{choice.rule} (keep value > {choice.threshold:.2g})"
-
-
-def _false_discovery(choice: Choice) -> str:
-    assert choice.false_discovery is not None
-    return f"{100 * choice.false_discovery:.0f}"

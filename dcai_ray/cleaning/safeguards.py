@@ -1,7 +1,8 @@
 """What no rule may do: judge what cannot be judged, or empty a class.
 
-Such images are left undecided, and are kept, with the reason told. A rule that orders images by
-evidence also keeps those whose suggested label is the label that they have.
+Such images are left undecided, and are kept, with the reason told. What is to be dropped because
+its label seems wrong is also kept if its suggested label is the label that it has. That does not
+hold for images that are dropped for their value: a right label may harm, too.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,11 @@ from numpy.typing import NDArray
 from dcai_ray.cleaning.choices import ORDERINGS, Choice
 from dcai_ray.cleaning.rules import Doubted, Validated, Wrong
 
-BY_EVIDENCE = (Validated.name, Wrong.name, Doubted.name)
-"""Rules that keep an image whose suggested label is its own."""
+
+def trusts_suggestions(choice: Choice) -> bool:
+    """Whether an image is kept if its suggested label is the label that it has."""
+    judges_labels = choice.rule in (Validated.name, Wrong.name, Doubted.name)
+    return judges_labels and choice.ordering != "value"
 
 
 def safeguarded(
@@ -39,19 +43,36 @@ def safeguarded(
     decision = choice.decision.astype(object)
     reason = np.full(len(y), "", dtype=object)
     reason[decision == "drop"] = _why(choice)
-    if choice.rule in BY_EVIDENCE:
+    if trusts_suggestions(choice):
         right = (decision == "drop") & (suggested == y)
         decision[right], reason[right] = "keep", "the suggested label is the label that it has"
     for c in np.flatnonzero(lacking | too_small).tolist():
         own = y == c
         why = "shapley_val has no image of class" if lacking[c] else "too few images of class"
         decision[own], reason[own] = "undecided", f"{why} {classes[c]}"
+    keep_every_class(decision, reason, y, classes)
+    return replace(choice, decision=decision.astype(str), reason=reason.astype(str))
+
+
+def keep_every_class(
+    decision: NDArray[np.object_],
+    reason: NDArray[np.object_],
+    y: NDArray[np.integer],
+    classes: Sequence[str],
+) -> None:
+    """Leave a class undecided that would lose all its images; in place.
+
+    Args:
+        decision: (n,) keep, drop or undecided.
+        reason: (n,) in words.
+        y: (n,) class numbers as given.
+        classes: the names of the C classes.
+    """
     for c in range(len(classes)):
         own = y == c
         if own.any() and (decision[own] == "drop").all():
             decision[own] = "undecided"
             reason[own] = f"dropping it would leave no image of class {classes[c]}"
-    return replace(choice, decision=decision.astype(str), reason=reason.astype(str))
 
 
 def _why(choice: Choice) -> str:

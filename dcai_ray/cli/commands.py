@@ -1,5 +1,6 @@
 """What the commands of the command line do: each parses its flags and calls its steps in order."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,6 +14,8 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import write_split
 from dcai_ray.storage.location import Location
+
+logger = logging.getLogger(__name__)
 
 _UNPACKED = "/runtime_resources/working_dir_files/"  # where Ray lays a job's --working-dir
 
@@ -90,9 +93,8 @@ def value(arguments: Sequence[str]) -> None:
         print("\n".join(pipeline.estimate_valuation(directory, config)))
         return
     pipeline.run_valuation(directory, config)
-    findings = read_findings(directory)
-    print("\n".join(summary(findings)[:-1]))
-    print(f"values: {directory.values}")
+    results = _logged(summary(read_findings(directory)))
+    print("\n".join([*results, f"values: {directory.values}"]))
 
 
 def retrain(arguments: Sequence[str]) -> None:
@@ -176,11 +178,19 @@ def _finish(directory: RunDirectory) -> None:
     from dcai_ray.report.page import write_report
 
     findings = read_findings(directory)
+    results = _logged(summary(findings))
     write_report(findings)
     if findings.table:
         print(text_table(findings.table))
         print()
-    print("\n".join(summary(findings)))
+    print("\n".join([*results, f"report: {directory.report}"]))
+
+
+def _logged(results: Sequence[str]) -> list[str]:
+    """Results, logged for those who look later, as they may be printed."""
+    for text in results:
+        logger.info("%s", text)
+    return [progress.escaped(text) for text in results]
 
 
 def _directory(run: str, features: str | None = None) -> RunDirectory:

@@ -86,6 +86,12 @@ def list_splits(data: Location, *, split_seed: int = 0) -> Listing:
             f"no shapley_val: a seeded half of val is used instead ({halves['shapley_val']} "
             f"images); the other half stays val ({halves['val']})"
         )
+    there = {image.label for image in images if image.split == "shapley_val"}
+    if missing := sorted(set(classes) - there):
+        notes.append(
+            f"shapley_val has no image of class {', '.join(missing)}: the training images of that "
+            "class cannot be judged by it and stay undecided"
+        )
     return Listing(data, tuple(sorted(images, key=_order)), classes, tuple(notes))
 
 

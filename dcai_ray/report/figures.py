@@ -24,13 +24,22 @@ if TYPE_CHECKING:
 COLOURS = {
     "all": "#333333",
     "kept": "#0072b2",
+    "relabelled": "#56b4e9",
     "random": "#8a8a8a",
     "clean": "#e69f00",
     "kept+clean": "#009e73",
     "truth": "#cc79a7",
 }
 RIGHT, WRONG, UNKNOWN = "#0072b2", "#d55e00", "#9a9a9a"
-_DASHES = {"all": "-", "kept": "-", "random": "--", "clean": ":", "kept+clean": "-.", "truth": ":"}
+_DASHES = {
+    "all": "-",
+    "kept": "-",
+    "relabelled": "-.",
+    "random": "--",
+    "clean": ":",
+    "kept+clean": "-.",
+    "truth": ":",
+}
 _BINS = 60
 _STYLE = {
     "svg.hashsalt": "dcai_ray",
@@ -61,7 +70,7 @@ def histogram(
     """The distribution of the values, stacked by group; the outer bars hold the outermost 0.1 %.
 
     Args:
-        groups: values by name; the names `wrong label`, `dropped` and `unknown` have colours.
+        groups: values by name; `wrong label`, `dropped`, `flagged` and `unknown` have colours.
         cut: the cut-off above which images are kept; None if there is no single one.
         unit: unit of the values.
     """
@@ -125,26 +134,28 @@ def learning_curves(rows: Sequence[Mapping[str, Any]]) -> str:
     return _picture(draw)
 
 
-def roc(found: Detection, num_right: int) -> str:
-    """The ROC curve of low values as a sign of wrong labels, with the rule marked on it.
+def roc(found: Detection, num_right: int, sign: str, dropped: str) -> str:
+    """The ROC curve of a sign of wrong labels, with the rule marked on it.
 
     Args:
         found: the curve and the counts of the rule.
         num_right: number of images whose label is known to be right; at least one.
+        sign: the sign in words, such as "low value".
+        dropped: the word for what the rule drops.
     """
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1, linestyle="--", label="chance")
         axes.plot(
             found.false_positive_rate, found.true_positive_rate, color=COLOURS["kept"],
-            linewidth=2, label=f"low value (AUC {found.auc:.3f})",
+            linewidth=2, label=f"{sign} (AUC {found.auc:.3f})",
         )  # fmt: skip
         axes.plot(
             (found.dropped - found.dropped_wrong) / num_right, found.recall, "o", color=WRONG,
-            markersize=8, label="dropped by the rule",
+            markersize=8, label=f"{dropped} by the rule",
         )  # fmt: skip
         axes.set(
-            xlabel="share of right labels dropped", ylabel="share of wrong labels dropped",
+            xlabel=f"share of right labels {dropped}", ylabel=f"share of wrong labels {dropped}",
             xlim=(-0.01, 1.01), ylim=(-0.01, 1.01),
         )  # fmt: skip
         axes.legend(loc="lower right")
@@ -170,7 +181,7 @@ def share_losses(log_loss: Mapping[float, float | None], chosen: float) -> str:
                 axes.plot(
                     share, loss, "o", color=WRONG, markersize=9, label=f"chosen: {share:.0f} %"
                 )
-        axes.set(xlabel="lowest values dropped (%)", ylabel="log loss on shapley_val (nats)")
+        axes.set(xlabel="images dropped (%)", ylabel="log loss on shapley_val (nats)")
         axes.set_xlim(-2, max(shares) + 2)
         axes.legend()
 
@@ -218,7 +229,9 @@ def _edges(low: float, high: float, at: float) -> NDArray[np.float64]:
 
 
 def _group_colour(name: str) -> str:
-    return {"wrong label": WRONG, "dropped": WRONG, "unknown": UNKNOWN}.get(name, RIGHT)
+    return {"wrong label": WRONG, "dropped": WRONG, "flagged": WRONG, "unknown": UNKNOWN}.get(
+        name, RIGHT
+    )
 
 
 def _plain(text: str) -> str:

@@ -11,10 +11,15 @@ import pyarrow as pa
 from dcai_ray.cleaning import rules
 from dcai_ray.cleaning.choices import Choice
 from dcai_ray.cleaning.evaluation import Detection, Row, comparison, detection
+from dcai_ray.cleaning.planted import MIN_CLEAN
+from dcai_ray.cleaning.rules import Validated
 from dcai_ray.errors import UserError
 from dcai_ray.images.image_set import read_image_set
 from dcai_ray.images.truth import Truth, read_truth
+from dcai_ray.report import trust
+from dcai_ray.report.ranking import Ranking, ranking
 from dcai_ray.report.sampling_summary import Check, Sampled, read_check, read_sampled
+from dcai_ray.report.trust import Trust, read_trust
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
 from dcai_ray.storage.values import kept_mask
@@ -31,8 +36,13 @@ class Findings:
     values: pa.Table | None
     choice: Choice | None
     """What the rule decided; None also if the values do not record how."""
+    ranking: Ranking | None
+    """The order in which a person should look at the images."""
+    trust: Trust | None
+    """What is known about the list of dropped images without any truth."""
     truth: Truth | None
     detection: Detection | None
+    """How well the scores of the ranking find the wrong labels."""
     table: list[Row]
     """The before/after table of networks and probes."""
     curves: list[dict[str, Any]]
@@ -50,6 +60,26 @@ class Findings:
         assert self.values is not None
         return int((~kept_mask(self.values)).sum())
 
+    @property
+    def conflicts(self) -> list[str]:
+        """(n,) the conflict of each training image with a copy, in words; empty for none."""
+        assert self.values is not None
+        if "conflict" not in self.values.column_names:
+            return [""] * len(self.values)
+        return [conflict or "" for conflict in self.values["conflict"].to_pylist()]
+
+    @property
+    def dropped(self) -> str:
+        """The word for what the rule drops: an audit only flags."""
+        by_itself = self.settings.get("value", {}).get("validation") == "self"
+        return "flagged" if by_itself and "retrain" not in self.settings else "dropped"
+
+    @property
+    def keeping_is_better(self) -> bool:
+        """Whether the rule tried what to drop, and found nothing that is known to help."""
+        choice = self.choice
+        return choice is not None and choice.rule == Validated.name and choice.share == 0
+
 
 def read_findings(run: RunDirectory) -> Findings:
     """Read all results that exist.
@@ -59,6 +89,8 @@ def read_findings(run: RunDirectory) -> Findings:
     """
     settings = run.settings()
     values = parquet.read_table(run.values) if run.values.exists() else None
+    record = run.record()
+    ranked = ranking(values) if values is not None else None
     truth = _truth(run, values)
     curves = [
         row
@@ -69,11 +101,13 @@ def read_findings(run: RunDirectory) -> Findings:
     return Findings(
         run=run,
         settings=settings,
-        record=run.record(),
+        record=record,
         values=values,
         choice=_choice(run, values),
+        ranking=ranked,
+        trust=read_trust(record, len(values)) if values is not None else None,
         truth=truth,
-        detection=_detection(values, truth),
+        detection=_detection(values, ranked, truth),
         table=comparison(_network_scores(run, curves, values, truth) + _probe_scores(run)),
         curves=curves,
         agreement=_agreement(values),
@@ -83,32 +117,66 @@ def read_findings(run: RunDirectory) -> Findings:
 
 
 def summary(findings: Findings) -> list[str]:
-    """The results in at most five lines."""
-    lines = []
-    if findings.values is not None:
-        n, dropped = len(findings.values), findings.num_dropped
-        lines.append(
-            f"{dropped} of {n} training images dropped ({100 * dropped / n:.0f} %)"
-            + (f", rule {rules.describe(findings.choice)}" if findings.choice else "")
-        )
-    if findings.detection is not None:
+    """The results in a few lines; warnings begin with that word."""
+    lines = _dropping(findings) if findings.values is not None else []
+    if findings.trust is not None:
+        settings = findings.settings.get("value", {})
+        lines.append(trust.line(findings.trust, findings.num_dropped, settings))
+    lines += [f"warning: {text}" for text in mistrust(findings)]
+    if findings.detection is not None and findings.ranking is not None:
         d = findings.detection
         lines.append(
-            f"wrong labels: detection AUC {d.auc:.3f}; {d.dropped_wrong} of the {d.dropped} "
-            f"dropped are wrong (precision {d.precision:.2f}, recall {d.recall:.2f})"
+            f"wrong labels: detection AUC {d.auc:.3f} (by {findings.ranking.name}); "
+            f"{d.dropped_wrong} of the {d.dropped} {findings.dropped} are wrong "
+            f"(precision {d.precision:.2f}, recall {d.recall:.2f})"
         )
     for model in dict.fromkeys(row.model for row in findings.table):
         arms = {row.arm: row.accuracy for row in findings.table if row.model == model}
-        if "kept" in arms and len(lines) < 4:
+        if "kept" in arms and len(lines) < _LINES:
             rest = ", ".join(f"{arm} {accuracy:.3f}" for arm, accuracy in arms.items())
             lines.append(f"accuracy, {model}: {rest}")
+    return lines
+
+
+def _dropping(findings: Findings) -> list[str]:
+    """How many images are dropped, by which rule, and how many are undecided."""
+    assert findings.values is not None
+    n, dropped = len(findings.values), findings.num_dropped
+    lines = [
+        f"{dropped} of {n} training images {findings.dropped} ({100 * dropped / n:.0f} %)"
+        + (f", rule {rules.describe(findings.choice)}" if findings.choice else "")
+    ]
+    lines += _in_conflict(sum(map(bool, findings.conflicts)))
+    if findings.keeping_is_better:
+        lines.append(NOT_CLEANING)
+    undecided = trust.undecided(findings.values)
+    return [*lines, undecided] if undecided else lines
+
+
+def mistrust(findings: Findings) -> list[str]:
+    """Reasons not to trust the values, as sentences without their full stops."""
+    lines = []
+    if findings.trust is not None and findings.trust.differ:
+        lines.append(trust.difference(findings.trust))
     if findings.sampled is not None and findings.sampled.imputed_share > 0:
-        lines.insert(1, biased(findings.sampled.imputed_share))
-    if findings.agreement is not None and findings.agreement < LOW_AGREEMENT:
+        lines.append(biased(findings.sampled.imputed_share))
+    too_few = findings.trust is not None and 0 < findings.trust.num_clean < MIN_CLEAN
+    if findings.agreement is not None and findings.agreement < LOW_AGREEMENT and not too_few:
         lines.append(disagreement(findings.agreement))
-    return [*lines[:4], f"report: {findings.run.report}"]
+    return lines
 
 
+def _in_conflict(count: int) -> list[str]:
+    """How many training images are in conflict with a copy; no line for none."""
+    if not count:
+        return []
+    what = "1 training image has a copy" if count == 1 else f"{count} training images have a copy"
+    return [f"{what} with another label (column conflict of values.parquet)"]
+
+
+_LINES = 5  # of a summary, beyond which no accuracies are added; they are in the table as well
+NOT_CLEANING = "as far as shapley_val can tell, not cleaning is the better choice"
+"""What it means that the rule finds nothing to drop, as a sentence without its full stop."""
 LOW_AGREEMENT = 0.3
 """Rank correlation with the self-valuation below which the report warns."""
 
@@ -183,11 +251,13 @@ def _truth(run: RunDirectory, values: pa.Table | None) -> Truth | None:
     return truth if truth and list(truth.ids) == values["id"].to_pylist() else None
 
 
-def _detection(values: pa.Table | None, truth: Truth | None) -> Detection | None:
-    if values is None or truth is None or not truth.known.any():
+def _detection(
+    values: pa.Table | None, ranked: Ranking | None, truth: Truth | None
+) -> Detection | None:
+    if values is None or ranked is None or truth is None or not truth.known.any():
         return None
-    kept, value = kept_mask(values), values["value"].to_numpy()
-    return detection(value[truth.known], kept[truth.known], truth.wrong[truth.known])
+    known = truth.known
+    return detection(ranked.score[known], kept_mask(values)[known], truth.wrong[known])
 
 
 def _network_scores(
@@ -228,7 +298,7 @@ def _arm_sizes(run: RunDirectory, values: pa.Table | None, truth: Truth | None) 
         sizes |= {"kept": kept, "random": kept, "clean": clean, "kept+clean": kept + clean}
     if truth is not None:
         sizes["truth"] = int((~truth.wrong).sum())
-    return sizes
+    return {**sizes, **run.record().get("steps", {}).get("cleaned", {}).get("images", {})}
 
 
 def _agreement(values: pa.Table | None) -> float | None:

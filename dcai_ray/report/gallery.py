@@ -1,9 +1,9 @@
-"""The most harmful images, with what a reviewer needs for each: picture, labels, neighbours."""
+"""The most suspicious images, with what a reviewer needs for each: picture, labels, neighbours."""
 
 import base64
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dcai_ray.cleaning.suggestions import neighbours
+from dcai_ray.cleaning.nearest import neighbours
 from dcai_ray.errors import UserError
 from dcai_ray.images import decoding
 from dcai_ray.report.findings import Findings
@@ -29,12 +29,21 @@ class Entry:
     """One training image."""
 
     place: int
-    """1 for the lowest value."""
+    """1 for the most suspicious."""
     id: str
     path: str
     """Path below the data's root; the id if there are no images."""
     label: str
     suggested: str
+    """The likeliest class by a probe that has not seen the image; empty if unknown."""
+    suggested_probability: float
+    """Probability of that class; NaN if unknown."""
+    wrong_probability: float
+    """P(label is wrong); NaN if unknown."""
+    suspicion: float
+    """Where no probability is known: 1 for the most suspicious image; NaN if unknown."""
+    reason: str
+    """Why it was decided; empty where nothing is to say."""
     neighbours: tuple[tuple[str, int], ...]
     """Labels of the nearest training images with their counts; empty without features."""
     value: float
@@ -44,6 +53,8 @@ class Entry:
     high: float
     """With `low`, the bounds of the interval; both equal the value if it is exact."""
     decision: str
+    conflict: str
+    """The copy under another label, in words; empty for none."""
     true_label: str
     """Empty if unknown."""
     thumbnail: str | None
@@ -57,16 +68,16 @@ class Entry:
         return "right" if self.true_label == self.label else "wrong"
 
 
-def most_harmful(findings: Findings, count: int) -> list[Entry]:
-    """The training images with the lowest values, lowest first."""
+def most_suspicious(findings: Findings, count: int) -> list[Entry]:
+    """The first training images of the ranking."""
     values = findings.values
-    if values is None:
+    if values is None or findings.ranking is None:
         return []
-    lowest = np.argsort(values["value"].to_numpy(), kind="stable")[:count]
-    rows = values.take(lowest).to_pylist()
+    first = findings.ranking.order[:count]
+    rows = values.take(first).to_pylist()
     paths = _paths(findings)
-    pictures = _thumbnails(findings, [paths[i] for i in lowest] if paths else [])
-    near = _neighbour_labels(findings, lowest)
+    pictures = _thumbnails(findings, [paths[i] for i in first] if paths else [])
+    near = _neighbour_labels(findings, first)
     return [
         Entry(
             place=place + 1,
@@ -74,17 +85,28 @@ def most_harmful(findings: Findings, count: int) -> list[Entry]:
             path=paths[i] if paths else row["id"],
             label=row["label"],
             suggested=row["suggested_label"] or "",
+            suggested_probability=_number(row, "suggested_probability"),
+            wrong_probability=_number(row, "wrong_probability"),
+            suspicion=_number(row, "suspicion"),
+            reason=row.get("reason") or "",
             neighbours=near[place] if near else (),
             value=row["value"],
             stderr=row["stderr_validation"],
             low=row["low"],
             high=row["high"],
             decision=row["decision"],
+            conflict=row.get("conflict") or "",
             true_label=findings.truth.true_labels[i] if findings.truth else "",
             thumbnail=pictures[place] if pictures else None,
         )
-        for place, (i, row) in enumerate(zip(lowest.tolist(), rows, strict=True))
+        for place, (i, row) in enumerate(zip(first.tolist(), rows, strict=True))
     ]
+
+
+def _number(row: Mapping[str, Any], column: str) -> float:
+    """A number of a row; NaN for a null, or for a column that the run does not know."""
+    entry = row.get(column)
+    return float("nan") if entry is None else float(entry)
 
 
 def _paths(findings: Findings) -> list[str]:

@@ -16,9 +16,10 @@ import yaml
 
 import dcai_ray
 from dcai_ray.cleaning.arms import ARMS
-from dcai_ray.report import figures, verdicts
+from dcai_ray.cleaning.choices import ORDERINGS
+from dcai_ray.report import figures, trust, verdicts
 from dcai_ray.report.findings import Findings, biased
-from dcai_ray.report.gallery import most_harmful
+from dcai_ray.report.gallery import most_suspicious
 from dcai_ray.report.sampling_summary import Sampled
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import has_features
@@ -29,7 +30,8 @@ logger = logging.getLogger(__name__)
 GALLERY = 40
 """Number of images shown."""
 _SHOWN = 10  # lines of a list of duplicates
-_CLASSES = 20  # rows of the table of classes
+_CLASSES = 20  # rows of a table of classes
+_PAIRS = 10  # rows of the table of pairs of classes
 _HEAD_BYTES = 1000  # searched for the fingerprint
 
 
@@ -73,6 +75,8 @@ def _render(template: str, **content: Any) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
+        "chance": verdicts.chance,
+        "bounds": trust.bounds,
         "number": verdicts.number,
         "percent": verdicts.percent,
         "signed": verdicts.signed,
@@ -85,7 +89,7 @@ def _content(findings: Findings) -> dict[str, Any]:
     steps = findings.record.get("steps", {})
     num_val = steps.get("images", {}).get("images", {}).get("val", 0)
     found = verdicts.verdicts(findings.table, num_val)
-    gallery = most_harmful(findings, GALLERY)
+    gallery = most_suspicious(findings, GALLERY)
     return {
         "name": findings.run.location.name,
         "version": dcai_ray.__version__,
@@ -99,6 +103,9 @@ def _content(findings: Findings) -> dict[str, Any]:
         "num_val": num_val,
         "values": _values(findings),
         "classes": _classes(findings),
+        "dropped": findings.dropped,
+        "trust": _trust(findings),
+        "ranking": findings.ranking,
         "gallery": gallery,
         "with_images": any(entry.thumbnail is not None for entry in gallery),
         "value_settings": findings.settings.get("value", {}),
@@ -122,13 +129,13 @@ def _tiles(findings: Findings, found: Sequence[verdicts.Verdict]) -> list[tuple[
     tiles = []
     if findings.values is not None:
         n, dropped = len(findings.values), findings.num_dropped
-        tiles.append(
-            (f"{dropped:,}", "images dropped", f"{verdicts.percent(dropped / n)} of {n:,}")
-        )
+        beside = f"{verdicts.percent(dropped / n)} of {n:,}"
+        tiles.append((f"{dropped:,}", f"images {findings.dropped}", beside))
     d = findings.detection
     if d is not None:
-        beside = f"of {d.wrong:,}; {verdicts.percent(d.precision)} of the dropped are wrong"
-        tiles.append((f"{d.dropped_wrong:,}", "wrong labels dropped", beside))
+        precise = verdicts.percent(d.precision)
+        beside = f"of {d.wrong:,}; {precise} of the {findings.dropped} are wrong"
+        tiles.append((f"{d.dropped_wrong:,}", f"wrong labels {findings.dropped}", beside))
     for verdict in found[:1]:
         baselines = ", ".join(f"{a.arm} {a.accuracy:.3f}" for a in verdict.against)
         tiles.append(
@@ -158,13 +165,14 @@ def _values(findings: Findings) -> dict[str, Any] | None:
         }
     else:
         kept = kept_mask(findings.values)
-        groups = {"dropped": value[~kept], "kept": value[kept]}
+        groups = {findings.dropped: value[~kept], "kept": value[kept]}
     groups = {name: entries for name, entries in groups.items() if len(entries)}
     cut = None if choice is None else choice.cut(value)
     return {
         "plot": figures.histogram(groups, cut, *_unit(findings)),
         "cut": cut,
         "per_class": choice is not None and choice.per_class,
+        "other_order": choice is not None and choice.ordering != "value",
         "negative": int((value < 0).sum()),
         "lowest": float(value.min()),
         "median": float(np.median(value)),
@@ -201,6 +209,21 @@ def _classes(findings: Findings) -> dict[str, Any] | None:
         for label in order
     ]
     return {"rows": table[:_CLASSES], "more": len(table[_CLASSES:])}
+
+
+def _trust(findings: Findings) -> dict[str, Any] | None:
+    """How far to trust the list: sentences, classes and pairs of classes."""
+    found, values = findings.trust, findings.values
+    if found is None or values is None:
+        return None
+    settings = findings.settings.get("value", {})
+    rows = trust.class_rows(found, values)
+    return {
+        "sentences": trust.sentences(found, findings.choice, findings.num_dropped, settings),
+        "rows": rows[:_CLASSES],
+        "more": len(rows[_CLASSES:]),
+        "pairs": trust.class_pairs(values, _PAIRS),
+    }
 
 
 def _sampling(sampled: Sampled, confidence: float) -> dict[str, Any]:
@@ -268,12 +291,12 @@ def _curves(findings: Findings) -> list[tuple[str, str]]:
 
 def _detection(findings: Findings) -> dict[str, Any] | None:
     """How wrong labels were found: the ROC curve, and precision and recall by images reviewed."""
-    found, truth, values = findings.detection, findings.truth, findings.values
-    if found is None or truth is None or values is None:
+    found, truth = findings.detection, findings.truth
+    if found is None or truth is None or findings.ranking is None:
         return None
     wrong = truth.wrong[truth.known]
-    order = np.argsort(values["value"].to_numpy()[truth.known], kind="stable")
-    hits = np.cumsum(wrong[order])
+    order = findings.ranking.order
+    hits = np.cumsum(truth.wrong[order[truth.known[order]]])
     counts = sorted({max(round(share * len(wrong)), 1) for share in (0.01, 0.05, 0.1, 0.2, 0.3)})
     looked = [
         {"count": c, "wrong": int(hits[c - 1]), "precision": hits[c - 1] / c,
@@ -281,7 +304,9 @@ def _detection(findings: Findings) -> dict[str, Any] | None:
         for c in counts
     ]  # fmt: skip
     return {
-        "plot": figures.roc(found, len(wrong) - found.wrong),
+        "plot": figures.roc(
+            found, len(wrong) - found.wrong, findings.ranking.sign, findings.dropped
+        ),
         "found": found,
         "known": len(wrong),
         "looked": looked,
@@ -295,7 +320,21 @@ def _shares(findings: Findings) -> dict[str, Any] | None:
         return None
     share, losses = choice.share, choice.log_loss
     edge = share == max(tried for tried, loss in losses.items() if loss is not None)
-    return {"plot": figures.share_losses(losses, share), "share": share, "edge": edge}
+    others = [
+        f"{ORDERINGS[name]} {loss:.3f}"
+        for name, loss in (choice.orderings or {}).items()
+        if name != choice.ordering
+    ]
+    return {
+        "plot": figures.share_losses(losses, share),
+        "share": share,
+        "edge": edge,
+        "ordering": ORDERINGS[choice.ordering],
+        "loss": losses[share],
+        "others": "; ".join(others),
+        # Sampled values are not computed anew without the images that they are judged on.
+        "optimistic": findings.sampled is not None and choice.ordering == "value",
+    }
 
 
 def _images(step: dict[str, Any]) -> dict[str, Any] | None:

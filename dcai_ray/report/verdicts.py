@@ -12,7 +12,8 @@ from typing import Literal
 from dcai_ray.cleaning import rules
 from dcai_ray.cleaning.arms import ARMS
 from dcai_ray.cleaning.evaluation import Row
-from dcai_ray.report.findings import LOW_AGREEMENT, Findings, disagreement
+from dcai_ray.report import trust
+from dcai_ray.report.findings import NOT_CLEANING, Findings, mistrust
 from dcai_ray.report.sampling_summary import Check
 
 Outcome = Literal["better", "unsettled", "not better"]
@@ -25,6 +26,7 @@ BASELINES = {
 """What cleaning must beat, cheapest first."""
 
 _OTHERS = {
+    "relabelled": "Relabelled instead of dropped where another label is likely",
     "kept+clean": "Kept and clean images together",
     "truth": "Perfect cleaning (only the wrong labels dropped)",
 }
@@ -137,12 +139,11 @@ def warnings(findings: Findings, found: Sequence[Verdict]) -> list[str]:
     """Reasons not to trust the result, most important first."""
     lines = []
     if findings.values is not None and findings.num_dropped == 0:
-        lines.append("The rule drops nothing, so the kept images are all images.")
+        what = "flags" if findings.dropped == "flagged" else "drops"
+        lines.append(f"The rule {what} nothing, so the kept images are all images.")
     else:
         lines += _baseline_warnings(found)
-    if findings.agreement is not None and findings.agreement < LOW_AGREEMENT:
-        text = disagreement(findings.agreement)
-        lines.append(f"{text[0].upper()}{text[1:]}.")
+    lines += [_sentence(text) for text in mistrust(findings)]
     if findings.settings.get("value", {}).get("validation") == "self":
         lines.append(_SELF)
     across = findings.record.get("steps", {}).get("images", {}).get("duplicates_across_splits", [])
@@ -177,32 +178,66 @@ def lead(findings: Findings, found: Sequence[Verdict]) -> list[str]:
     """The summary: how much was dropped by which rule, how accurately, and what that gained."""
     if findings.values is None:
         return _without_values(findings)
-    n, dropped = len(findings.values), findings.num_dropped
-    text = f"Of {n:,} training images, {dropped:,} are dropped ({percent(dropped / n)})"
-    lines = [f"{text}: {rules.explain(findings.choice)}" if findings.choice else f"{text}."]
+    lines = [_how_many(findings)]
+    undecided = trust.undecided(findings.values)
+    if undecided:
+        lines.append(f"{undecided}.")
     lines.append(_labels_found(findings))
     against = [a for verdict in found for a in verdict.against]
     if against and all(a.outcome == "better" for a in against):
         lines.append("Training on the kept images beats every baseline that was tried.")
-    return lines
+    return [line for line in lines if line]
+
+
+def _how_many(findings: Findings) -> str:
+    """How much was dropped by which rule."""
+    assert findings.values is not None
+    n, dropped = len(findings.values), findings.num_dropped
+    if findings.keeping_is_better:
+        return (
+            f"None of the {n:,} training images is dropped: {NOT_CLEANING}. There, a quick "
+            "classifier does not clearly do better without any share of the lowest images (rule "
+            "validated)."
+        )
+    text = f"Of {n:,} training images, {dropped:,} are {findings.dropped} ({percent(dropped / n)})"
+    if findings.choice is None:
+        return f"{text}."
+    choice = findings.choice
+    text = f"{text}: {rules.explain(choice)}"
+    if choice.share and not choice.per_class and dropped < round(choice.share * n):
+        text += (
+            " They are fewer, since images that are undecided, or whose suggested label is their "
+            "own, are kept."
+        )
+    return text
 
 
 def _labels_found(findings: Findings) -> str:
     """How many of the dropped images are mislabelled, as far as that is known."""
     found, truth = findings.detection, findings.truth
-    if found is not None:
+    if found is not None and findings.ranking is not None:
+        name = findings.ranking.name
+        score = "Low values separate" if name == "value" else f"{_capital(name)} separates"
         return (
             f"{found.wrong:,} labels are known to be wrong; {found.dropped_wrong:,} of them are "
-            f"among the dropped (precision {percent(found.precision)}, recall "
-            f"{percent(found.recall)}). Low values separate wrong labels from right ones with an "
-            f"AUC of {found.auc:.3f} (chance is 0.5)."
+            f"among the {findings.dropped} (precision {percent(found.precision)}, recall "
+            f"{percent(found.recall)}). {score} wrong labels from right ones with an AUC of "
+            f"{found.auc:.3f} (chance is 0.5)."
         )
     if truth is not None and truth.known.any():
         what = "All" if truth.wrong.any() else "None"
         return f"{what} of the {truth.known.sum():,} labels whose truth is known are wrong."
+    if not findings.num_dropped:
+        return ""
+    expected = trust.expected_wrong(findings.values) if findings.values is not None else None
+    if expected is not None:
+        return (
+            f"By their estimated probabilities, about {expected:,.0f} of the {findings.dropped} "
+            "are mislabelled (no truth.csv lists true labels)."
+        )
     return (
-        "It is not known how many of the dropped images are mislabelled (no truth.csv lists them); "
-        "look at the most harmful images below before you trust the number."
+        f"It is not known how many of the {findings.dropped} images are mislabelled (no truth.csv "
+        "lists them); look at the list below before you trust the number."
     )
 
 
@@ -241,6 +276,15 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f}\u00a0%" if math.isfinite(share) else "–"
 
 
+def chance(probability: float) -> str:
+    """A probability in per cent, which is never rounded to certainty; a dash for NaN."""
+    if probability >= 0.995:
+        return ">99\u00a0%"
+    if probability < 0.005:
+        return "<1\u00a0%"
+    return percent(probability)
+
+
 def number(value: float, digits: int = 2) -> str:
     """A small number with a few significant digits and a true minus; a dash for NaN."""
     return f"{value:.{digits}g}".replace("-", "−") if math.isfinite(value) else "–"
@@ -256,3 +300,11 @@ def _without_values(findings: Findings) -> list[str]:
 
 def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def _sentence(text: str) -> str:
+    return f"{_capital(text)}."

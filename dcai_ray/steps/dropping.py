@@ -1,44 +1,29 @@
-"""From values and evidence to what is kept: the rule of the settings, and the tables of its choice.
+"""From values and evidence to decisions: the rule of the settings, with its trials as tasks."""
 
-Values and evidence are written whatever a rule makes of them.
-"""
-
-import json
-import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from dcai_ray import progress
 from dcai_ray.cleaning.choices import Choice, Sampled, Valued
-from dcai_ray.cleaning.planted import Detection, Interval, class_detections, detection
+from dcai_ray.cleaning.planted import MIN_CLEAN
 from dcai_ray.cleaning.probes import principal_features
+from dcai_ray.cleaning.recall import Detection, class_detections, detection
 from dcai_ray.cleaning.rules import Doubted, Rule, Validated, Wrong, Zero, new_rule
-from dcai_ray.cleaning.safeguards import BY_EVIDENCE, safeguarded
+from dcai_ray.cleaning.safeguards import safeguarded, trusts_suggestions
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
-from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
-from dcai_ray.steps.evidence import MIN_CLEAN, Known
+from dcai_ray.steps.evidence import Known
 from dcai_ray.steps.feature_set import FeatureSet
-from dcai_ray.steps.freshness import is_current
-from dcai_ray.storage import parquet
-from dcai_ray.storage.values import Estimates, kept_table, values_table
 
-FORMAT = 2
-"""Raise this when a rule, one of its constants, a safeguard or the probe of the shares changes
-(`cleaning.rules`, `cleaning.safeguards`, `cleaning.probes`): values are then written anew."""
-
-
-def is_valued(run: RunDirectory, fingerprint: str) -> bool:
-    """Whether the values and the table of kept images are up to date."""
-    return is_current(run.kept, fingerprint) and parquet.is_up_to_date(run.values, fingerprint)
+FORMAT = 3
+"""Raise this when a rule, one of its constants, a safeguard, what copies overrule or the probe of
+the shares changes (`cleaning.rules`, `cleaning.safeguards`, `cleaning.conflicts`,
+`cleaning.probes`): values are then written anew."""
 
 
 def rule_of(config: Config) -> Rule:
@@ -79,10 +64,14 @@ def decide(
         sampled: what sampling yields besides the values; None if they are exact.
     """
     judged, doubts = known.judged, known.doubts
-    probability = -judged.wrong_probability if judged else None
+    right = -judged.odds if judged else None
     exact = sampled is None
-    orderings = _orderings(value, probability, config, known, exact=exact)
-    trials = _trials(orderings, config, known, exact=exact)
+    suggested = known.evidence.probe.suggested
+    num_classes = len(points.classes)
+    lacking = np.bincount(points.clean.y, minlength=num_classes) == 0
+    unjudged = lacking[points.train.y] & validates(config)
+    orderings = _orderings(value, right, suggested, unjudged, config, known, exact=exact)
+    trials = _trials(orderings, unjudged, config, known, exact=exact)
     valued = Valued(
         value=value,
         y=points.train.y,
@@ -94,18 +83,17 @@ def decide(
     )
     rule = _usable(rule_of(config), points, known)
     chosen = rule.choose(valued)
-    num_classes = len(points.classes)
     counts = np.bincount(points.train.y, minlength=num_classes)
     by_others = rule.name == Doubted.name or known.clean is None
-    lacking = np.bincount(points.clean.y, minlength=num_classes) == 0
-    choice = safeguarded(
+    guarded = safeguarded(
         chosen,
         points.train.y,
         points.classes,
         lacking=np.zeros(num_classes, bool) if by_others else lacking,
         too_small=counts <= config.value.k if by_others else np.zeros(num_classes, bool),
-        suggested=known.evidence.probe.suggested,
+        suggested=suggested,
     )
+    choice = known.copies.resolve(guarded)
     flagged = _flagged_references(chosen, valued, points, config, known, exact=exact)
     if judged is None or flagged is None:
         return Decided(choice=choice, planted=None, planted_by_class=())
@@ -122,11 +110,13 @@ def _usable(rule: Rule, points: FeatureSet, known: Known) -> Rule:
     if rule.name not in (Validated.name, Wrong.name) or known.by_clean:
         return rule
     fallback: Rule = Zero() if known.doubts is None else Doubted()
-    progress.say(
-        f"shapley_val has {progress.counted(len(points.clean.y), 'images')} of "
-        f"{progress.counted(len(np.unique(points.clean.y)), 'classes')}: too few to tell how many "
-        f"to drop (at least {MIN_CLEAN} of two classes); using the rule {fallback.name}",
-        logging.WARNING,
+    few, classes = progress.counted(len(points.clean.y), "images"), len(np.unique(points.clean.y))
+    why = f"shapley_val has {few} of {classes} {'class' if classes == 1 else 'classes'}, too few"
+    if known.clean_errors is not None:
+        why = "shapley_val cannot be trusted"
+    progress.warn(
+        f"{why} to tell how many to drop (that takes at least {MIN_CLEAN} clean images of two "
+        f"classes); using the rule {fallback.name} instead of {rule.name}"
     )
     return fallback
 
@@ -134,6 +124,8 @@ def _usable(rule: Rule, points: FeatureSet, known: Known) -> Rule:
 def _orderings(
     value: NDArray[np.float64],
     right: NDArray[np.float64] | None,
+    suggested: NDArray[np.int64],
+    unjudged: NDArray[np.bool_],
     config: Config,
     known: Known,
     *,
@@ -144,6 +136,9 @@ def _orderings(
     Args:
         value: (n,).
         right: (n,) the larger, the likelier is the label right; None if unknown.
+        suggested: (n,) class numbers; only by value may an image be dropped whose suggested label
+            is the label that it has.
+        unjudged: (n,) images that stay undecided whatever their scores.
         config: its section value is used.
         known: the self-valuation is used.
         exact: whether values have a closed form, so that both kinds have one unit.
@@ -155,22 +150,33 @@ def _orderings(
             found["both"] = known.both(value, found["self"], config)
     if right is not None:
         found["probability"] = right
-    return found
+    same = suggested == known.y
+    return {
+        name: np.where(unjudged | (same & (name != "value")), np.inf, score)
+        for name, score in found.items()
+    }
 
 
 _Trial = tuple[NDArray[np.float64], NDArray[np.bool_]]  # (n,) scores, (m,) images to test on
 
 
 def _trials(
-    orderings: Mapping[str, NDArray[np.float64]], config: Config, known: Known, *, exact: bool
+    orderings: Mapping[str, NDArray[np.float64]],
+    unjudged: NDArray[np.bool_],
+    config: Config,
+    known: Known,
+    *,
+    exact: bool,
 ) -> dict[str, list[_Trial]]:
     """By ordering, what to drop by and where to test it: scores never come from tested images."""
-    by_fold = [
-        _orderings(
-            fold.value if exact else orderings["value"], -fold.odds, config, known, exact=exact
+    by_fold = []
+    for fold in known.folds:
+        value = fold.value if exact else orderings["value"]
+        if config.value.validation == "both" and known.own is not None:
+            value = known.both(value, known.own.column.value[0], config)
+        by_fold.append(
+            _orderings(value, -fold.odds, fold.suggested, unjudged, config, known, exact=exact)
         )
-        for fold in known.folds
-    ]
     tests = [fold.test for fold in known.folds]
     everything = [np.ones(known.num_clean, dtype=bool)]
     return {
@@ -187,7 +193,10 @@ def _losses(
     config: Config,
     shares: Sequence[float],
 ) -> dict[str, list[NDArray[np.float64] | None]]:
-    """By ordering, the losses (m,) of every share; keeping all is tried once."""
+    """By ordering, the losses (m,) of every share; keeping all is tried once.
+
+    None for a share that would empty a class, or that there are too few images to drop for.
+    """
     train, clean = principal_features(points.train.x, points.clean.x)
     data = tasks.ProbeData(
         train=(train, points.train.y),
@@ -199,7 +208,7 @@ def _losses(
         (name, share, part): tasks.ShareJob(score, share, config.value.per_class, test)
         for name, parts in trials.items()
         for share in shares
-        if share > 0 or name == "value"
+        if (share > 0 or name == "value") and share <= _most(parts)
         for part, (score, test) in enumerate(parts)
     }
     step = Step(
@@ -213,6 +222,8 @@ def _losses(
     found = dict(zip(jobs, results, strict=True))
 
     def joined(name: str, share: float) -> NDArray[np.float64] | None:
+        if share > _most(trials[name]):
+            return None
         losses = np.empty(len(clean))
         for part, (_, test) in enumerate(trials[name]):
             part_losses = found[name, share, part]
@@ -224,6 +235,11 @@ def _losses(
     return {
         name: [joined(name if share > 0 else "value", share) for share in shares] for name in trials
     }
+
+
+def _most(parts: Sequence[_Trial]) -> float:
+    """The largest share that may be dropped."""
+    return min(float(np.isfinite(score).mean()) for score, _ in parts)
 
 
 def _flagged_references(
@@ -245,6 +261,8 @@ def _flagged_references(
     if chosen.rule == Doubted.name or (by in ("value", "both") and not exact):
         return None
     scores = known.reference_scores(by, config)
+    if chosen.probability is not None:
+        scores = -known.judged.reference_probability
     if scores is None:
         return None
     own, dropped = valued.scores(by), ~chosen.kept
@@ -259,129 +277,7 @@ def _flagged_references(
     elif dropped.any():
         cuts[:] = own[dropped].max()
     flagged = scores <= cuts
-    if chosen.rule in BY_EVIDENCE:
+    if trusts_suggestions(chosen):
         suggested = known.evidence.probe.reference_predictions.argmax(axis=1)
         flagged &= suggested[:, np.newaxis] != np.arange(num_classes)
     return np.asarray(flagged & np.isin(np.arange(num_classes), points.clean.y))
-
-
-def write_values(
-    run: RunDirectory,
-    points: FeatureSet,
-    config: Config,
-    estimates: Estimates,
-    choice: Choice,
-    fingerprint: str,
-    *,
-    stderr_validation: NDArray[np.float64] | None = None,
-    known: Known | None = None,
-) -> None:
-    """Write the table of values and, where sampling is complete, what the rule keeps.
-
-    Args:
-        run: the run folder.
-        points: the features that were valued.
-        config: its section value is used.
-        estimates: the estimates of the n images, with the decisions of the choice.
-        choice: the choice of the rule.
-        fingerprint: fingerprint of the values.
-        stderr_validation: (n,) standard errors over validation points; None for sampled values.
-        known: what is known about the labels; None for interim values, which are for inspection
-            only.
-    """
-    further = {} if known is None else _columns(points, config, choice, known)
-    table = values_table(estimates, stderr_validation=stderr_validation, further=further)
-    notes = {"choice": json.dumps(choice.note()), "settings": json.dumps(plain(config.value))}
-    if known is not None:
-        parquet.write_table(run.evidence, _evidence_table(points, known), fingerprint)
-    parquet.write_table(run.values, table, fingerprint, **notes)
-    if known is not None and not parquet.is_up_to_date(run.kept, fingerprint):
-        parquet.write_table(run.kept, kept_table(table), fingerprint)
-
-
-def _columns(
-    points: FeatureSet, config: Config, choice: Choice, known: Known
-) -> dict[str, Sequence[Any] | NDArray[Any]]:
-    """Columns of the table of values that come from the evidence."""
-    probe, judged, doubts = known.evidence.probe, known.judged, known.doubts
-    columns: dict[str, Sequence[Any] | NDArray[Any]] = {
-        "suggested_label": [points.classes[i] for i in probe.suggested],
-        "suggested_probability": probe.suggested_probability,
-        "margin": probe.margins[:, probe.best],
-    }
-    if known.own is not None and config.value.validation != "self":
-        columns["value_self"] = known.own.column.value[0]
-    if judged is not None:
-        # A class that the clean set lacks looks wrong to everything that learns from it.
-        lacking = ~np.isin(points.train.y, points.clean.y)
-        columns["wrong_probability"] = np.where(lacking, np.nan, judged.wrong_probability)
-    if doubts is not None:
-        columns["suspicion"] = doubts.suspicion
-    if choice.reason is not None:
-        columns["reason"] = choice.reason
-    return columns
-
-
-def _evidence_table(points: FeatureSet, known: Known) -> pa.Table:
-    """Every piece of evidence for the given labels."""
-    columns = dict(zip(known.evidence.names, known.evidence.given.T, strict=True))
-    return pa.table({"id": points.ids, "label": points.labels, **columns})
-
-
-def note_values(
-    run: RunDirectory,
-    fingerprint: str,
-    start: float,
-    decided: Decided,
-    points: FeatureSet,
-    known: Known,
-) -> None:
-    """Record in run.json what the rule made of the values.
-
-    Args:
-        run: the run folder.
-        fingerprint: fingerprint of the values.
-        start: start of the step, on the monotonic clock.
-        decided: the decisions.
-        points: the features, for the names of the classes.
-        known: what is known about the labels.
-    """
-    choice, separation = decided.choice, known.evidence.probe.separation
-    run.record_step(
-        "values",
-        fingerprint,
-        time.monotonic() - start,
-        kept=int(choice.kept.sum()),
-        choice=choice.note(),
-        planted=_planted_note(decided, points, known),
-        separation=None if np.isnan(separation) else separation,
-    )
-
-
-def _planted_note(decided: Decided, points: FeatureSet, known: Known) -> dict[str, Any] | None:
-    """What planted errors say, ready for JSON."""
-    judged = known.judged
-    if judged is None:
-        return None
-    classes = {}
-    for c, (name, share) in enumerate(zip(points.classes, judged.class_shares, strict=True)):
-        found = decided.planted_by_class[c] if decided.planted_by_class else None
-        classes[name] = {**_flat("share", share), **_detection_note(found)}
-    return {
-        "images": len(known.evidence.labels),
-        **_flat("share", judged.share),
-        **_detection_note(decided.planted),
-        "classes": classes,
-    }
-
-
-def _detection_note(found: Detection | None) -> dict[str, float | None]:
-    if found is None:
-        return {}
-    return {**_flat("recall", found.recall), **_flat("false_alarms", found.false_alarms)}
-
-
-def _flat(name: str, interval: Interval) -> dict[str, float | None]:
-    """An interval as three entries; what is not known is None."""
-    entries = {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    return {key: None if np.isnan(entry) else round(entry, 6) for key, entry in entries.items()}

@@ -6,31 +6,42 @@ than `MIN_CLEAN` clean images nothing can be learnt from planted errors, and the
 themselves serve as reference images.
 """
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray import progress
 from dcai_ray.cleaning.doubts import Doubts, doubts
-from dcai_ray.cleaning.evidence import Evidence, Probe, gathered, neighbour_counts, references
-from dcai_ray.cleaning.planted import Judged, judge, wrong_odds
+from dcai_ray.cleaning.evidence import (
+    Evidence,
+    Probe,
+    gathered,
+    log_odds,
+    neighbour_counts,
+    references,
+)
+from dcai_ray.cleaning.planted import MIN_CLEAN, Judged, judge, wrong_odds
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.steps import tasks
+from dcai_ray.steps.conflicts import Copies, find_copies
 from dcai_ray.steps.feature_set import FeatureSet
+from dcai_ray.storage.location import Location
+from dcai_ray.storage.probabilities import read_probabilities
 from dcai_ray.valuation.knn_shapley import KnnGame, Values, knn_game, merged
 
-FORMAT = 1
+FORMAT = 2
 """Raise this when a formula or constant of the evidence (`cleaning.evidence`, `cleaning.ridge`,
-`cleaning.planted`, `cleaning.doubts`) changes."""
+`cleaning.planted`, `cleaning.doubts`, `cleaning.conflicts`) changes."""
 
-MIN_CLEAN = 30
-"""Clean images below which planted errors say too little: a share of them would be known to +-.18
-at best."""
-FOLDS = 3
+MAX_REFERENCE_ERRORS = 0.05
+"""Estimated share of wrong labels among the clean images above which they are not learnt from."""
+FOLDS = 5
 """Into which the clean images are split to validate a rule."""
 
 
@@ -51,6 +62,7 @@ class Fold:
     test: NDArray[np.bool_]  # (m,) the clean images of the fold
     value: NDArray[np.float64]  # (n,) by the other clean images
     odds: NDArray[np.float64]  # (n,) log odds of a wrong label
+    suggested: NDArray[np.int64]  # (n,) class numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +80,9 @@ class Known:
     num_clean: int
     """m."""
     folds: Sequence[Fold]
+    copies: Copies
+    clean_errors: float | None = None
+    """Share of wrong labels among the clean images, where it is too high to learn from them."""
 
     def both(self, by_clean: Any, by_self: Any, config: Config) -> Any:
         """Values by clean and training images as one validation set."""
@@ -80,7 +95,7 @@ class Known:
         None if it was not computed, as for values that do not weigh classes alike.
         """
         if ordering == "probability":
-            return None if self.judged is None else -self.judged.reference_probability
+            return None if self.judged is None else -self.judged.reference_odds
         if config.value.class_weights != "balanced":
             return None
         own = None if self.own is None else self.own.column.newcomers[0]
@@ -106,6 +121,12 @@ class Known:
         return doubts(self.evidence, self.y, own.value[ten], own.stderr[ten])
 
 
+def inputs(config: Config) -> str:
+    """Fingerprint of what is read besides the features."""
+    file = config.value.probabilities
+    return hashlib.sha256(Location(file).read_bytes()).hexdigest() if file else ""
+
+
 def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
     """Value the images and run the probe.
 
@@ -113,32 +134,72 @@ def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
         points: the features.
         config: its sections value and resources are used.
         validate: whether the clean images are also left out fold by fold.
+    Raises:
+        UserError: the probabilities of the settings do not fit.
+    """
+    clean = points.clean
+    if config.value.validation == "self":
+        return _gather(points, config, trusted=False, validate=False)
+    if len(clean.y) < MIN_CLEAN or len(np.unique(clean.y)) < 2:
+        return _gather(points, config, trusted=False, validate=False)
+    known = _gather(points, config, trusted=True, validate=validate)
+    assert known.judged is not None
+    errors = known.judged.reference_errors
+    if errors <= MAX_REFERENCE_ERRORS:
+        _tell_missing_classes(points)
+        return known
+    progress.warn(
+        f"about {100 * errors:.0f} % of the labels of shapley_val look wrong themselves: nothing "
+        "can be learnt from them; check them, or use --validation self"
+    )
+    known = _gather(points, config, trusted=False, validate=False, with_clean=False)
+    return replace(known, clean_errors=errors)
+
+
+def _gather(
+    points: FeatureSet, config: Config, *, trusted: bool, validate: bool, with_clean: bool = True
+) -> Known:
+    """What is known with the clean images as reference images (`trusted`), or the training images.
+
+    The values by the clean images are computed in any case, as they are asked for; `with_clean`
+    tells whether the probe learns from them.
     """
     settings, train, clean = config.value, points.train, points.clean
     n = len(train.y)
     use_clean = settings.validation != "self" and len(clean.y) > 0
     use_own = settings.validation != "clean" or 2 <= n <= settings.second_opinion_up_to
-    by_clean = use_clean and len(clean.y) >= MIN_CLEAN and len(np.unique(clean.y)) > 1
-    rows = references(clean.y if by_clean else train.y)
+    rows = references(clean.y if trusted else train.y)
     whole = np.ones(len(clean.y) if use_clean else 0, dtype=bool)
-    folds = _folds(clean.y) if validate and by_clean else []
-    probes = _probes(points, config, [whole, *(~test for test in folds)], rows, by_clean)
-    by_own = _valued(points, config, None, rows, by_clean) if use_own else None
-    by_set = _valued(points, config, whole, rows, by_clean) if use_clean else None
-    evidence = _gathered(points, by_set if by_clean else None, by_own, probes[0], rows, by_clean)
+    network = _network(points, config, rows, trusted)
+    folds = _folds(clean.y) if validate else []
+    learnt_from = [whole & with_clean, *(~test for test in folds)]
+    probes = _probes(points, config, learnt_from, rows, trusted)
+    by_own = _valued(points, config, None, rows, trusted) if use_own else None
+    by_set = _valued(points, config, whole, rows, trusted) if use_clean else None
+    evidence = _gathered(
+        points, by_set if trusted else None, by_own, probes[0], rows, trusted, network
+    )
     found = []
     for test, probe in zip(folds, probes[1:], strict=True):
-        part = _valued(points, config, ~test, rows, by_clean)
-        others = _gathered(points, part, by_own, probe, rows, by_clean, kept=~test)
-        found.append(Fold(test=test, value=part.column.value[0], odds=wrong_odds(others)))
+        part = _valued(points, config, ~test, rows, trusted)
+        others = _gathered(points, part, by_own, probe, rows, trusted, network, kept=~test)
+        found.append(
+            Fold(
+                test=test,
+                value=part.column.value[0],
+                odds=wrong_odds(others),
+                suggested=probe.suggested,
+            )
+        )
     return Known(
         clean=by_set,
         own=by_own,
         evidence=evidence,
         y=train.y,
-        by_clean=by_clean,
+        by_clean=trusted,
         num_clean=len(clean.y),
         folds=found,
+        copies=find_copies(points, config, among_train=use_own),
     )
 
 
@@ -232,6 +293,7 @@ def _gathered(
     probe: Probe,
     rows: NDArray[np.intp],
     by_clean: bool,
+    network: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
     kept: NDArray[np.bool_] | None = None,
 ) -> Evidence:
     """The evidence; with `kept`, of the reference images among those clean images (m,) only."""
@@ -246,4 +308,29 @@ def _gathered(
                 for i, k in enumerate(counts)
             ]
     labels = (points.clean.y if by_clean else points.train.y)[rows[used]]
-    return gathered(pieces, probe, points.train.y, labels)
+    if network is not None:
+        network = network[0], network[1][used]
+    return gathered(pieces, probe, points.train.y, labels, network)
+
+
+def _network(
+    points: FeatureSet, config: Config, rows: NDArray[np.intp], by_clean: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Log odds by the user's own network of the training (n, C) and reference (r, C) images."""
+    if not config.value.probabilities:
+        return None
+    wanted = {"train": points.ids} | ({"shapley_val": points.clean_ids} if by_clean else {})
+    found = read_probabilities(Location(config.value.probabilities), wanted, points.classes)
+    train = log_odds(found["train"])
+    return train, (log_odds(found["shapley_val"]) if by_clean else train)[rows]
+
+
+def _tell_missing_classes(points: FeatureSet) -> None:
+    """Warn of classes that the clean images lack; every rule leaves them undecided."""
+    missing = np.setdiff1d(points.train.y, points.clean.y)
+    if len(missing):
+        names = ", ".join(points.classes[c] for c in missing)
+        progress.warn(
+            f"shapley_val has no image of class {names}: the training images of that class cannot "
+            "be judged by it and stay undecided; add some clean ones"
+        )

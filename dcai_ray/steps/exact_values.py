@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from dcai_ray.config import Config, plain
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import dropping, evidence
-from dcai_ray.steps.dropping import decide, is_valued, note_values, validates, write_values
+from dcai_ray.steps.dropping import decide, validates
 from dcai_ray.steps.evidence import Known, gather
 from dcai_ray.steps.feature_set import check_clean, read_points
+from dcai_ray.steps.value_tables import is_valued, note_values, write_values
 from dcai_ray.storage.parquet import new_fingerprint
 from dcai_ray.storage.values import Estimates
 
@@ -34,6 +35,7 @@ def compute_values(run: RunDirectory, config: Config) -> None:
         (FORMAT, evidence.FORMAT, dropping.FORMAT),
         plain(settings),
         points.fingerprint,
+        evidence.inputs(config),
     )
     if is_valued(run, fingerprint):
         return

@@ -67,6 +67,11 @@ class FeatureSet:
         """(n,) of the training images."""
         return self._train.labels
 
+    @property
+    def clean_ids(self) -> tuple[str, ...]:
+        """(m,) of the images of shapley_val; none where there is none."""
+        return self._clean.ids if self.has_clean else ()
+
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """The classes of the training images, sorted: class number i is classes[i]."""
@@ -87,21 +92,25 @@ class FeatureSet:
         """The images of shapley_val; no points where there is none."""
         if not self.has_clean:
             return Split(self.train.x[:0], self.train.y[:0])
-        return self._beside_train("shapley_val")
+        return self._numbered("shapley_val", self._clean)
 
     @cached_property
     def val(self) -> Split:
         """The images of val, for a set that was opened with it."""
-        return self._beside_train("val")
+        return self._numbered("val", self._beside_train("val"))
 
     @cached_property
     def _train(self) -> Features:
         return read_split(self.folder / "train", self.manifests["train"])
 
-    def _beside_train(self, split: str) -> Split:
+    @cached_property
+    def _clean(self) -> Features:
+        return self._beside_train("shapley_val")
+
+    def _beside_train(self, split: str) -> Features:
         features = read_split(self.folder / split, self.manifests[split])
         check_same_features(self._train, features, ("train", split))
-        return self._numbered(split, features)
+        return features
 
     def _numbered(self, split: str, features: Features) -> Split:
         numbers = class_numbers(features.labels, self.classes, self.folder / split)

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from dcai_ray.cleaning.arms import arms_of
+from dcai_ray.cleaning.arms import Arm, arms_of, new_labels
 from dcai_ray.cleaning.probes import PROBES
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
@@ -20,13 +19,13 @@ from dcai_ray.steps.feature_set import FeatureSet, read_points
 from dcai_ray.steps.freshness import is_current
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.parquet import new_fingerprint
-from dcai_ray.storage.values import check_ids, kept_mask
+from dcai_ray.storage.values import check_ids, kept_mask, suggestions
 
-FORMAT = 1
+FORMAT = 2
 """Raise this when a probe, its constants, its scores or the arms (`cleaning.probes`,
 `cleaning.arms`) change."""
 
-Arms = Mapping[str, Mapping[int, NDArray[np.bool_]]]  # by arm and seed, (n,) what is trained on
+Arms = Mapping[str, Mapping[int, Arm]]  # by name and seed
 
 
 class Trial(NamedTuple):
@@ -61,8 +60,16 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
     start = time.monotonic()
     check_ids(run.values, ids, points.ids)
     seeds = range(config.retrain.probe_seeds)
+    kept, y = kept_mask(values), points.train.y
+    suggested = suggestions(values, points.classes)
+    above = config.retrain.relabel_above
     arms = arms_of(
-        kept_mask(values), points.train.y, wrong, has_clean=points.has_clean, seeds=seeds
+        kept,
+        y,
+        wrong,
+        has_clean=points.has_clean,
+        seeds=seeds,
+        relabelled=None if suggested is None else new_labels(kept, y, *suggested, above),
     )
     scores = _scores(points, arms, _trials(arms, seeds), config)
     rows = _rows(scores, arms, seeds)
@@ -95,7 +102,7 @@ def _scores(
         [
             tasks.ProbeJob(
                 trial.probe,
-                arms[trial.arm][trial.seed],
+                *arms[trial.arm][trial.seed],
                 "clean" in trial.arm,
                 config.retrain.standardize,
             )

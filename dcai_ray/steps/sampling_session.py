@@ -49,6 +49,17 @@ VALUES = Target("values", "sampling")
 CROSS_CHECK = Target("check", "sampling_check")
 
 
+_AFTER_SAMPLING = (  # settings of values that decide no block
+    "rule",
+    "wrong_above",
+    "drop_share",
+    "per_class",
+    "second_opinion_up_to",
+    "self_weight",
+    "probabilities",
+)
+
+
 def block_fingerprint(config: Config, source: str) -> str:
     """A fingerprint of all that decides the blocks; stopping rules are not part of it.
 
@@ -59,9 +70,8 @@ def block_fingerprint(config: Config, source: str) -> str:
     sample, value = plain(config.sample), plain(config.value)
     for name in (*STOPPING, "check"):
         del sample[name]
-    for name in ("rule", "wrong_above", "drop_share", "per_class", "second_opinion_up_to"):
+    for name in _AFTER_SAMPLING:
         del value[name]
-    del value["self_weight"]
     return new_fingerprint("blocks", FORMAT, value, sample, source)
 
 

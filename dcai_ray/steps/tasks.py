@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray.cleaning.conflicts import Pairs, Pictures, near_pairs
 from dcai_ray.cleaning.evidence import Probe, run_probe
 from dcai_ray.cleaning.probes import probe_scores, share_losses
 from dcai_ray.config import ExtractConfig, FinetuneConfig
@@ -217,6 +218,11 @@ def fit_ridge(kept: NDArray[np.bool_], data: RidgeData) -> Probe:
     return run_probe(*data.train, x, y, rows, data.num_classes)
 
 
+def compare_pictures(rows: slice, points: Pictures, ratio: float) -> Pairs:
+    """The pictures that are nearly the same as one block of training images."""
+    return near_pairs(points, rows, ratio)
+
+
 @dataclass(frozen=True, slots=True)
 class ShareJob:
     """One share that might be dropped."""
@@ -242,13 +248,15 @@ class ProbeJob:
     probe: str
     chosen: NDArray[np.bool_]
     """(n,) training images to learn from."""
+    labels: NDArray[np.int64]
+    """(n,) class numbers that they have there."""
     with_clean: bool
     standardize: bool
 
 
 def score_probe(job: ProbeJob, data: ProbeData) -> dict[str, float]:
     """Fit one probe and score it."""
-    x, y = data.train[0][job.chosen], data.train[1][job.chosen]
+    x, y = data.train[0][job.chosen], job.labels[job.chosen]
     if job.with_clean:
         x, y = np.concatenate([x, data.clean[0]]), np.concatenate([y, data.clean[1]])
     scores = probe_scores(job.probe, x, y, *data.val, data.num_classes, standardize=job.standardize)

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from dcai_ray import progress
-from dcai_ray.cleaning.arms import arms_of
+from dcai_ray.cleaning.arms import Arm, arms_of, new_labels
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
 from dcai_ray.images.image_set import Image, ImageSet
@@ -19,7 +20,7 @@ from dcai_ray.steps.freshness import is_current
 from dcai_ray.steps.reading import contents
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.parquet import new_fingerprint
-from dcai_ray.storage.values import check_ids, kept_mask
+from dcai_ray.storage.values import check_ids, kept_mask, suggestions
 
 FORMAT = 1
 """Raise this when `networks.finetuning`, `networks.transforms` or a backbone trains another network
@@ -38,8 +39,8 @@ def retrain_networks(
 ) -> None:
     """Step 3: every arm but `all`, which step 1 trained; `cleaned/metrics.parquet`.
 
-    A network depends on the images that it learns from, not on how they were chosen: it is trained
-    again only where the choice has changed.
+    A network depends on the images that it learns from and their labels there, not on how they were
+    chosen: it is trained again only where the choice has changed.
 
     Raises:
         UserError: there are no complete values, or they are of other images.
@@ -48,23 +49,34 @@ def retrain_networks(
     values = run.read_values()
     check_ids(run.values, values["id"].to_pylist(), [image.id for image in train])
     _, y = _examples(train, images.classes)
-    clean = images.split("shapley_val")
-    chosen = arms_of(
-        kept_mask(values),
+    clean, kept = images.split("shapley_val"), kept_mask(values)
+    suggested = suggestions(values, images.classes)
+    above = config.retrain.relabel_above
+    compared = arms_of(
+        kept,
         y,
         None if truth is None else truth.wrong,
         has_clean=bool(clean),
         seeds=config.finetune.seeds,
+        relabelled=None if suggested is None else new_labels(kept, y, *suggested, above),
     )
     arms = {
-        arm: {
-            seed: [train[i] for i in np.flatnonzero(mask)] + list(clean if "clean" in arm else ())
-            for seed, mask in by_seed.items()
+        name: {
+            seed: _chosen(train, arm, images.classes) + list(clean if "clean" in name else ())
+            for seed, arm in by_seed.items()
         }
-        for arm, by_seed in chosen.items()
-        if arm != "all"
+        for name, by_seed in compared.items()
+        if name != "all"
     }
     _train(run, images, config, "cleaned", arms)
+
+
+def _chosen(train: Sequence[Image], arm: Arm, classes: Sequence[str]) -> list[Image]:
+    """The training images of an arm, with the labels that they have there."""
+    pairs = [(train[i], classes[arm.labels[i]]) for i in np.flatnonzero(arm.chosen).tolist()]
+    return [
+        image if image.label == label else replace(image, label=label) for image, label in pairs
+    ]
 
 
 def _train(
@@ -103,7 +115,13 @@ def _train(
         for row in history
     ]
     parquet.write_table(run.metrics(step), pa.Table.from_pylist(rows, schemas.METRICS), fingerprint)
-    run.record_step(step, fingerprint, time.monotonic() - start, trainings=len(jobs))
+    run.record_step(
+        step,
+        fingerprint,
+        time.monotonic() - start,
+        trainings=len(jobs),
+        images={job.arm: len(job.train[0]) for job in jobs},
+    )
 
 
 def _jobs(

@@ -68,6 +68,7 @@ EVIDENCE = pa.schema(  # further columns of the values, those that a run knows
         ("wrong_probability", pa.float64()),  # null for a class that shapley_val lacks
         ("suspicion", pa.float64()),  # where no probability is known: mean rank, 1 the worst
         ("reason", pa.string()),
+        ("conflict", pa.string()),  # the same picture under another label; null for none
     ]
 )
 TRACE = pa.schema(  # of sampling, one row per look

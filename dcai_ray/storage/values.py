@@ -105,6 +105,26 @@ def kept_mask(values: pa.Table) -> NDArray[np.bool_]:
     return np.array([decision != "drop" for decision in values["decision"].to_pylist()])
 
 
+def suggestions(
+    values: pa.Table, classes: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """(n,) suggested class numbers and (n,) their probabilities, NaN where unknown.
+
+    None if the values suggest no label, or do not say how likely it is.
+
+    Args:
+        values: the table of n images.
+        classes: class number i is classes[i].
+    """
+    if not {"suggested_label", "suggested_probability"} <= set(values.column_names):
+        return None
+    number = {label: i for i, label in enumerate(classes)}
+    suggested = [number.get(label, -1) for label in values["suggested_label"].to_pylist()]
+    probability = values["suggested_probability"].to_numpy(zero_copy_only=False)
+    known = np.array(suggested, dtype=np.int64)
+    return known, np.where(known >= 0, probability, np.nan)
+
+
 def kept_table(values: pa.Table) -> pa.Table:
     """The rows of the values that the rule keeps, as `KEPT`."""
     columns = pa.table({name: values[name] for name in KEPT.names})

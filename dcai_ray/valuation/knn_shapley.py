@@ -98,13 +98,14 @@ class KnnGame:
     """The aligned points and gains with which validation points are valued."""
 
     train: NDArray[np.float64]  # (n, d), aligned
-    val: NDArray[np.float64]  # (m, d), aligned, group by group
+    val: NDArray[np.float64]  # (m, d), aligned; the same array as `train` for self-valuation
+    order: NDArray[np.intp]  # (m,) the validation points, group by group, as all that follows
     offset: NDArray[np.float64]  # (n,): offset - val @ train.T ranks as the metric does
     y_train: NDArray[np.int64]  # (n,)
     y_val: NDArray[np.int64]  # (m,)
     gains: NDArray[np.float64]  # (q, n + 1) g_j / K by rank, one row per semivalue and K
     groups: tuple[slice, ...]  # validation points whose mean is taken; the groups weigh alike
-    left_out: NDArray[np.intp] | None  # (m,) training point that is the validation point itself
+    leave_one_out: bool  # whether a validation point is the training point of the same number
     newcomers: NDArray[np.float64]  # (r, d), aligned
     newcomer_offset: NDArray[np.float64]  # (r,), as `offset`
     own_newcomer: NDArray[np.intp]  # (m,) newcomer that is the validation point itself; -1: none
@@ -192,20 +193,23 @@ def knn_game(
         raise UserError(f"x_train must hold at least 2 points to value itself, got {len(x_train)}")
     assert (x_newcomers is None and relabelled is None) or class_weights == "balanced"
     order, groups = _grouped(np.asarray(y_val), class_weights)
-    train, val, offset = aligned(x_train, None if leave_one_out else x_val, metric)
-    newcomers = train[:0] if x_newcomers is None else aligned(x_train, x_newcomers, metric)[1]
+    further = x_train[:0] if x_newcomers is None else x_newcomers
+    known = further if leave_one_out else np.concatenate([x_val, further])
+    train, others, offset = aligned(x_train, known, metric)
+    val, newcomers = (train, others) if leave_one_out else np.split(others, [len(x_val)])
     own = np.full(len(x_val), -1) if own_newcomer is None else np.asarray(own_newcomer, np.intp)
     chances = [vote_chances(len(x_train) + 1 - leave_one_out, k, semivalue, beta) / k]
     chances += [vote_chances(len(chances[0]), further) / further for further in further_k]
     return KnnGame(
         train=train,
-        val=val if len(groups) == 1 else val[order],
+        val=val,
+        order=order,
         offset=offset,
         y_train=np.asarray(y_train, dtype=np.int64),
         y_val=np.asarray(y_val, dtype=np.int64)[order],
         gains=np.array(chances),
         groups=groups,
-        left_out=order if leave_one_out else None,
+        leave_one_out=leave_one_out,
         newcomers=newcomers,
         newcomer_offset=offsets(newcomers, metric),
         own_newcomer=own[order],
@@ -238,18 +242,18 @@ def val_block_sums(game: KnnGame, block: slice, tile_bytes: int = 256 * 2**20) -
     gained = np.zeros((n if len(game.relabelled) else 0, q))
     gains = np.ascontiguousarray(game.gains.T)
     for tile in tiles(block, n + r, tile_bytes):
-        val, y_val = game.val[tile], game.y_val[tile]
+        own, y_val = game.order[tile], game.y_val[tile]
+        val = game.val[own]
         distance = distances(game.train, val, game.offset)
-        left_out = None if game.left_out is None else game.left_out[tile]
-        order = neighbour_order(distance, left_out)
+        order = neighbour_order(distance, own if game.leave_one_out else None)
         add_values(order, game.y_train, y_val, gains, total, squares)
         if len(gained):
             add_gains(order, gains, gained)
         if r:
             further = distances(game.newcomers, val, game.newcomer_offset)
             places = newcomer_places(distance, order, further)
-            own = game.own_newcomer[tile]
-            add_newcomers(order, places, own, game.y_train, y_val, gains, match, mismatch)
+            newcomer = game.own_newcomer[tile]
+            add_newcomers(order, places, newcomer, game.y_train, y_val, gains, match, mismatch)
     chosen = gained[game.relabelled]
     return Sums(total.T, squares.T, match.T, mismatch.T, chosen.T)
 

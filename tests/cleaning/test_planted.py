@@ -8,12 +8,11 @@ from scipy.stats import binomtest
 from dcai_ray.cleaning.evidence import Evidence, Probe, log_odds
 from dcai_ray.cleaning.planted import (
     PLANTED_SHARE,
-    class_detections,
-    detection,
     judge,
     label_weights,
     wrong_odds,
 )
+from dcai_ray.cleaning.recall import class_detections, detection
 
 
 def evidence_of(given, reference, labels):
@@ -137,6 +136,20 @@ def test_classes_have_shares_of_their_own():
     assert np.isnan([found[2].value, found[2].low, found[2].high]).all()
 
 
+def test_a_class_that_the_clean_set_lacks_does_not_count_as_wrong():
+    evidence, y, _ = gaussian_evidence(900, 300, shares=[0.2, 0.2, 1.0], seed=0, lead=1.5)
+    there, clean = y < 2, evidence.labels < 2  # all evidence speaks against the third class
+    reference, labels = evidence.reference[clean], evidence.labels[clean]
+    found = judge(evidence_of(evidence.given, reference, labels), y)
+    alone = judge(evidence_of(evidence.given[there], reference, labels), y[there])
+    assert found.share == alone.share
+    assert found.share.low < 0.2 < found.share.high
+    assert_array_equal(found.wrong_probability[there], alone.wrong_probability)
+    assert found.class_shares[:2] == alone.class_shares[:2]
+    third = found.class_shares[2]
+    assert np.isnan([third.value, third.low, third.high]).all()
+
+
 def test_a_clean_image_is_judged_by_models_that_have_not_seen_it():
     """The first image has a piece of evidence of its own, by which a model could tell it."""
     evidence, y, _ = gaussian_evidence(300, 60, shares=[0.2, 0.2], seed=0, lead=0.3)
@@ -218,3 +231,16 @@ def test_where_nothing_is_planted_nothing_is_known():
     assert by_class[1].recall.value == 1
     assert np.isnan(numbers(by_class[1].false_alarms)).all()  # no image of that class
     assert np.isnan([numbers(by_class[2].recall), numbers(by_class[2].false_alarms)]).all()
+
+
+def test_wrong_labels_of_the_reference_images_themselves_are_noticed():
+    """Two Gaussians, 3 apart; the clean images have their true label's evidence, wrong or not."""
+    for wrong, expected in ((0.0, 0.0), (0.1, 0.1), (0.3, 0.3)):
+        rng = np.random.default_rng(1)
+        labels = np.arange(600) % 3
+        true = np.where(rng.random(600) < wrong, (labels + 1) % 3, labels)
+        reference = rng.normal(-1.5, 1, (600, 3, 1))
+        reference[np.arange(600), true] += 3
+        evidence = evidence_of(rng.normal(1.5, 1, (500, 1)), reference, labels)
+        found = judge(evidence, np.zeros(500, int)).reference_errors
+        assert abs(found - expected) < 0.06, wrong

@@ -76,10 +76,7 @@ def test_the_help_of_every_flag_is_one_paragraph_of_sentences(name, shown):
 
 def test_a_paragraph_of_the_source_is_one_paragraph_of_the_help(shown):
     words = " ".join(shown("value").replace("│", " ").split())
-    assert (
-        "zero: keep value > 0 (the default without one). chance: keep value > 1 / (classes x"
-        in (words)
-    )
+    assert "(the default without a clean set). zero: keep value > 0. chance: keep value" in words
     assert "None" not in words.replace("None is", "")
 
 

@@ -15,9 +15,10 @@ from scipy.stats import spearmanr
 
 from dcai_ray.cleaning.evaluation import Row, comparison
 from dcai_ray.errors import UserError
-from dcai_ray.report import gallery, verdicts
+from dcai_ray.report import gallery, trust, verdicts
 from dcai_ray.report.findings import Findings, read_findings, summary
 from dcai_ray.report.page import without_secrets, write_report
+from dcai_ray.report.ranking import ranking
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.features import write_split
@@ -228,6 +229,7 @@ def test_a_run_that_only_trained_shows_its_scores_and_curves(tmp_path):
     assert "resnet18 fine-tuned, trained on every training image: accuracy 0.705" in page.text
     assert "Learning curves" in page.text
     assert "most harmful" not in page.text
+    assert "How far to trust" not in page.text
 
 
 def test_without_training_the_report_says_that_the_gain_is_unknown(run):
@@ -256,7 +258,7 @@ def test_an_image_that_is_gone_becomes_a_placeholder(run):
 
 
 def test_thumbnails_keep_the_proportions(run):
-    entry = gallery.most_harmful(read_findings(run), 1)[0]
+    entry = gallery.most_suspicious(read_findings(run), 1)[0]
     content = base64.b64decode(entry.thumbnail.partition(",")[2])
     with Image.open(io.BytesIO(content)) as picture:
         assert picture.size == (112, 15)  # of 300 x 40
@@ -265,7 +267,7 @@ def test_thumbnails_keep_the_proportions(run):
 def test_the_gallery_begins_with_the_lowest_value(run):
     write_truth(run)
     write_features(run)
-    entries = gallery.most_harmful(read_findings(run), 3)
+    entries = gallery.most_suspicious(read_findings(run), 3)
     assert [entry.value for entry in entries] == pytest.approx([-0.09, -0.05, -0.01])
     assert [entry.label for entry in entries] == [NASTY[2], NASTY[1], NASTY[0]]
     assert [entry.truth for entry in entries] == ["wrong", "wrong", "right"]
@@ -278,7 +280,7 @@ def test_detection_is_counted_by_hand(run):
     page = page_of(run)
     # Of three dropped two are wrong, and no other is; both have lower values than all right ones.
     assert "precision 67\u00a0%, recall 100\u00a0%" in page.text
-    assert "AUC of 1.000" in page.text
+    assert "Low values separate wrong labels from right ones with an AUC of 1.000" in page.text
 
 
 def test_losing_to_the_cheap_baselines_is_said(run):
@@ -346,6 +348,11 @@ def test_validation_by_itself_comes_with_its_weakness(run):
 def test_values_that_disagree_by_clean_set_and_by_training_set_are_warned_of(run):
     assert any("disagree" in line for line in verdicts.warnings(with_settings(run, 0.1), []))
     assert not any("disagree" in line for line in verdicts.warnings(with_settings(run, 0.8), []))
+
+
+def test_a_few_clean_images_are_not_to_be_trusted_over_the_training_set(run):
+    write_evidence(run, planted=None, clean=29, rule="doubted")
+    assert not any("disagree" in line for line in verdicts.warnings(with_settings(run, 0.1), []))
 
 
 def test_duplicates_and_notes_are_listed_and_long_lists_cut(run):
@@ -458,9 +465,12 @@ def test_a_rule_that_is_not_known_is_refused_with_the_file(run):
 
 
 def test_the_last_lines_and_the_page_name_the_rule(run):
-    assert "dropped (25 %), rule validated (the lowest 25 %)" in summary(read_findings(run))[0]
+    said = summary(read_findings(run))[0]
+    assert (
+        said == "3 of 12 training images dropped (25 %), rule validated (the lowest 25 % by value)"
+    )
     text = page_of(run).text
-    assert "are dropped (25\u00a0%): the lowest 25\u00a0% by value, the share whose" in text
+    assert "are dropped (25\u00a0%): the lowest 25\u00a0% by value, the smallest share that" in text
     assert "How many to drop" in text
 
 
@@ -483,3 +493,289 @@ def test_a_share_of_each_class_has_no_single_cut(run):
 def test_keys_in_uris_stay_out_of_the_report():
     settings = {"data": "s3://key:secret@bucket/pets?secret_key=1", "deep": [{"x": "who?me"}, 3]}
     assert without_secrets(settings) == {"data": "s3://bucket/pets", "deep": [{"x": "who?me"}, 3]}
+
+
+PLANTED = {
+    "images": 200, "share": 0.15, "share_low": 0.12, "share_high": 0.18,
+    "recall": 0.81, "recall_low": 0.76, "recall_high": 0.85,
+    "false_alarms": 0.03, "false_alarms_low": 0.02, "false_alarms_high": 0.05,
+}  # fmt: skip
+# By class, four images each: the fourth of class 1 is the most suspicious of all.
+WRONG = [0.5, 0.1, 0.1, 0.1, 0.9, 0.25, 0.1, 0.999, 0.4, None, None, None]
+
+
+def write_evidence(
+    run: RunDirectory,
+    *,
+    separation: float = 0.5,
+    planted: dict[str, Any] | None = PLANTED,
+    clean: int = 200,
+    columns: dict[str, list[Any]] | None = None,
+    settings: dict[str, Any] | None = None,
+    **choice: Any,
+) -> None:
+    """As if a rule had decided by evidence."""
+    values = parquet.read_table(run.values)
+    columns = {"wrong_probability": WRONG, "suggested_probability": [0.625] * 12} | (columns or {})
+    for name, column in columns.items():
+        if name in values.column_names:
+            values = values.drop_columns([name])
+        entry = schemas.EVIDENCE if name in schemas.EVIDENCE.names else schemas.VALUES
+        values = values.append_column(entry.field(name), pa.array(column, entry.field(name).type))
+    choice = choice or {"rule": "wrong", "probability": 0.5, "ordering": "probability"}
+    parquet.write_table(run.values, values, "made-evidence", choice=json.dumps(choice))
+    note(run, values={"planted": planted, "separation": separation, "clean": clean})
+    if settings is not None:
+        old = run.settings()
+        changed = old | {"value": old["value"] | settings}
+        (run.location / "config.yaml").write_bytes(yaml.safe_dump(changed).encode())
+
+
+def text_of(run: RunDirectory) -> str:
+    return re.sub(r"\s+", " ", page_of(run).text)
+
+
+def test_what_planted_errors_say_stands_before_the_list(run):
+    by_class = {NASTY[0]: PLANTED, NASTY[1]: PLANTED | {"share": 0.25}, NASTY[2]: PLANTED}
+    write_evidence(run, planted=PLANTED | {"classes": by_class})
+    text = text_of(run)
+    said = (
+        "this list catches 81 (76 to 85); of 100 right labels, it flags 3 (2 to 5). About 15 % "
+        "(12 to 18) of the training labels are wrong."
+    )
+    assert said in text
+    assert "Real errors may be easier or harder to find" in text
+    places = [text.index(part) for part in ("The values", said, "most likely to be mislabelled")]
+    assert places == sorted(places)
+    assert f"{NASTY[1]}425 % (12 to 18)81 % (76 to 85)3 % (2 to 5)" in text  # of 4 images
+    assert text.index("25 % (12 to 18)81") < text.index("15 % (12 to 18)81")  # the worst first
+    assert summary(read_findings(run))[1] == (
+        "planted errors: catches 81 % (76 to 85), flags 3 % (2 to 5) of right labels; about 15 % "
+        "(12 to 18) of the labels are wrong"
+    )
+
+
+def test_names_of_classes_in_the_trust_section_never_become_markup(run):
+    write_evidence(
+        run,
+        planted=PLANTED | {"classes": dict.fromkeys(NASTY, PLANTED)},
+        columns={"reason": [f"{name} & <b>" for name in NASTY for _ in range(EACH)]},
+    )
+    page_of(run)
+    html = run.report.read_bytes().decode()
+    assert "<script" not in html.lower()
+    assert "& <b>" not in html
+
+
+def test_a_list_that_planted_errors_cannot_test_still_has_a_share(run):
+    share = {name: entry for name, entry in PLANTED.items() if name.startswith("share")}
+    write_evidence(run, planted={"images": 200, **share})
+    text = text_of(run)
+    assert "Planted errors cannot test this list" in text
+    assert "About 15 % (12 to 18) of the training labels are wrong" in text
+    assert summary(read_findings(run))[1] == (
+        "planted errors: about 15 % (12 to 18) of the labels are wrong"
+    )
+
+
+@pytest.mark.parametrize(
+    ("clean", "validation", "rule", "why", "basis"),
+    [
+        (0, "self", "doubted", "there is no clean set", "each other only"),
+        (12, "clean", "doubted", "has only 12 of the 30 images needed", "each other only"),
+        (12, "clean", "zero", "has only 12 of the 30 images needed", "12 images of shapley_val"),
+        (90, "self", "doubted", "was not used (value.validation self)", "each other only"),
+        (90, "clean", "doubted", "has images of one class only", "each other only"),
+    ],
+)
+def test_without_planted_errors_it_is_said_why_and_what_would_help(
+    clean, validation, rule, why, basis, run
+):
+    write_evidence(
+        run, planted=None, clean=clean, settings={"validation": validation}, rule=rule, threshold=0
+    )
+    text = text_of(run)
+    assert "It is not known how many of the wrong labels this list catches" in text
+    assert why in text
+    assert basis in text
+    remedy = "at least 30 images with checked labels"
+    if clean == 90 and validation == "self":
+        remedy = "The setting value.validation clean would tell"
+    assert remedy in text
+    assert why in summary(read_findings(run))[1]
+
+
+def test_pairs_of_classes_have_the_sum_of_the_probabilities(run):
+    # All are suggested class 0. Class 1: .9 + .25 + .1 + .999; class 2: .4, and three unknown.
+    write_evidence(run)
+    pairs = trust.class_pairs(parquet.read_table(run.values), 9)
+    assert [pair[:3] for pair in pairs] == [(NASTY[1], NASTY[0], 4), (NASTY[2], NASTY[0], 1)]
+    assert [pair[3] for pair in pairs] == pytest.approx([2.249, 0.4])
+    assert len(trust.class_pairs(parquet.read_table(run.values), 1)) == 1
+    assert "Worst pairs of classes" in text_of(run)
+
+
+def test_nothing_is_said_of_a_class_that_shapley_val_lacks(run):
+    by_class = dict.fromkeys(NASTY, PLANTED)
+    write_evidence(
+        run,
+        planted=PLANTED | {"classes": by_class},
+        columns={"wrong_probability": [*WRONG[:8], *[None] * 4]},
+    )
+    assert text_of(run).count("15 % (12 to 18)81 % (76 to 85)") == 2
+    assert f"{NASTY[2]}4– – – " in text_of(run)
+
+
+def test_the_gallery_is_sorted_by_the_probability_of_a_wrong_label(run):
+    write_evidence(run, columns={"reason": [""] * 7 + ["told why"] + [""] * 4})
+    found = gallery.most_suspicious(read_findings(run), 12)
+    known = sorted((p for p in WRONG if p is not None), reverse=True)
+    assert [entry.wrong_probability for entry in found[:9]] == known
+    assert np.isnan([entry.wrong_probability for entry in found[9:]]).all()
+    # Equal probabilities by value; those of .1 all have .01, and follow each other as they are.
+    assert [entry.id for entry in found[:2]] == [f'{NASTY[1]}/{i} "<b>".png' for i in (3, 0)]
+    text = text_of(run)
+    assert "P(wrong)>99 %" in text.replace(" >", ">")
+    assert "told why" in text
+    assert f"→ {NASTY[0]}? 62 %" in text
+
+
+def test_without_probabilities_suspicion_sorts_and_without_that_the_value(run):
+    values = parquet.read_table(run.values)
+    assert ranking(values).name == "value"
+    suspicion = np.linspace(0, 1, 12)
+    found = ranking(values.append_column("suspicion", pa.array(suspicion)))
+    assert found.name == "suspicion"
+    assert found.order.tolist() == list(range(12))[::-1]
+
+
+def test_the_detection_is_that_of_the_probability(run):
+    write_truth(
+        run
+    )  # wrong are 4 and 8, with .9 and .4: of ten right labels two and one in between
+    write_evidence(run)
+    # Of the right ones, .999 is above .9; .999 and .5 are above .4.
+    auc = (9 + 8) / 20
+    assert read_findings(run).detection.auc == pytest.approx(auc, abs=1e-12)
+    text = text_of(run)
+    assert "P(wrong) separates wrong labels from right ones with an AUC of 0.850" in text
+    assert any("detection AUC 0.850 (by P(wrong))" in line for line in summary(read_findings(run)))
+
+
+def test_a_difference_of_shapley_val_and_train_is_warned_of(run):
+    # 12 and 200 images: a standard error is .086, so .75 could be chance and .85 could not.
+    write_evidence(run, separation=0.75)
+    assert "tells them apart" not in text_of(run)
+    assert not any("apart" in line for line in summary(read_findings(run)))
+    write_evidence(run, separation=0.85)
+    run.report.delete()
+    assert "a quick classifier tells them apart (AUC 0.85, chance is 0.5)" in text_of(run)
+    assert "As shapley_val and train differ (see the warning above), this may not hold." in text_of(
+        run
+    )
+    told = [line for line in summary(read_findings(run)) if line.startswith("warning: ")]
+    assert len(told) == 1
+    assert "the images of shapley_val and train differ" in told[0]
+
+
+def test_a_rule_that_finds_nothing_to_drop_says_that_keeping_is_better(run):
+    losses = {"0": 0.5, "0.25": 0.6}
+    choice = {"rule": "validated", "share": 0.0, "log_loss": losses}
+    write_evidence(run, columns={"decision": ["keep"] * 12}, **choice)
+    said = "as far as shapley_val can tell, not cleaning is the better choice"
+    assert said in text_of(run)
+    assert "The list is empty" in text_of(run)
+    assert said in summary(read_findings(run))
+    write_evidence(run, columns={"decision": ["keep"] * 12}, rule="zero", threshold=-1.0)
+    assert said not in summary(read_findings(run))
+
+
+def test_undecided_images_are_counted_with_the_most_common_reason(run):
+    reasons = ["no image of x"] * 3 + ["too few of y"] + [""] * 8
+    columns = {"decision": ["undecided"] * 4 + ["drop"] * 8, "reason": reasons}
+    write_evidence(run, columns=columns)
+    said = "4 images are undecided and kept; most often (3): no image of x"
+    assert said in summary(read_findings(run))
+    assert said in text_of(run)
+    write_evidence(run, columns=columns | {"decision": ["keep"] * 3 + ["undecided"] + ["drop"] * 8})
+    assert "1 image is undecided and kept: too few of y" in summary(read_findings(run))
+    write_evidence(run, columns={"decision": ["undecided"] * 12, "reason": [""] * 12})
+    said = "12 images are undecided and kept: their intervals contain the cut-off"
+    assert said in summary(read_findings(run))
+
+
+def test_fewer_than_the_chosen_share_are_explained(run):
+    share = {"rule": "validated", "share": 0.25, "ordering": "probability"}
+    write_evidence(run, **share)
+    assert "They are fewer" not in text_of(run)
+    # The likeliest errors are the lowest only in the probability of a right label.
+    assert "the lowest 25 % by the probability that the label is right" in text_of(run)
+    write_evidence(run, columns={"decision": ["drop"] * 2 + ["keep"] * 10}, **share)
+    run.report.delete()
+    assert "They are fewer, since images that are undecided" in text_of(run)
+
+
+def test_an_audit_flags_and_drops_nothing(run):
+    write_truth(run)
+    write_evidence(run, planted=None, clean=0, settings={"validation": "self"}, rule="doubted")
+    assert "dropped" not in page_of(run).text
+    assert "are flagged (25" in page_of(run).text
+    assert not any("dropped" in line for line in summary(read_findings(run)))
+    assert summary(read_findings(run))[0].startswith("3 of 12 training images flagged (25 %)")
+    assert set(parquet.read_table(run.values)["decision"].to_pylist()) == {"keep", "drop"}
+
+
+def test_the_expected_number_of_wrong_labels_is_told_where_no_truth_is_known(run):
+    # Dropped are the images 0, 4 and 8: .5 + .9 + .4.
+    write_evidence(run)
+    assert "about 2 of the dropped are mislabelled" in text_of(run)
+
+
+def test_the_losses_of_the_shares_name_their_ordering_and_the_others(run):
+    choice = {
+        "rule": "validated", "share": 0.25, "ordering": "self",
+        "log_loss": {"0": 1.0, "0.25": 0.5, "0.5": 0.625},
+        "orderings": {"value": 0.75, "self": 0.5, "probability": 0.875},
+    }  # fmt: skip
+    write_evidence(run, **choice)
+    text = text_of(run)
+    assert (
+        "cross-validated log loss on shapley_val of a logistic probe that is trained without"
+        in (text)
+    )
+    assert "each ordering would have chosen: by self-valuation 0.500; by value 0.750; by" in text
+    assert "optimistic" not in text
+    assert "Images are not dropped by value alone" in text
+
+
+def test_losses_of_sampled_values_are_optimistic(run):
+    write_sampling(run)
+    write_evidence(run, rule="validated", share=0.25, log_loss={"0": 1.0, "0.25": 0.5})
+    text = text_of(run)
+    assert "these losses are optimistic" in text
+    assert "cross-validated" not in text
+
+
+@pytest.mark.parametrize(
+    ("probability", "words"),
+    [(0.9951, ">99\u00a0%"), (0.994, "99\u00a0%"), (0.0, "<1\u00a0%"), (float("nan"), "–")],
+)
+def test_a_probability_is_never_rounded_to_certainty(probability, words):
+    assert verdicts.chance(probability) == words
+
+
+@pytest.mark.parametrize(("n", "m"), [(60, 40), (30, 200)])
+def test_sets_differ_beyond_three_standard_errors_of_equal_distributions(n, m):
+    rng = np.random.default_rng(0)
+    ranks = np.array([rng.permutation(n + m)[:m].sum() for _ in range(20_000)])
+    stderr = ((ranks - m * (m - 1) / 2) / (n * m)).std()  # known to half a per cent
+    assert not trust.differ(0.5 + 3.3 * 0.97 * stderr, n, m)
+    assert trust.differ(0.5 + 3.3 * 1.03 * stderr, n, m)
+
+
+@pytest.mark.parametrize(
+    ("separation", "m", "found"),
+    [(0.59, 10_000, False), (0.61, 10_000, True), (0.1, 10_000, False), (1.0, 0, False)],
+)
+def test_small_differences_do_not_count_however_certain(separation, m, found):
+    assert trust.differ(separation, 10_000, m) == found

@@ -14,6 +14,7 @@ from dcai_ray.storage.values import (
     check_ids,
     kept_mask,
     kept_table,
+    suggestions,
     values_table,
 )
 
@@ -50,31 +51,24 @@ def test_what_is_not_known_yet_is_empty_in_the_table_of_values():
     assert np.isnan(table["stderr_validation"].to_numpy()).all()
 
 
-FURTHER = {
-    "reason": ["", "value is not above 0"],
-    "value_self": np.array([1.0, 2.0]),
-    "suggested_label": ["cat", "cat"],
-    "wrong_probability": np.array([np.nan, 0.25]),
-    "suspicion": np.array([0.0, 1.0]),
-    "margin": np.array([0.5, -0.5]),
-    "suggested_probability": np.array([0.9, 0.8]),
-}
+def test_values_by_the_training_set_are_the_last_column():
+    table = values_table(
+        estimates(),
+        stderr_validation=np.array([0.1, 0.2]),
+        further={"suggested_label": ["cat", "cat"], "value_self": np.array([1.0, 2.0])},
+    )
+    assert table.column_names == [*schemas.VALUES.names, "value_self"]
+    assert table.schema.field("value_self").type == pa.float64()
+    assert table["suggested_label"].to_pylist() == ["cat", "cat"]
 
 
-def test_evidence_follows_the_values_in_the_order_of_the_schema():
-    table = values_table(estimates(), stderr_validation=np.array([0.1, 0.2]), further=FURTHER)
-    assert table.schema == pa.schema([*schemas.VALUES, *schemas.EVIDENCE])
-    for name, column in FURTHER.items():
-        expected = [None if entry != entry else entry for entry in column]
-        assert table[name].to_pylist() == expected  # what is not known is null
-    assert table["stderr_validation"].to_pylist() == [0.1, 0.2]
-
-
-@pytest.mark.parametrize("known", schemas.EVIDENCE.names)
-def test_only_evidence_that_is_known_has_a_column(known):
-    table = values_table(estimates(), further={known: FURTHER[known]})
-    assert table.schema == pa.schema([*schemas.VALUES, schemas.EVIDENCE.field(known)])
-    assert table["suggested_label"].null_count == 2
+def test_suggestions_are_numbers_of_known_classes_with_their_probabilities():
+    known = {"suggested_label": ["dog", None], "suggested_probability": [0.75, 0.5]}
+    found = suggestions(values_table(estimates(), further=known), ("cat", "dog"))
+    assert found is not None
+    assert_array_equal(found[0], [1, -1])
+    assert_array_equal(found[1], [0.75, np.nan])
+    assert suggestions(values_table(estimates()), ("cat", "dog")) is None
 
 
 def test_the_undecided_are_kept():

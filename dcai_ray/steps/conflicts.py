@@ -1,0 +1,134 @@
+"""Step 2b: pictures that occur twice under different labels, found by tasks.
+
+Equal files are known where the run has read the images; from features alone, only near copies are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from dcai_ray.cleaning.choices import Choice
+from dcai_ray.cleaning.conflicts import (
+    Conflicts,
+    Pairs,
+    Pictures,
+    conflicts,
+    described,
+    distance_ratio,
+    pictures,
+    resolved,
+    same_pairs,
+)
+from dcai_ray.cluster.task_pool import Step, run_tasks
+from dcai_ray.config import Config
+from dcai_ray.images.image_set import Image, images_of
+from dcai_ray.run_directory import RunDirectory
+from dcai_ray.steps import tasks
+from dcai_ray.steps.feature_set import FeatureSet
+from dcai_ray.storage import parquet
+
+_ROWS_PER_TASK = 2048
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Copies:
+    """Which training images occur under another label, and how to say so."""
+
+    conflicts: Conflicts
+    words: NDArray[np.object_]  # (n,) None where there is no conflict
+    labels: Sequence[str]  # (n + m,) of training, then of clean images
+    classes: Sequence[str]
+    y: NDArray[np.int64]  # (n,)
+
+    @property
+    def count(self) -> int:
+        """Training images in conflict."""
+        return int(self.conflicts.found.sum())
+
+    def resolve(self, choice: Choice) -> Choice:
+        """What becomes of the choice of a rule."""
+        return resolved(choice, self.conflicts, self.y, self.classes, self.labels, self.words)
+
+    def suggest(
+        self, suggested: NDArray[np.int64], probability: NDArray[np.float64]
+    ) -> tuple[list[str], NDArray[np.float64]]:
+        """Suggested labels and their probabilities, with the labels of clean copies for certain.
+
+        Args:
+            suggested: (n,) class numbers.
+            probability: (n,).
+        """
+        labels = [self.classes[c] for c in suggested]
+        refuted = self.conflicts.refuted
+        for i in np.flatnonzero(refuted):
+            labels[i] = self.labels[self.conflicts.other[i]]
+        return labels, np.where(refuted, 1.0, probability)
+
+
+def find_copies(points: FeatureSet, config: Config, *, among_train: bool) -> Copies:
+    """Compare the training images with each other and with the clean ones.
+
+    Args:
+        points: the features.
+        config: its sections value and resources are used.
+        among_train: whether training images are also compared with each other by their features,
+            which takes as long as valuing them by each other.
+    """
+    y, n = points.train.y, len(points.train.y)
+    clean, clean_ids = points.clean, points.clean_ids
+    if config.value.validation == "self":  # whatever there is does not count as clean
+        clean, clean_ids = type(clean)(clean.x[:0], clean.y[:0]), ()
+    labels = np.concatenate([y, clean.y])
+    files = _files(points, clean_ids)
+    same = same_pairs([image.sha256 for image in files], labels, n)
+    near = _near_pairs(pictures(points.train.x, clean.x, among_train=among_train), points, config)
+    found = conflicts(same, near, labels, n)
+    class_names = [points.classes[c] for c in labels]
+    names = [image.path for image in files] or [
+        f"{split}/{name}"
+        for split, ids in (("train", points.ids), ("shapley_val", clean_ids))
+        for name in ids
+    ]
+    return Copies(
+        conflicts=found,
+        words=described(found, class_names, names),
+        labels=class_names,
+        classes=points.classes,
+        y=y,
+    )
+
+
+def _near_pairs(compared: Pictures, points: FeatureSet, config: Config) -> Pairs:
+    """Pictures that are nearly the same, by tasks."""
+    with threadpool_limits(1):  # the last bits of distances depend on their number
+        ratio = distance_ratio(compared)
+    n = compared.num_train
+    starts = range(0, n if ratio > 0 else 0, _ROWS_PER_TASK)
+    blocks = [slice(start, min(start + _ROWS_PER_TASK, n)) for start in starts]
+    name = "looking for near copies"
+    step = Step(
+        name=name,
+        unit="images",
+        sizes=[block.stop - block.start for block in blocks],
+        task_names=[f"{name} {block.start}-{block.stop - 1}" for block in blocks],
+        run=points.run,
+    )
+    function = partial(tasks.compare_pictures, points=compared, ratio=ratio)
+    parts = run_tasks(function, blocks, step, config.resources)
+    return np.concatenate([np.empty((0, 2), np.intp), *parts])
+
+
+def _files(points: FeatureSet, clean_ids: Sequence[str]) -> list[Image]:
+    """(n + m,) the files of training and clean images; empty if they are not known."""
+    table = RunDirectory(points.run).images
+    if not table.exists():
+        return []
+    images = images_of(parquet.read_table(table))
+    train = [image for image in images if image.split == "train"]
+    clean = [image for image in images if image.split == "shapley_val"] if clean_ids else []
+    known = ([image.id for image in train], [image.id for image in clean])
+    return train + clean if known == (list(points.ids), list(clean_ids)) else []
