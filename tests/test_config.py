@@ -82,6 +82,7 @@ def test_unknown_keys_and_wrong_values_are_all_named_at_once_with_their_path(tmp
         ("value", {"k": 0}, "value.k must be at least 1, got 0"),
         ("value", {"drop_share": 1.0}, r"value.drop_share must lie in \(0, 1\), got 1.0"),
         ("value", {"wrong_above": 0}, r"value.wrong_above must lie in \(0, 1\), got 0"),
+        ("value", {"wrong_above": 1}, r"value.wrong_above must lie in \(0, 1\), got 1"),
         (
             "value",
             {"class_weights": "equal"},
@@ -116,6 +117,13 @@ def test_unknown_keys_and_wrong_values_are_all_named_at_once_with_their_path(tmp
 def test_a_value_out_of_range_is_refused(section, wrong, message):
     with pytest.raises(ValueError, match=f"^flags: .*{message}"):
         parse_config({section: wrong}, "flags")
+
+
+def test_a_secret_in_the_address_of_the_probabilities_is_refused_and_not_repeated():
+    secret = {"probabilities": "s3://bucket/p.csv?secret_key=hunter2"}
+    with pytest.raises(ValueError, match="must not carry credentials") as caught:
+        parse_config({"value": secret}, "flags")
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [["x"], "text", 3, {"value": None}, {"value": [1]}, {1: 2}])

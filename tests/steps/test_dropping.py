@@ -19,6 +19,7 @@ from dcai_ray.steps.exact_values import compute_values
 from dcai_ray.steps.feature_set import read_points
 from dcai_ray.storage import schemas
 from dcai_ray.storage.location import Location
+from dcai_ray.valuation.knn_shapley import knn_shapley
 from tests.support import in_process
 from tests.support.feature_sets import write_features
 
@@ -194,6 +195,35 @@ def test_a_class_with_too_few_images_to_judge_each_other_is_left_undecided(tmp_p
     own = train[1] == 2
     assert set(run.table.decision[own]) == {"undecided"}
     assert set(run.table.reason[own]) == {"too few images of class class2"}
+
+
+def pair(counts, flipped, seed):
+    """Points of two classes that overlap, a share with the other label, and which those are."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.repeat([0, 1], counts))
+    x = 1.3 * np.eye(2, 8)[y] + 0.7 * rng.standard_normal((len(y), 8))
+    wrong = rng.random(len(y)) < flipped
+    return (np.float32(x), np.where(wrong, 1 - y, y)), wrong
+
+
+@pytest.mark.parametrize("share", [0.0, 0.15])
+def test_right_images_of_a_rare_class_are_not_dropped_for_being_rare(tmp_path, share):
+    """Five to one, in the clean set, too; over two draws, 40 images."""
+    dropped, condemned, found = [], [], []
+    for seed in (1, 2):
+        train, wrong = pair([100, 20], share, seed)
+        clean, _ = pair([50, 10], 0.0, 10 + seed)
+        run = Valued(tmp_path / str(seed), train=train, clean=clean)
+        assert run.note["choice"]["rule"] == "validated"
+        rare = (train[1] == 1) & ~wrong
+        dropped += run.dropped[rare].tolist()
+        found += run.dropped[wrong].tolist()
+        plain = knn_shapley(*train, *clean, k=5, metric="cosine")  # every clean image alike
+        condemned += (plain <= 0)[rare].tolist()
+    assert np.mean(condemned) > 0.5
+    assert np.mean(dropped) <= 0.15
+    if share:
+        assert np.mean(found) > 0.5
 
 
 def test_shares_are_tried_where_the_scores_do_not_come_from_the_tested_images(

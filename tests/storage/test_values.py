@@ -62,6 +62,18 @@ def test_values_by_the_training_set_are_the_last_column():
     assert table["suggested_label"].to_pylist() == ["cat", "cat"]
 
 
+def test_what_is_not_known_of_an_image_is_null_in_the_columns_of_evidence():
+    further = {
+        "conflict": np.array([None, "same picture as train/cat/1"], dtype=object),
+        "wrong_probability": np.array([0.25, np.nan]),
+    }
+    table = values_table(estimates(), further=further)
+    # In the order of the schema, whatever the order given.
+    assert table.column_names == [*schemas.VALUES.names, "wrong_probability", "conflict"]
+    assert table["wrong_probability"].to_pylist() == [0.25, None]
+    assert table["conflict"].to_pylist() == [None, "same picture as train/cat/1"]
+
+
 def test_suggestions_are_numbers_of_known_classes_with_their_probabilities():
     known = {"suggested_label": ["dog", None], "suggested_probability": [0.75, 0.5]}
     found = suggestions(values_table(estimates(), further=known), ("cat", "dog"))
