@@ -82,4 +82,7 @@ def _why(choice: Choice) -> str:
         return "neighbours, probe and likeness to planted errors speak against the label"
     if choice.threshold is not None:
         return f"value is not above {choice.threshold:.2g}"
-    return f"among the lowest {100 * (choice.share or 0):.0f} % {ORDERINGS[choice.ordering]}"
+    of_each = " of each class" if choice.per_class else ""
+    return (
+        f"among the lowest {100 * (choice.share or 0):.0f} %{of_each} {ORDERINGS[choice.ordering]}"
+    )
