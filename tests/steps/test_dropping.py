@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
+from scipy.stats import spearmanr
 
 from dcai_ray.cleaning.choices import keep_share
 from dcai_ray.cleaning.planted import label_weights
@@ -224,6 +225,21 @@ def test_right_images_of_a_rare_class_are_not_dropped_for_being_rare(tmp_path, s
     assert np.mean(dropped) <= 0.15
     if share:
         assert np.mean(found) > 0.5
+
+
+def test_the_likeliest_errors_come_first_even_where_every_probability_is_zero(
+    tmp_path, monkeypatch
+):
+    seen, make = [], dropping.Valued
+    monkeypatch.setattr(dropping, "Valued", lambda **parts: [seen.append(parts), make(**parts)][1])
+    run = Valued(tmp_path, train=pair([100, 20], 0.0, 2)[0], clean=pair([50, 10], 0.0, 11)[0])
+    assert (run.table.wrong_probability == 0).all()
+    score = seen[0]["orderings"]["probability"]
+    may = np.isfinite(score)
+    assert may.sum() > 5  # the labels that the probe would change
+    assert len(np.unique(score[may])) == may.sum()
+    # The odds are learnt from the margins among others, so they agree by and large.
+    assert spearmanr(score[may], run.table.margin[may]).statistic > 0.5
 
 
 def test_shares_are_tried_where_the_scores_do_not_come_from_the_tested_images(
