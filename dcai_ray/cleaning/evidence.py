@@ -115,11 +115,10 @@ def run_probe(
     targets[np.arange(n + m), labels] = 1.0
     if m:
         targets[n:, num_classes] = 1.0  # is it clean?
-    centre = np.average(targets, axis=0, weights=weights)
     judged = slice(n, None) if m else slice(None)
     own, others, accuracy, best, number = [], [], -1.0, np.empty(0), 0
     x_all = np.concatenate([x, x_clean])
-    for found in left_out_predictions(x_all, targets, weights, centre, PENALTIES):
+    for found in left_out_predictions(x_all, targets, weights, PENALTIES):
         predictions = found[:, :num_classes]
         own.append(margins(predictions[:n], y))
         others.append(_every_margin(predictions[rows]))

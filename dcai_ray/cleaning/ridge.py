@@ -1,20 +1,22 @@
 """Leave-one-out predictions of a ridge probe: what all other images say about an image's label.
 
-Least squares for targets Y (N, T) such as one-hot labels, with standardized features X (N, d), a
-known intercept c, a weight w_i per point and a penalty l on the squared length of the coefficients.
-With X centred by the weighted mean, Z = sqrt(w) X V for the eigenvectors V of X' w X, and their
-eigenvalues e:
+Least squares for targets Y (N, T) such as one-hot labels, with standardized features X (N, d), an
+intercept that is not penalized, a weight w_i per point and a penalty l on the squared length of the
+coefficients. With X centred by the weighted mean, W = sum of w, Z = sqrt(w) X V for the
+eigenvectors V of X' w X, their eigenvalues e, and c the weighted mean of Y:
 
     fit         f_i = c + sum_k z_ik (Z' sqrt(w) (Y - c))_k / (e_k + l) / sqrt(w_i)
-    leverage    h_i = sum_k z_ik^2 / (e_k + l)
-    left out    f_-i = c + (f_i - c - h_i (Y_i - c)) / (1 - h_i)
+    leverage    h_i = w_i / W + sum_k z_ik^2 / (e_k + l)
+    left out    f_-i = (f_i - h_i Y_i) / (1 - h_i) + w_i (Y_i - c) / (W - w_i)
 
-exactly as if the model were fitted again without point i. One eigendecomposition serves every
-penalty: O(N d^2), no folds, no randomness.
+exactly as if the model were fitted again without point i, to targets of the others that are moved
+to the mean c of all. One eigendecomposition serves every penalty: O(N d^2), no folds, no
+randomness.
 
-The intercept is known, as the weights fix the frequencies of the classes. If it were estimated, a
-class would be a little rarer for its own images than for all others, each time that one is left
-out: a mark of the label that an image has, right or wrong, which a model could learn to read.
+Without that move a class would be a little rarer for its own images than for all others, each time
+that one is left out: a mark of the label that an image has, right or wrong, which a model could
+learn to read. An intercept that is held at c instead leaves the opposite mark, w_i / W times
+h_i / (1 - h_i): where features outnumber points, leverages are near 1, and every label looks right.
 
 Source: Allen 1974, Technometrics 16(1) (PRESS).
 """
@@ -33,7 +35,6 @@ def left_out_predictions(
     x: NDArray[np.floating],
     targets: NDArray[np.floating],
     weights: NDArray[np.floating],
-    centre: NDArray[np.floating],
     penalties: Sequence[float],
 ) -> Iterator[NDArray[np.float64]]:
     """(N, T) prediction for every point by the model fitted to all others; one per penalty.
@@ -42,7 +43,6 @@ def left_out_predictions(
         x: (N, d) features; standardized here.
         targets: (N, T).
         weights: (N,) positive; scaled here to mean 1.
-        centre: (T,) c above.
         penalties: l above, in units of N; positive.
     """
     count = len(targets)
@@ -53,15 +53,17 @@ def left_out_predictions(
     constant = spread <= _CONSTANT * np.abs(x).max(axis=0)
     z /= np.where(constant, 1.0, spread)
     z *= root
+    centre = np.average(targets, axis=0, weights=w)
     aside = targets - centre
+    moved = centre + (w / (count - w))[:, np.newaxis] * aside
     eigenvalues, vectors = np.linalg.eigh(z.T @ z)
     z = z @ vectors
     projected = z.T @ (root * aside)  # (d, T)
     for penalty in penalties:
         shrunk = 1 / (np.maximum(eigenvalues, 0) + penalty * count)
-        leverage = np.einsum("nd,nd,d->n", z, z, shrunk)[:, np.newaxis]
+        leverage = (w / count + np.einsum("nd,nd,d->n", z, z, shrunk))[:, np.newaxis]
         fit = (z @ (shrunk[:, np.newaxis] * projected)) / root
-        yield np.round(centre + (fit - leverage * aside) / (1 - leverage), _DECIMALS)
+        yield np.round(moved + (fit - leverage * aside) / (1 - leverage), _DECIMALS)
 
 
 def margins(predictions: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:

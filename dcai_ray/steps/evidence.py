@@ -35,7 +35,7 @@ from dcai_ray.storage.location import Location
 from dcai_ray.storage.probabilities import read_probabilities
 from dcai_ray.valuation.knn_shapley import KnnGame, Values, knn_game, merged
 
-FORMAT = 2
+FORMAT = 3
 """Raise this when a formula or constant of the evidence (`cleaning.evidence`, `cleaning.ridge`,
 `cleaning.planted`, `cleaning.doubts`, `cleaning.conflicts`) changes."""
 
