@@ -181,7 +181,7 @@ class ValueConfig:
     """Weight of a training image that serves as a validation image, relative to an image of
     shapley_val (validation both only)."""
     rule: RuleName | None = None
-    """Rule that decides what to keep. validated: drop the share, by value, self-valuation or
+    """Rule that decides what to keep. validated: drop the share, by value, self-valuation, both or
     probability, that serves a probe best on shapley_val (the default with a clean shapley_val).
     wrong: drop labels that are wrong with a probability above wrong_above. doubted: drop labels
     that all evidence from the other training images doubts (the default without a clean set).

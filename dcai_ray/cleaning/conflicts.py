@@ -28,7 +28,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import beta
 
 from dcai_ray.cleaning.choices import Choice
-from dcai_ray.cleaning.rules import Doubted, Validated, Wrong
+from dcai_ray.cleaning.rules import rule_named
 from dcai_ray.cleaning.safeguards import keep_every_class
 from dcai_ray.valuation.neighbours import aligned
 
@@ -40,7 +40,6 @@ two of them .98, one .99; `CHANCE` leaves none."""
 CHANCE = 0.1
 """Pairs of different pictures that are expected to be near, in a whole training set."""
 
-_BY_EVIDENCE = (Validated.name, Wrong.name, Doubted.name)  # rules that copies overrule
 _FIFTH = 5  # neighbours; a picture with as many copies under other names is not compared
 _SAMPLE = 1000  # images that the dimension is estimated from
 _LARGEST_RATIO = 0.5  # r: in hundreds of dimensions any two pictures are about equally far apart
@@ -226,7 +225,7 @@ def resolved(
     labels: Sequence[str],
     words: NDArray[np.object_],
 ) -> Choice:
-    """The choice with what copies say: they overrule a rule that orders images by evidence.
+    """The choice with what copies say: they overrule a rule that judges labels.
 
     An image that clean copies refute is dropped. Training images in conflict with each other are
     left undecided, unless the rule keeps exactly one of their labels: the conflict alone says that
@@ -240,7 +239,7 @@ def resolved(
         labels: (n + m,) class names of training images, then of clean ones.
         words: (n,) of `described`.
     """
-    if choice.rule not in _BY_EVIDENCE or not found.found.any():
+    if not rule_named(choice.rule).judges_labels or not found.found.any():
         return choice
     decision = choice.decision.astype(object)
     reason = np.full(len(y), "", object) if choice.reason is None else choice.reason.astype(object)

@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from dcai_ray.cleaning.evidence import Evidence
 from dcai_ray.cleaning.planted import error_model, label_weights, left_out_odds, share_among
 
+NEIGHBOURS = 10
+"""K of the values by the other training images; a class of as many images cannot be judged."""
 _LEAST = 0.2  # s g / f of an image that is doubted: at least one in five like it
 
 

@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.cleaning.choices import ORDERINGS, Choice, Valued
-from dcai_ray.cleaning.rule import Needs, by_rank, decided, lowest_in_order, lowest_share
+from dcai_ray.cleaning.rule import (
+    Needs,
+    among_lowest,
+    by_rank,
+    decided,
+    lowest_in_order,
+    lowest_share,
+)
 from dcai_ray.errors import UserError
 
 SHARES = tuple(i / 20 for i in range(19))
@@ -26,6 +33,7 @@ class Validated:
 
     name: ClassVar[str] = "validated"
     needs: ClassVar[Needs] = Needs(clean_set=True)
+    judges_labels: ClassVar[bool] = True
     per_class: bool = False
     """Drop each share within every class rather than overall."""
 
@@ -68,6 +76,11 @@ class Validated:
             "log loss of a quick classifier on shapley_val (rule validated)."
         )
 
+    @staticmethod
+    def reason(choice: Choice) -> str:
+        """The share and the ordering."""
+        return among_lowest(choice)
+
 
 def _smallest_share(losses: Sequence[NDArray[np.float64] | None]) -> tuple[float, float]:
     """The smallest share that is as good as the best, and its mean loss.
@@ -91,6 +104,7 @@ class Wrong:
 
     name: ClassVar[str] = "wrong"
     needs: ClassVar[Needs] = Needs(clean_set=True)
+    judges_labels: ClassVar[bool] = True
     wrong_above: float = 0.5
     """Probability above which an image is dropped, in (0, 1)."""
 
@@ -129,6 +143,11 @@ class Wrong:
             "(rule wrong)."
         )
 
+    @staticmethod
+    def reason(choice: Choice) -> str:
+        """The bound."""
+        return f"label is wrong with a probability above {choice.probability:g}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Doubted:
@@ -136,22 +155,15 @@ class Doubted:
 
     name: ClassVar[str] = "doubted"
     needs: ClassVar[Needs] = Needs()
+    judges_labels: ClassVar[bool] = True
 
     def threshold(self, y: NDArray[np.integer]) -> float:
         """Zero, as the rule has no threshold of its own."""
         return 0.0
 
     def choose(self, valued: Valued) -> Choice:
-        """Drop what is doubted.
-
-        Raises:
-            UserError: the evidence was not computed.
-        """
-        if valued.doubted is None:
-            raise UserError(
-                "rule doubted needs values by the training set itself; raise "
-                "value.second_opinion_up_to"
-            )
+        """Drop what is doubted."""
+        assert valued.doubted is not None, "step 2b asks the training images for this rule"
         return Choice(rule=self.name, decision=decided(~valued.doubted), ordering="self")
 
     @staticmethod
@@ -166,3 +178,8 @@ class Doubted:
             "those whose label all evidence from the other training images doubts: their "
             "neighbours, a quick classifier, and likeness to planted errors (rule doubted)."
         )
+
+    @staticmethod
+    def reason(choice: Choice) -> str:
+        """The witnesses."""
+        return "neighbours, probe and likeness to planted errors speak against the label"

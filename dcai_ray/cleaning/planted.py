@@ -1,4 +1,4 @@
-"""P(label is wrong), learnt from planted errors, and what they say about a list of suspects.
+"""P(label is wrong), learnt from planted errors.
 
 The true labels of the clean images are known. With its own label such an image shows what evidence
 of a right label looks like, with any other label what evidence of a wrong one looks like: half of
@@ -6,7 +6,7 @@ the wrong labels are drawn uniformly, half as the probe confuses classes. A logi
 to tell the two apart. Nothing is drawn where all labels can be weighed instead, so there are no
 seeds; every clean image joins the training images alone, so the noise among these stays as it is.
 
-The share of wrong labels among the training images is another than among the planted ones. It is
+The share of wrong labels among the training images differs from that of the planted ones. It is
 estimated by maximum likelihood, and the probabilities are shifted to it (Saerens, Latinne &
 Decaestecker 2002, Neural Computation 14(1)).
 

@@ -41,6 +41,9 @@ class Rule(Protocol):
     """Its name in the settings, in messages and in the files of a run."""
     needs: ClassVar[Needs]
     """What it requires of the valuation."""
+    judges_labels: ClassVar[bool]
+    """Whether it weighs the evidence about labels, which copies under another label overrule;
+    the others take the values literally."""
 
     def threshold(self, y: NDArray[np.integer]) -> float:
         """The threshold between harmful and useful images of classes y, (n,); 0 by rank."""
@@ -58,6 +61,11 @@ class Rule(Protocol):
     @staticmethod
     def explain(choice: Choice) -> str:
         """What a choice drops and why, for the report."""
+        ...
+
+    @staticmethod
+    def reason(choice: Choice) -> str:
+        """Why an image is dropped, for the column of that name."""
         ...
 
 
@@ -108,6 +116,17 @@ def lowest_in_order(choice: Choice) -> str:
     """The share of a choice and what it is ordered by, in words for the report."""
     lowest = lowest_share(choice).replace(" %", "\u00a0%")  # keeps number and sign on one line
     return f"{lowest}{' of each class' if choice.per_class else ''} {ORDERINGS[choice.ordering]}"
+
+
+def among_lowest(choice: Choice) -> str:
+    """That an image is within the share of a choice, in words."""
+    of_each = " of each class" if choice.per_class else ""
+    return f"among {lowest_share(choice)}{of_each} {ORDERINGS[choice.ordering]}"
+
+
+def not_above(choice: Choice) -> str:
+    """That an image is not above the threshold of a choice, in words."""
+    return f"value is not above {choice.threshold:.2g}"
 
 
 def kept_above(choice: Choice) -> str:

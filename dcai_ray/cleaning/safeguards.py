@@ -2,7 +2,7 @@
 
 Such images are left undecided, and are kept, with the reason told. What is to be dropped because
 its label seems wrong is also kept if its suggested label is the label that it has. That does not
-hold for images that are dropped for their value: a right label may harm, too.
+hold for images that are ordered by their value alone: a right label may harm, too.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.cleaning.choices import ORDERINGS, Choice
-from dcai_ray.cleaning.rules import Doubted, Validated, Wrong
+from dcai_ray.cleaning.choices import Choice
+from dcai_ray.cleaning.rules import rule_named
 
 
 def trusts_suggestions(choice: Choice) -> bool:
     """Whether an image is kept if its suggested label is the label that it has."""
-    judges_labels = choice.rule in (Validated.name, Wrong.name, Doubted.name)
-    return judges_labels and choice.ordering != "value"
+    return rule_named(choice.rule).judges_labels and choice.ordering != "value"
 
 
 def safeguarded(
@@ -42,7 +41,7 @@ def safeguarded(
     """
     decision = choice.decision.astype(object)
     reason = np.full(len(y), "", dtype=object)
-    reason[decision == "drop"] = _why(choice)
+    reason[decision == "drop"] = rule_named(choice.rule).reason(choice)
     if trusts_suggestions(choice):
         right = (decision == "drop") & (suggested == y)
         decision[right], reason[right] = "keep", "the suggested label is the label that it has"
@@ -73,16 +72,3 @@ def keep_every_class(
         if own.any() and (decision[own] == "drop").all():
             decision[own] = "undecided"
             reason[own] = f"dropping it would leave no image of class {classes[c]}"
-
-
-def _why(choice: Choice) -> str:
-    if choice.rule == Wrong.name:
-        return f"label is wrong with a probability above {choice.probability:g}"
-    if choice.rule == Doubted.name:
-        return "neighbours, probe and likeness to planted errors speak against the label"
-    if choice.threshold is not None:
-        return f"value is not above {choice.threshold:.2g}"
-    of_each = " of each class" if choice.per_class else ""
-    return (
-        f"among the lowest {100 * (choice.share or 0):.0f} %{of_each} {ORDERINGS[choice.ordering]}"
-    )

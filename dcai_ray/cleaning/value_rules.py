@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 from dcai_ray.cleaning.choices import Choice, Valued
 from dcai_ray.cleaning.rule import (
     Needs,
+    among_lowest,
     by_rank,
     by_threshold,
     false_discovery,
     kept_above,
     lowest_in_order,
     lowest_share,
+    not_above,
 )
 from dcai_ray.errors import UserError
 
@@ -25,6 +27,7 @@ class Zero:
 
     name: ClassVar[str] = "zero"
     needs: ClassVar[Needs] = Needs()
+    judges_labels: ClassVar[bool] = False
 
     def threshold(self, y: NDArray[np.integer]) -> float:
         """Zero."""
@@ -44,6 +47,11 @@ class Zero:
         """The threshold in words."""
         return "those estimated to lower the accuracy (rule zero: keep value > 0)."
 
+    @staticmethod
+    def reason(choice: Choice) -> str:
+        """The threshold."""
+        return not_above(choice)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chance:
@@ -55,6 +63,7 @@ class Chance:
 
     name: ClassVar[str] = "chance"
     needs: ClassVar[Needs] = Needs(utility="knn")
+    judges_labels: ClassVar[bool] = False
 
     def threshold(self, y: NDArray[np.integer]) -> float:
         """1 / (C n), in units of accuracy."""
@@ -79,6 +88,11 @@ class Chance:
             f"= {threshold})."
         )
 
+    @staticmethod
+    def reason(choice: Choice) -> str:
+        """The threshold."""
+        return not_above(choice)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Share:
@@ -86,6 +100,7 @@ class Share:
 
     name: ClassVar[str] = "share"
     needs: ClassVar[Needs] = Needs()
+    judges_labels: ClassVar[bool] = False
     drop_share: float = 0.2
     """Share of the images to drop, in (0, 1)."""
     per_class: bool = False
@@ -109,6 +124,11 @@ class Share:
         """The share, and that it was requested."""
         return f"{lowest_in_order(choice)}, as requested (rule share)."
 
+    @staticmethod
+    def reason(choice: Choice) -> str:
+        """The share."""
+        return among_lowest(choice)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Certain:
@@ -116,6 +136,7 @@ class Certain:
 
     name: ClassVar[str] = "certain"
     needs: ClassVar[Needs] = Needs(sampled_values=True)
+    judges_labels: ClassVar[bool] = False
     confidence: float = 0.95
     """One minus the false-discovery rate, in (0, 1)."""
 
@@ -155,3 +176,8 @@ class Certain:
             "those that are harmful with certainty (rule certain: false-discovery rate "
             f"{false_discovery(choice)}\u00a0%)."
         )
+
+    @staticmethod
+    def reason(choice: Choice) -> str:
+        """The threshold."""
+        return not_above(choice)

@@ -35,11 +35,11 @@ def differ(separation: float, num_train: int, num_clean: int) -> bool:
 
     Noticeably: an area above .6; of two normal distributions, the means are then more than a third
     of a standard deviation apart. Beyond chance: more than 3.3 standard errors above .5, which of
-    equal distributions happens once in 2,000 times. An area below .5 is no difference, as left-out
-    predictions of equal distributions tend to be slightly below it.
+    equal distributions happens once in 2,000 times. An area below .5 is no difference.
 
     Args:
-        separation: area under the ROC curve of telling shapley_val from train.
+        separation: area under the ROC curve of telling shapley_val from train, as the mean over
+            classes; its standard error is taken to be that without classes, which is smaller.
         num_train: n.
         num_clean: m.
     Source: Mann & Whitney 1947, Ann. Math. Stat. 18(1), for the standard error of equal

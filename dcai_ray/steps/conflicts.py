@@ -28,7 +28,7 @@ from dcai_ray.config import Config
 from dcai_ray.images.image_set import Image, images_of
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
-from dcai_ray.steps.feature_set import FeatureSet
+from dcai_ray.steps.feature_set import FeatureSet, Split
 from dcai_ray.storage import parquet
 
 _ROWS_PER_TASK = 2048
@@ -81,7 +81,7 @@ def find_copies(points: FeatureSet, config: Config, *, among_train: bool) -> Cop
     y, n = points.train.y, len(points.train.y)
     clean, clean_ids = points.clean, points.clean_ids
     if config.value.validation == "self":  # whatever there is does not count as clean
-        clean, clean_ids = type(clean)(clean.x[:0], clean.y[:0]), ()
+        clean, clean_ids = Split(clean.x[:0], clean.y[:0]), ()
     labels = np.concatenate([y, clean.y])
     files = _files(points, clean_ids)
     same = same_pairs([image.sha256 for image in files], labels, n)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dcai_ray import progress
 from dcai_ray.cleaning.choices import Choice, Sampled, Valued
+from dcai_ray.cleaning.doubts import NEIGHBOURS
 from dcai_ray.cleaning.planted import MIN_CLEAN
 from dcai_ray.cleaning.probes import principal_features
 from dcai_ray.cleaning.recall import Detection, class_detections, detection
@@ -85,12 +86,13 @@ def decide(
     chosen = rule.choose(valued)
     counts = np.bincount(points.train.y, minlength=num_classes)
     by_others = rule.name == Doubted.name or known.clean is None
+    neighbours = NEIGHBOURS if rule.name == Doubted.name else config.value.k
     guarded = safeguarded(
         chosen,
         points.train.y,
         points.classes,
         lacking=np.zeros(num_classes, bool) if by_others else lacking,
-        too_small=counts <= config.value.k if by_others else np.zeros(num_classes, bool),
+        too_small=counts <= neighbours if by_others else np.zeros(num_classes, bool),
         suggested=suggested,
     )
     choice = known.copies.resolve(guarded)
@@ -110,13 +112,15 @@ def _usable(rule: Rule, points: FeatureSet, known: Known) -> Rule:
     if rule.name not in (Validated.name, Wrong.name) or known.by_clean:
         return rule
     fallback: Rule = Zero() if known.doubts is None else Doubted()
-    few, classes = progress.counted(len(points.clean.y), "images"), len(np.unique(points.clean.y))
-    why = f"shapley_val has {few} of {classes} {'class' if classes == 1 else 'classes'}, too few"
+    instead = f"using the rule {fallback.name} instead of {rule.name}"
     if known.clean_errors is not None:
-        why = "shapley_val cannot be trusted"
+        progress.warn(f"shapley_val cannot tell how many to drop; {instead}")
+        return fallback
+    few, classes = progress.counted(len(points.clean.y), "images"), len(np.unique(points.clean.y))
     progress.warn(
-        f"{why} to tell how many to drop (that takes at least {MIN_CLEAN} clean images of two "
-        f"classes); using the rule {fallback.name} instead of {rule.name}"
+        f"shapley_val has {few} of {classes} {'class' if classes == 1 else 'classes'}, too few to "
+        f"tell how many to drop (that takes at least {MIN_CLEAN} clean images of two classes); "
+        f"{instead}"
     )
     return fallback
 
@@ -178,9 +182,9 @@ def _trials(
             _orderings(value, -fold.odds, fold.suggested, unjudged, config, known, exact=exact)
         )
     tests = [fold.test for fold in known.folds]
-    everything = [np.ones(known.num_clean, dtype=bool)]
+    everything = np.ones(known.num_clean, dtype=bool)
     return {
-        name: [(score, everything[0])]
+        name: [(score, everything)]
         if all(np.array_equal(others[name], score) for others in by_fold)
         else [(others[name], test) for others, test in zip(by_fold, tests, strict=True)]
         for name, score in orderings.items()

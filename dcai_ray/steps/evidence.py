@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray import progress
-from dcai_ray.cleaning.doubts import Doubts, doubts
+from dcai_ray.cleaning.doubts import NEIGHBOURS, Doubts, doubts
 from dcai_ray.cleaning.evidence import (
     Evidence,
     Probe,
@@ -26,8 +26,10 @@ from dcai_ray.cleaning.evidence import (
     references,
 )
 from dcai_ray.cleaning.planted import MIN_CLEAN, Judged, judge, wrong_odds
+from dcai_ray.cleaning.rules import Doubted
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
+from dcai_ray.errors import UserError
 from dcai_ray.steps import tasks
 from dcai_ray.steps.conflicts import Copies, find_copies
 from dcai_ray.steps.feature_set import FeatureSet
@@ -117,8 +119,8 @@ class Known:
         if self.by_clean or self.own is None:
             return None
         own = self.own.evidence
-        ten = list(neighbour_counts(len(self.y), 1)).index(10)
-        return doubts(self.evidence, self.y, own.value[ten], own.stderr[ten])
+        table = neighbour_counts(len(self.y), 1).index(NEIGHBOURS)
+        return doubts(self.evidence, self.y, own.value[table], own.stderr[table])
 
 
 def inputs(config: Config) -> str:
@@ -135,10 +137,19 @@ def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
         config: its sections value and resources are used.
         validate: whether the clean images are also left out fold by fold.
     Raises:
-        UserError: the probabilities of the settings do not fit.
+        UserError: the probabilities of the settings do not fit, or the rule is about what training
+            images say of each other, and there are too many to ask.
     """
-    clean = points.clean
-    if config.value.validation == "self":
+    clean, settings = points.clean, config.value
+    if settings.chosen_rule == Doubted.name:
+        if not _values_itself(points, config):
+            raise UserError(
+                f"rule doubted needs values by the training set itself, which has "
+                f"{len(points.train.y)} images; raise value.second_opinion_up_to, or use another "
+                "rule"
+            )
+        return _gather(points, config, trusted=False, validate=False)
+    if settings.validation == "self":
         return _gather(points, config, trusted=False, validate=False)
     if len(clean.y) < MIN_CLEAN or len(np.unique(clean.y)) < 2:
         return _gather(points, config, trusted=False, validate=False)
@@ -165,9 +176,8 @@ def _gather(
     tells whether the probe learns from them.
     """
     settings, train, clean = config.value, points.train, points.clean
-    n = len(train.y)
     use_clean = settings.validation != "self" and len(clean.y) > 0
-    use_own = settings.validation != "clean" or 2 <= n <= settings.second_opinion_up_to
+    use_own = _values_itself(points, config)
     rows = references(clean.y if trusted else train.y)
     whole = np.ones(len(clean.y) if use_clean else 0, dtype=bool)
     network = _network(points, config, rows, trusted)
@@ -201,6 +211,12 @@ def _gather(
         folds=found,
         copies=find_copies(points, config, among_train=use_own),
     )
+
+
+def _values_itself(points: FeatureSet, config: Config) -> bool:
+    """Whether the training images are valued by each other."""
+    n, settings = len(points.train.y), config.value
+    return settings.validation != "clean" or 2 <= n <= settings.second_opinion_up_to
 
 
 def _folds(y: NDArray[np.integer]) -> list[NDArray[np.bool_]]:

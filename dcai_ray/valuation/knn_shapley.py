@@ -193,13 +193,13 @@ def knn_game(
         raise UserError(f"x_train must hold at least 2 points to value itself, got {len(x_train)}")
     assert (x_newcomers is None and relabelled is None) or class_weights == "balanced"
     order, groups = _grouped(np.asarray(y_val), class_weights)
-    further = x_train[:0] if x_newcomers is None else x_newcomers
-    known = further if leave_one_out else np.concatenate([x_val, further])
-    train, others, offset = aligned(x_train, known, metric)
+    x_new = x_train[:0] if x_newcomers is None else x_newcomers
+    x_others = x_new if leave_one_out else np.concatenate([x_val, x_new])
+    train, others, offset = aligned(x_train, x_others, metric)
     val, newcomers = (train, others) if leave_one_out else np.split(others, [len(x_val)])
     own = np.full(len(x_val), -1) if own_newcomer is None else np.asarray(own_newcomer, np.intp)
     chances = [vote_chances(len(x_train) + 1 - leave_one_out, k, semivalue, beta) / k]
-    chances += [vote_chances(len(chances[0]), further) / further for further in further_k]
+    chances += [vote_chances(len(chances[0]), other) / other for other in further_k]
     return KnnGame(
         train=train,
         val=val,

@@ -164,8 +164,6 @@ def test_doubted_drops_what_is_doubted():
     doubted = np.arange(10) % 4 == 1
     known = Valued(value=VALUE, y=Y, losses=no_losses, doubted=doubted)
     assert dropped(Doubted().choose(known)) == [1, 5, 9]
-    with pytest.raises(UserError, match="rule doubted needs values by the training set itself"):
-        Doubted().choose(valued())
 
 
 # Four intervals: below the threshold, around it, above it, around it.

@@ -13,6 +13,7 @@ from dcai_ray.cleaning.planted import label_weights
 from dcai_ray.cleaning.probes import principal_features, share_losses
 from dcai_ray.cleaning.rules import SHARES
 from dcai_ray.config import parse_config
+from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import dropping, tasks
 from dcai_ray.steps.evidence import gather
@@ -172,6 +173,18 @@ def test_with_few_clean_images_the_training_images_judge_each_other(tmp_path, ru
     run = Valued(tmp_path / "large", clean=FEW, rule=rule, second_opinion_up_to=100)
     assert run.note["choice"] == {"rule": "zero", "threshold": 0.0}
     assert_array_equal(run.dropped, run.table.value <= 0)
+
+
+def test_the_training_images_judge_each_other_if_asked_to_though_there_are_clean_ones(tmp_path):
+    run = Valued(tmp_path / "asked", rule="doubted")
+    alone = Valued(tmp_path / "alone", clean=None, validation="self")
+    assert run.note["choice"] == {"rule": "doubted", "ordering": "self"}
+    assert run.dropped[IS_WRONG].mean() > 0.5
+    assert "suspicion" in run.table.columns
+    assert "suspicion" in alone.table.columns
+    with pytest.raises(UserError, match="needs values by the training set itself, which has 150"):
+        Valued(tmp_path / "large", rule="doubted", second_opinion_up_to=100)
+    assert not (tmp_path / "large/values").exists()  # refused before anything was computed
 
 
 def test_a_class_that_the_clean_set_lacks_is_left_undecided(tmp_path):
