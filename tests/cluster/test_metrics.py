@@ -72,7 +72,8 @@ def test_the_endpoint_shows_how_many_units_a_step_has_done(scraped):
     }
     assert of(scraped, "ray_dcai_ray_step_units_done", **labels) == 24
     assert of(scraped, "ray_dcai_ray_step_units", **labels) == 24
-    assert of(scraped, "ray_dcai_ray_step_tasks_done", **labels) == 1
+    tasks = of(scraped, "ray_dcai_ray_step_tasks", **labels)
+    assert of(scraped, "ray_dcai_ray_step_tasks_done", **labels) == tasks > 0
 
 
 @pytest.mark.ray

@@ -70,6 +70,13 @@ def refuse(job):
     time.sleep(FOREVER_S)
 
 
+def end_when_told(job):
+    folder, number = job
+    (folder / str(number)).touch()
+    wait_for((folder / "end").exists)
+    (folder / "ended").touch()
+
+
 def die_the_first_time(job):
     file, number = job
     if number == 2 and not file.exists():
@@ -148,10 +155,15 @@ def test_a_task_that_raises_cancels_the_others(ray_cluster, tmp_path):
     assert not {path.name for path in tmp_path.iterdir()} & {"3", "4", "5"}
 
 
-def test_ctrl_c_cancels_the_running_tasks(ray_cluster, tmp_path):
+def test_ctrl_c_leaves_the_running_tasks_to_end_with_the_driver_or_by_themselves(
+    ray_cluster, tmp_path
+):
     wait_for(lambda: idle_cpus() == 2)
     with pytest.raises(KeyboardInterrupt), interrupted_when((tmp_path / "0").exists):
-        results(refuse, [(tmp_path, 0), (tmp_path, 2)])
+        results(end_when_told, [(tmp_path, 0)])
+    assert not (tmp_path / "ended").exists()
+    (tmp_path / "end").touch()
+    wait_for((tmp_path / "ended").exists)
     wait_for(lambda: idle_cpus() == 2)
 
 
