@@ -94,12 +94,15 @@ class FinetuneConfig:
     """Smallest and largest share of an image's area that a random training crop covers."""
     flip: bool = True
     """Mirror training images left to right at random."""
+    folds: int = 5
+    """Number of folds of the out-of-fold predictions (value.evidence finetune only)."""
     num_threads: int = 1
     """CPU threads per training; another number may change the last bits of a result."""
 
     def __post_init__(self) -> None:
         check_no_secret(self.weights)
         _check_min("finetune", self, 1, "epochs", "batch_size", "num_threads")
+        _check_min("finetune", self, 2, "folds")
         if not self.backbones or not self.seeds:
             raise UserError("finetune.backbones and finetune.seeds must name at least one each")
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.backbones)) < len(self.backbones):
@@ -173,6 +176,11 @@ class ValueConfig:
     second_opinion_up_to: int = 50_000
     """With validation clean, also value the training set against itself (leave-one-out) if it has
     at most this many images; 0 turns this off."""
+    evidence: Literal["features", "finetune"] = "features"
+    """Evidence about labels: features, or finetune: also predictions by networks that are
+    fine-tuned on the other images, the first backbone and seed of finetune, fold by fold. It costs
+    about as much as finetune.folds - 1 trainings on all images; use it where the features of
+    pretrained networks say little about your classes."""
     probabilities: str = ""
     """CSV or Parquet file (path or URI) of class probabilities by your own network, as further
     evidence: columns id, split (train or shapley_val), and one per class. They must be out of fold:

@@ -5,6 +5,7 @@ run.json              versions; fingerprint, seconds and findings of each step
 images.parquet        every readable image: split, id, class, size, content hash
 skipped.parquet       the unreadable images
 baseline/, cleaned/   metrics.parquet, model-<arm>-<backbone>-<seed>.safetensors
+crossfit/             the same for networks of one fold each, probabilities.parquet
 features/<split>/     part-00000.parquet ..., _manifest.json
 values/values.parquet, values/evidence.parquet, kept.parquet, report.html
 run.log               what the commands logged, see `cli.logs`
@@ -27,16 +28,16 @@ from dcai_ray.storage.location import Location
 
 _PACKAGES = ("dcai_ray", "numpy", "scikit-learn", "torch", "torchvision", "ray", "pyarrow", "numba")
 
-# The first output of a section's step: until it exists, the section may still change.
+# The first outputs of a section's steps: until one it exists, the section may still change.
 _WRITES = {
-    "data": "images.parquet",
-    "images": "images.parquet",
-    "finetune": "baseline",
-    "extract": "features",
-    "features": "values",
-    "value": "values",
-    "sample": "values",
-    "retrain": "cleaned/probes.parquet",
+    "data": ("images.parquet",),
+    "images": ("images.parquet",),
+    "finetune": ("baseline", "crossfit"),
+    "extract": ("features",),
+    "features": ("values",),
+    "value": ("values",),
+    "sample": ("values",),
+    "retrain": ("cleaned/probes.parquet",),
 }
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,11 @@ class RunDirectory:
     def evidence(self) -> Location:
         """Every piece of evidence about every training label."""
         return self.location / "values/evidence.parquet"
+
+    @property
+    def out_of_fold(self) -> Location:
+        """Class probabilities by networks that were not trained on the image."""
+        return self.location / "crossfit/probabilities.parquet"
 
     @property
     def trace(self) -> Location:
@@ -130,7 +136,7 @@ class RunDirectory:
         return self.location / f"{step}/metrics.parquet"
 
     def model(self, step: str, arm: str, backbone: str, seed: int) -> Location:
-        """A trained network."""
+        """A trained network of a step: baseline, cleaned or crossfit."""
         return self.location / f"{step}/model-{arm}-{backbone}-{seed}.safetensors"
 
     def checkpoint(
@@ -182,7 +188,8 @@ class RunDirectory:
             (self.location / "config.yaml").write_bytes(text.encode())
 
     def _has_used(self, section: str) -> bool:
-        return (self.location / _WRITES.get(section, "config.yaml")).exists()
+        files = _WRITES.get(section, ("config.yaml",))
+        return any((self.location / file).exists() for file in files)
 
     def record(self) -> dict[str, Any]:
         """The content of run.json; empty for a new folder."""

@@ -102,6 +102,7 @@ def test_other_settings_are_refused_with_the_differing_keys_and_stay_as_they_wer
         ("data", "images.parquet"),
         ("images", "images.parquet"),
         ("finetune", "baseline/model-all-alexnet-0.safetensors"),
+        ("finetune", "crossfit/model-fold-0-alexnet-0.safetensors"),
         ("extract", "features/train/part-00000.parquet"),
         ("features", "values/values.parquet"),
         ("value", "values/values.parquet"),

@@ -2,10 +2,11 @@
 
 For every training image, for its given label:
 
-    value    by the clean images, and by the other training images (self), at several K
-    margin   of a leave-one-out ridge probe on all training and clean images: its prediction for
-             the given label less that for the best other one, at several penalties
-    network  log odds by out-of-fold probabilities of the user's own network, if there are any
+    value        by the clean images, and by the other training images (self), at several K
+    margin       of a leave-one-out ridge probe on all training and clean images: its prediction for
+                 the given label less that for the best other one, at several penalties
+    network      log odds by out-of-fold probabilities of the user's own network, if there are any
+    finetuned    the same by networks that were fine-tuned fold by fold, if that was asked for
 
 The same is known of *reference* images for every label that they might have. With a clean set they
 are the clean images: each joins the training images alone, and the other clean images stay clean.
@@ -16,7 +17,7 @@ All evidence weighs classes alike.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,18 @@ class Probe:
     separation: float
     """How well it tells clean from training images of a class: mean area under the ROC curve; NaN
     without."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """Out-of-fold predictions of networks: no image is judged by one that was trained on it."""
+
+    name: str
+    """Of the piece of evidence."""
+    train: NDArray[np.float64]  # (n, C) log odds of each class
+    reference: NDArray[np.float64]  # (r, C)
+    judged: NDArray[np.float64] | None
+    """(k, C) of the images whose labels show how accurate it is; None if it was not asked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -122,23 +135,64 @@ def run_probe(
         predictions = found[:, :num_classes]
         own.append(margins(predictions[:n], y))
         others.append(_every_margin(predictions[rows]))
-        right = predictions[judged].argmax(axis=1) == labels[judged]
-        balanced = np.mean([right[labels[judged] == c].mean() for c in np.unique(labels[judged])])
+        balanced = _balanced_accuracy(predictions[judged], labels[judged])
         if balanced > accuracy:
-            accuracy, best, number = float(balanced), found, len(own) - 1
+            accuracy, best, number = balanced, found, len(own) - 1
     predictions = best[:, :num_classes]
-    chances = softmax(_steepness(predictions[judged], labels[judged]) * predictions[:n], axis=1)
-    suggested = predictions[:n].argmax(axis=1)
+    suggested, chances = _suggestions(predictions[:n], predictions[judged], labels[judged])
     return Probe(
         margins=np.stack(own, axis=1),
         best=number,
         reference_margins=np.stack(others, axis=2),
         reference_predictions=predictions[rows],
         suggested=suggested,
-        suggested_probability=np.round(chances[np.arange(n), suggested], _DECIMALS),
+        suggested_probability=chances,
         accuracy=accuracy,
         separation=_separation(best[:, -1], labels, n) if m else np.nan,
     )
+
+
+def with_best_suggestions(
+    probe: Probe, networks: Sequence[Network], labels: NDArray[np.integer]
+) -> Probe:
+    """The probe with the suggested labels of a network, where one is more accurate.
+
+    Args:
+        probe: of n training images.
+        networks: predictions for them.
+        labels: (k,) class numbers of the images that accuracy is judged by: the clean ones, or else
+            the training images as given.
+    """
+    for network in networks:
+        if network.judged is None:
+            continue
+        accuracy = _balanced_accuracy(network.judged, labels)
+        if accuracy > probe.accuracy:
+            suggested, chances = _suggestions(network.train, network.judged, labels)
+            probe = replace(
+                probe, suggested=suggested, suggested_probability=chances, accuracy=accuracy
+            )
+    return probe
+
+
+def _balanced_accuracy(predictions: NDArray[np.float64], labels: NDArray[np.integer]) -> float:
+    """Mean over classes of the share of predictions (k, C) that are right."""
+    right = predictions.argmax(axis=1) == labels
+    return float(np.mean([right[labels == c].mean() for c in np.unique(labels)]))
+
+
+def _suggestions(
+    predictions: NDArray[np.float64], judged: NDArray[np.float64], labels: NDArray[np.integer]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The likeliest classes by predictions (n, C), and their probabilities.
+
+    Args:
+        judged: (k, C) predictions that calibrate the probabilities.
+        labels: (k,) class numbers of these.
+    """
+    chances = softmax(_steepness(judged, labels) * predictions, axis=1)
+    suggested = predictions.argmax(axis=1)
+    return suggested, np.round(chances[np.arange(len(suggested)), suggested], _DECIMALS)
 
 
 def _separation(domain: NDArray[np.float64], labels: NDArray[np.integer], n: int) -> float:
@@ -184,7 +238,7 @@ def gathered(
     probe: Probe,
     y: NDArray[np.integer],
     labels: NDArray[np.integer],
-    network: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+    networks: Sequence[Network] = (),
 ) -> Evidence:
     """All pieces of evidence side by side.
 
@@ -194,7 +248,7 @@ def gathered(
         probe: of the training and reference images.
         y: (n,) class numbers as given.
         labels: (r,) class numbers of the reference images.
-        network: log odds by the user's own network, of training (n, C) and reference (r, C) images.
+        networks: predictions for the same images.
     """
     n = len(y)
     names = [name for name, _, _ in values] + [f"margin_{penalty:g}" for penalty in PENALTIES]
@@ -203,10 +257,10 @@ def gathered(
     reference = [n * others for _, _, others in values] + list(
         np.moveaxis(probe.reference_margins, 2, 0)
     )
-    if network is not None:
-        names.append("network")
-        given.append(margins(network[0], y))
-        reference.append(_every_margin(network[1]))
+    for network in networks:
+        names.append(network.name)
+        given.append(margins(network.train, y))
+        reference.append(_every_margin(network.reference))
     return Evidence(
         names=tuple(names),
         given=np.stack(given, axis=1),

@@ -116,7 +116,7 @@ class Demo:
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """Value a folder of class subfolders against itself and write a report; nothing is trained.
+    """Value a folder of class subfolders against itself and write a report.
 
     Example:
       dcai-ray audit FOLDER --backbone efficientnet_lite0
@@ -131,6 +131,7 @@ class Audit:
     images: Annotated[ImagesConfig, Flat]
     extract: Annotated[ExtractConfig, Flat]
     value: ValueConfig
+    finetune: FinetuneConfig
     resources: Annotated[ResourcesConfig, Flat]
     shown: Annotated[Shown, Flat] = Shown()
 
@@ -306,7 +307,7 @@ def _base(arguments: Sequence[str], base: Config, name: str) -> Config:
         base = parse_config(sections, f"{given.run}/config.yaml")
     if given.preset == "study":
         base = replace(base, value=replace(base.value, **preset("study")))
-    if given.backbone and name == "run":
+    if given.backbone and name in ("run", "audit"):
         chosen = plain(base)
         chosen["finetune"]["backbones"] = [given.backbone]
         chosen["extract"]["backbone"] = given.backbone

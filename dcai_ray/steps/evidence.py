@@ -6,7 +6,6 @@ than `MIN_CLEAN` clean images nothing can be learnt from planted errors, and the
 themselves serve as reference images.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -19,11 +18,12 @@ from dcai_ray import progress
 from dcai_ray.cleaning.doubts import NEIGHBOURS, Doubts, doubts
 from dcai_ray.cleaning.evidence import (
     Evidence,
+    Network,
     Probe,
     gathered,
-    log_odds,
     neighbour_counts,
     references,
+    with_best_suggestions,
 )
 from dcai_ray.cleaning.planted import MIN_CLEAN, Judged, judge, wrong_odds
 from dcai_ray.cleaning.rules import Doubted
@@ -33,8 +33,7 @@ from dcai_ray.errors import UserError
 from dcai_ray.steps import tasks
 from dcai_ray.steps.conflicts import Copies, find_copies
 from dcai_ray.steps.feature_set import FeatureSet
-from dcai_ray.storage.location import Location
-from dcai_ray.storage.probabilities import read_probabilities
+from dcai_ray.steps.out_of_fold import Predicted, read_predictions
 from dcai_ray.valuation.knn_shapley import KnnGame, Values, knn_game, merged
 
 FORMAT = 3
@@ -123,12 +122,6 @@ class Known:
         return doubts(self.evidence, self.y, own.value[table], own.stderr[table])
 
 
-def inputs(config: Config) -> str:
-    """Fingerprint of what is read besides the features."""
-    file = config.value.probabilities
-    return hashlib.sha256(Location(file).read_bytes()).hexdigest() if file else ""
-
-
 def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
     """Value the images and run the probe.
 
@@ -180,25 +173,25 @@ def _gather(
     use_own = _values_itself(points, config)
     rows = references(clean.y if trusted else train.y)
     whole = np.ones(len(clean.y) if use_clean else 0, dtype=bool)
-    network = _network(points, config, rows, trusted)
+    predicted = read_predictions(points, config, of_clean=trusted)
     folds = _folds(clean.y) if validate else []
     learnt_from = [whole & with_clean, *(~test for test in folds)]
     probes = _probes(points, config, learnt_from, rows, trusted)
     by_own = _valued(points, config, None, rows, trusted) if use_own else None
     by_set = _valued(points, config, whole, rows, trusted) if use_clean else None
     evidence = _gathered(
-        points, by_set if trusted else None, by_own, probes[0], rows, trusted, network
+        points, by_set if trusted else None, by_own, probes[0], predicted, rows, learnt_from[0]
     )
     found = []
     for test, probe in zip(folds, probes[1:], strict=True):
         part = _valued(points, config, ~test, rows, trusted)
-        others = _gathered(points, part, by_own, probe, rows, trusted, network, kept=~test)
+        others = _gathered(points, part, by_own, probe, predicted, rows, ~test)
         found.append(
             Fold(
                 test=test,
                 value=part.column.value[0],
                 odds=wrong_odds(others),
-                suggested=probe.suggested,
+                suggested=others.probe.suggested,
             )
         )
     return Known(
@@ -307,13 +300,16 @@ def _gathered(
     by_set: Valued | None,
     by_own: Valued | None,
     probe: Probe,
+    predicted: Sequence[Predicted],
     rows: NDArray[np.intp],
-    by_clean: bool,
-    network: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
-    kept: NDArray[np.bool_] | None = None,
+    learnt: NDArray[np.bool_],
 ) -> Evidence:
-    """The evidence; with `kept`, of the reference images among those clean images (m,) only."""
-    used = np.ones(len(rows), dtype=bool) if kept is None else kept[rows]
+    """The evidence, where the clean images of a mask (m,) may be learnt from.
+
+    Values by clean images (`by_set`) make these the reference images: those among `learnt`.
+    """
+    by_clean = by_set is not None
+    used = learnt[rows] if by_clean else np.ones(len(rows), dtype=bool)
     counts = neighbour_counts(len(points.train.y), len(points.classes))
     pieces = []
     for name, found in (("value", by_set), ("self", by_own)):
@@ -323,22 +319,24 @@ def _gathered(
                 (f"{name}_k{k}", found.evidence.value[i], others[i][used])
                 for i, k in enumerate(counts)
             ]
-    labels = (points.clean.y if by_clean else points.train.y)[rows[used]]
-    if network is not None:
-        network = network[0], network[1][used]
-    return gathered(pieces, probe, points.train.y, labels, network)
+    train, clean = points.train.y, points.clean.y[: len(learnt)]
+    networks = [_network(each, rows[used], by_clean, learnt) for each in predicted]
+    probe = with_best_suggestions(probe, networks, clean[learnt] if learnt.any() else train)
+    labels = (clean if by_clean else train)[rows[used]]
+    return gathered(pieces, probe, train, labels, networks)
 
 
 def _network(
-    points: FeatureSet, config: Config, rows: NDArray[np.intp], by_clean: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Log odds by the user's own network of the training (n, C) and reference (r, C) images."""
-    if not config.value.probabilities:
-        return None
-    wanted = {"train": points.ids} | ({"shapley_val": points.clean_ids} if by_clean else {})
-    found = read_probabilities(Location(config.value.probabilities), wanted, points.classes)
-    train = log_odds(found["train"])
-    return train, (log_odds(found["shapley_val"]) if by_clean else train)[rows]
+    predicted: Predicted, rows: NDArray[np.intp], by_clean: bool, learnt: NDArray[np.bool_]
+) -> Network:
+    """Predictions for the training images, and for clean or training images as reference images."""
+    train, clean = predicted.train, predicted.clean
+    judged: NDArray[np.float64] | None = train
+    if learnt.any():
+        judged = None if clean is None else clean[: len(learnt)][learnt]
+    others = clean if by_clean else train
+    assert others is not None
+    return Network(predicted.name, train, others[rows], judged)
 
 
 def _tell_missing_classes(points: FeatureSet) -> None:

@@ -11,6 +11,7 @@ from dcai_ray.steps import dropping, evidence
 from dcai_ray.steps.dropping import decide, validates
 from dcai_ray.steps.evidence import Known, gather
 from dcai_ray.steps.feature_set import check_clean, read_points
+from dcai_ray.steps.out_of_fold import fingerprint_of_predictions
 from dcai_ray.steps.value_tables import is_valued, note_values, write_values
 from dcai_ray.storage.parquet import new_fingerprint
 from dcai_ray.storage.values import Estimates
@@ -35,7 +36,7 @@ def compute_values(run: RunDirectory, config: Config) -> None:
         (FORMAT, evidence.FORMAT, dropping.FORMAT),
         plain(settings),
         points.fingerprint,
-        evidence.inputs(config),
+        fingerprint_of_predictions(run.location, config),
     )
     if is_valued(run, fingerprint):
         return

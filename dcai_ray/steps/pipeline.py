@@ -13,6 +13,7 @@ from dcai_ray.images.truth import read_truth
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.exact_values import compute_values
 from dcai_ray.steps.extraction import extract_features
+from dcai_ray.steps.out_of_fold import predict_out_of_fold
 from dcai_ray.steps.probing import score_probes
 from dcai_ray.steps.reading import read_images
 from dcai_ray.steps.sampled_values import check_values, compute_sampled_values, estimate_sampling
@@ -25,11 +26,13 @@ def run_pipeline(run: RunDirectory, listing: Listing, config: Config, *, network
     Raises:
         UserError: the run folder belongs to other settings or images; or as the steps.
     """
-    first = ("images", "finetune") if networks else ("images",)
+    trains = networks or config.value.evidence == "finetune"
+    first = ("images", "finetune") if trains else ("images",)
     images = _open(run, listing, config, *first, "extract", "value", "sample", "retrain")
     if networks:
         train_baseline(run, images, config)
     extract_features(run, images, config)
+    predict_out_of_fold(run, images, config)
     _value(run, config)
     truth = read_truth(images)
     score_probes(run, config, truth)
@@ -38,13 +41,15 @@ def run_pipeline(run: RunDirectory, listing: Listing, config: Config, *, network
 
 
 def run_audit(run: RunDirectory, listing: Listing, config: Config) -> None:
-    """Features and values of a plain folder; nothing is trained.
+    """Features and values of a plain folder; networks are trained only as evidence.
 
     Raises:
         UserError: as `run_pipeline`.
     """
-    images = _open(run, listing, config, "images", "extract", "value")
+    first = ("finetune",) if config.value.evidence == "finetune" else ()
+    images = _open(run, listing, config, *first, "images", "extract", "value")
     extract_features(run, images, config)
+    predict_out_of_fold(run, images, config)
     _value(run, config)
 
 

@@ -15,6 +15,7 @@ from dcai_ray.steps import dropping, evidence, exact_values
 from dcai_ray.steps.dropping import decide, rule_of, validates
 from dcai_ray.steps.evidence import gather
 from dcai_ray.steps.feature_set import FeatureSet, check_clean, read_points
+from dcai_ray.steps.out_of_fold import fingerprint_of_predictions
 from dcai_ray.steps.sampling_session import CROSS_CHECK, Session, block_fingerprint, estimate
 from dcai_ray.steps.sampling_setup import new_utility, semivalues_of
 from dcai_ray.steps.value_tables import is_valued, note_values, write_values
@@ -61,7 +62,7 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
         # The closed form's, for the column value_self and the evidence.
         (FORMAT, exact_values.FORMAT, evidence.FORMAT, dropping.FORMAT),
         plain(config.value),
-        evidence.inputs(config),
+        fingerprint_of_predictions(run.location, config),
         source,
         aggregator.next_index,
     )

@@ -176,6 +176,29 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
     return rows
 
 
+def predict_fold(job: FinetuneJob) -> NDArray[np.float64]:
+    """Probabilities (k, C) that the trained network of a job gives to its validation images."""
+    from safetensors.torch import load
+    from scipy.special import softmax
+
+    from dcai_ray.networks.backbones import classifier, image_size
+    from dcai_ray.networks.features import extract
+
+    size_px = image_size(job.backbone, job.recipe.size_px)
+    network = classifier(job.backbone, len(job.classes), "none", size_px, seed=job.seed)
+    network.load_state_dict(load(job.target.read_bytes()))
+    logits = extract(
+        network.eval(),
+        [job.data / path for path in job.val[0]],
+        size_px=size_px,
+        batch_size=job.recipe.batch_size,
+        threads=job.decode_threads,
+        readers=job.read_threads,
+        device=_device(job.recipe.num_threads),
+    )
+    return softmax(logits.astype(np.float64), axis=1)
+
+
 def trained(model: Location, fingerprint: str) -> list[dict[str, Any]] | None:
     """The history in a model's file; None if there is no model with this fingerprint."""
     notes = read_notes(model)

@@ -29,9 +29,8 @@ from the same images, weights, seed and recipe."""
 
 def train_baseline(run: RunDirectory, images: ImageSet, config: Config) -> None:
     """Step 1: fine-tune on all training images; `baseline/metrics.parquet`."""
-    train = images.split("train")
-    arms = {"all": {seed: train for seed in config.finetune.seeds}}
-    _train(run, images, config, "baseline", arms)
+    arms = {"all": {seed: images.split("train") for seed in config.finetune.seeds}}
+    train(run, images, config, "baseline", new_jobs(run, images, config, "baseline", arms))
 
 
 def retrain_networks(
@@ -45,10 +44,10 @@ def retrain_networks(
     Raises:
         UserError: there are no complete values, or they are of other images.
     """
-    train = images.split("train")
+    noisy = images.split("train")
     values = run.read_values()
-    check_ids(run.values, values["id"].to_pylist(), [image.id for image in train])
-    _, y = _examples(train, images.classes)
+    check_ids(run.values, values["id"].to_pylist(), [image.id for image in noisy])
+    _, y = _examples(noisy, images.classes)
     clean, kept = images.split("shapley_val"), kept_mask(values)
     suggested = suggestions(values, images.classes)
     above = config.retrain.relabel_above
@@ -62,13 +61,13 @@ def retrain_networks(
     )
     arms = {
         name: {
-            seed: _chosen(train, arm, images.classes) + list(clean if "clean" in name else ())
+            seed: _chosen(noisy, arm, images.classes) + list(clean if "clean" in name else ())
             for seed, arm in by_seed.items()
         }
         for name, by_seed in compared.items()
         if name != "all"
     }
-    _train(run, images, config, "cleaned", arms)
+    train(run, images, config, "cleaned", new_jobs(run, images, config, "cleaned", arms))
 
 
 def _chosen(train: Sequence[Image], arm: Arm, classes: Sequence[str]) -> list[Image]:
@@ -79,15 +78,14 @@ def _chosen(train: Sequence[Image], arm: Arm, classes: Sequence[str]) -> list[Im
     ]
 
 
-def _train(
+def train(
     run: RunDirectory,
     images: ImageSet,
     config: Config,
     step: str,
-    arms: Mapping[str, Mapping[int, Sequence[Image]]],
+    jobs: Sequence[tasks.FinetuneJob],
 ) -> None:
     """Train the networks that are missing; write the step's metrics once all are there."""
-    jobs = _jobs(run, images, config, step, arms)
     fingerprint = new_fingerprint("metrics", sorted(job.fingerprint for job in jobs))
     if is_current(run.metrics(step), fingerprint):
         return
@@ -124,21 +122,31 @@ def _train(
     )
 
 
-def _jobs(
+def new_jobs(
     run: RunDirectory,
     images: ImageSet,
     config: Config,
     step: str,
     arms: Mapping[str, Mapping[int, Sequence[Image]]],
+    val: Sequence[Image] | None = None,
 ) -> list[tasks.FinetuneJob]:
-    """One training per backbone, arm and seed, with the fingerprint of all that decides it."""
+    """One training per backbone, arm and seed, with the fingerprint of all that decides it.
+
+    Args:
+        run: the run folder.
+        images: the images of the run.
+        config: its sections finetune and resources are used.
+        step: the folder of the networks.
+        arms: the images to learn from, by the name of the training set and the seed.
+        val: the images to score on after each epoch; the split val by default.
+    """
     from dcai_ray.networks.backbones import image_size, weights_sha256
 
     recipe = config.finetune
     shared = plain(recipe)
-    for each in ("backbones", "seeds", "weights"):  # each training has one of them
+    for each in ("backbones", "seeds", "weights", "folds"):  # each training has one of them
         del shared[each]
-    val = images.split("val")
+    val = images.split("val") if val is None else val
     jobs = []
     for backbone in recipe.backbones:
         image_size(backbone, recipe.size_px, training=True)

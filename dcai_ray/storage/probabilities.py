@@ -1,13 +1,15 @@
-"""Class probabilities of a user's own network, from a CSV or Parquet file.
+"""Class probabilities by networks that were not trained on the images (out of fold).
 
-One row per image: `id` as in the features (the path below the split's folder, `cat/0001.jpg`),
-`split` (train or shapley_val; train where there is no such column), and one column per class with
-the probability of that class. They must come from a network that was not trained on the image
-(out of fold): a network agrees with the labels that it has learnt, wrong ones too.
+Those of a user's own network come from a CSV or Parquet file. One row per image: `id` as in the
+features (the path below the split's folder, `cat/0001.jpg`), `split` (train or shapley_val; train
+where there is no such column), and one column per class with the probability of that class. A
+network that was trained on an image agrees with its label, even a wrong one.
 """
 
 import io
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +21,42 @@ from numpy.typing import NDArray
 from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 
+_CLASSES = b"dcai_ray.classes"
 _TOLERANCE = 1e-2  # of a row's sum, for files with few digits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probabilities:
+    """Probabilities of k images."""
+
+    splits: Sequence[str]
+    ids: Sequence[str]
+    classes: Sequence[str]
+    p: NDArray[np.float64]  # (k, C)
+
+    def table(self) -> pa.Table:
+        """As the file of a run: split, id, and a list of one probability per class.
+
+        The names of the classes are in its metadata, as any name may occur among them.
+        """
+        flat = pa.array(self.p.ravel())
+        lists = pa.FixedSizeListArray.from_arrays(flat, self.p.shape[1])
+        table = pa.table({"split": self.splits, "id": self.ids, "probability": lists})
+        return table.replace_schema_metadata({_CLASSES: json.dumps(list(self.classes)).encode()})
+
+    @classmethod
+    def of(cls, table: pa.Table) -> "Probabilities":
+        """What `table` gave."""
+        lists = table["probability"].combine_chunks()
+        p = lists.flatten().to_numpy().reshape(len(table), -1)
+        classes = json.loads(table.schema.metadata[_CLASSES])
+        return cls(table["split"].to_pylist(), table["id"].to_pylist(), classes, p)
 
 
 def read_probabilities(
     file: Location, wanted: Mapping[str, Sequence[str]], classes: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:
-    """Probabilities (k, C) by split, in the order of the ids.
+    """Probabilities (k, C) of a user's network by split, in the order of the ids.
 
     Args:
         file: the table.
@@ -46,10 +77,29 @@ def read_probabilities(
     ids = [str(entry) for entry in table["id"].to_pylist()]
     has_splits = "split" in table.column_names
     splits = table["split"].to_pylist() if has_splits else ["train"] * len(ids)
-    rows = {key: row for row, key in enumerate(zip(splits, ids, strict=True))}
-    if len(rows) < len(ids):
-        raise UserError(f"{file}: {len(ids) - len(rows)} rows have an id that occurs twice")
-    numbers = _numbers(file, table, classes)
+    return select(
+        file, Probabilities(splits, ids, classes, _numbers(file, table, classes)), wanted, classes
+    )
+
+
+def select(
+    file: Location,
+    there: Probabilities,
+    wanted: Mapping[str, Sequence[str]],
+    classes: Sequence[str],
+) -> dict[str, NDArray[np.float64]]:
+    """The wanted rows of a file by split, with these classes.
+
+    Raises:
+        UserError: a class or a row is missing, or an id occurs twice.
+    """
+    missing = [name for name in classes if name not in there.classes]
+    if missing:
+        raise UserError(f"{file}: no probabilities of class {missing[0]!r}")
+    columns = [list(there.classes).index(name) for name in classes]
+    rows = {key: row for row, key in enumerate(zip(there.splits, there.ids, strict=True))}
+    if len(rows) < len(there.ids):
+        raise UserError(f"{file}: {len(there.ids) - len(rows)} rows have an id that occurs twice")
     found = {}
     for split, names in wanted.items():
         absent = [name for name in names if (split, name) not in rows]
@@ -58,7 +108,7 @@ def read_probabilities(
                 f"{file}: no row for {len(absent)} of {len(names)} images of {split}, the first "
                 f"{absent[0]}; rows of shapley_val have that name in the column split"
             )
-        found[split] = numbers[[rows[split, name] for name in names]]
+        found[split] = there.p[np.ix_([rows[split, name] for name in names], columns)]
     return found
 
 

@@ -292,6 +292,8 @@ def merged(game: KnnGame, blocks: Iterable[Sums]) -> Values:
         base += found.mismatch / counts
         newcomers[..., game.y_val[group.start]] += (found.match - found.mismatch) / counts
         relabelled[..., game.y_val[group.start]] += found.gained / count / num_groups
+    left = next(sums, None)  # a generator of tasks reports its end only when it is asked for more
+    assert left is None, "more sums than blocks"
     if known < num_groups:
         unknown = spread / known if known else np.full((q, n), np.nan)
         variance += (num_groups - known) * unknown / num_groups**2

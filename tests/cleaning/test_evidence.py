@@ -1,5 +1,7 @@
 """The ridge probe against scikit-learn's; evidence on clusters whose labels are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -9,11 +11,13 @@ from sklearn.preprocessing import StandardScaler
 from dcai_ray.cleaning.evidence import (
     CLEAN_WEIGHT,
     PENALTIES,
+    Network,
     gathered,
     log_odds,
     neighbour_counts,
     references,
     run_probe,
+    with_best_suggestions,
 )
 
 CENTRES = 1.5 * np.random.default_rng(99).standard_normal((3, 6))
@@ -189,14 +193,34 @@ def test_log_odds_are_those_of_the_logistic_function_and_finite():
     assert_array_equal(np.isfinite(log_odds(np.array([[0.0, 1.0]]))), True)
 
 
+def test_labels_are_suggested_by_whichever_is_more_accurate_on_the_judged_images():
+    (x, y), (x_clean, y_clean) = clusters(40, 0), clusters(9, 1)
+    probe = run_probe(x, y, x_clean, y_clean, 40 + np.arange(9), 3)
+    rng = np.random.default_rng(5)
+    train = rng.normal(size=(40, 3))
+    knows = Network("knows", train, train[:9], np.log(0.01 + 0.98 * np.eye(3))[y_clean])
+    guesses = Network("guesses", -train, train[:9], np.zeros((9, 3)))
+    unasked = Network("unasked", -train, train[:9], None)
+    assert with_best_suggestions(probe, [guesses, unasked], y_clean) is probe
+    less = replace(probe, accuracy=0.9)
+    found = with_best_suggestions(less, [guesses, knows, unasked], y_clean)
+    assert_array_equal(found.suggested, train.argmax(axis=1))
+    assert found.accuracy == 1.0
+    assert_array_equal(found.margins, probe.margins)
+    # Calibrated on images of which the network is always right: as certain as may be.
+    assert found.suggested_probability.min() > 1 / 3
+    assert np.median(found.suggested_probability) > 0.9
+
+
 def test_evidence_stands_side_by_side_in_units_of_about_one():
     (x, y), (x_clean, y_clean) = clusters(40, 0), clusters(9, 1)
     probe = run_probe(x, y, x_clean, y_clean, 40 + np.arange(9), 3)
     rng = np.random.default_rng(5)
     values = [(name, rng.random(40) / 40, rng.random((9, 3)) / 40) for name in ("value", "self")]
     # Log odds of 1, 0 and -2 for the classes; the margin is over the best other one.
-    network = np.tile([1.0, 0.0, -2.0], (40, 1)), np.tile([1.0, 0.0, -2.0], (9, 1))
-    found = gathered(values, probe, y, y_clean, network)
+    odds = np.array([1.0, 0.0, -2.0])
+    network = Network("network", np.tile(odds, (40, 1)), np.tile(odds, (9, 1)), None)
+    found = gathered(values, probe, y, y_clean, [network])
     count = 2 + len(PENALTIES) + 1
     assert len(found.names) == len(set(found.names)) == count
     assert found.given.shape == (40, count)

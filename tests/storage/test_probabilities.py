@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.probabilities import read_probabilities
+from dcai_ray.storage.probabilities import Probabilities, read_probabilities, select
 
 WANTED = {"train": ["cat/1.jpg", "dog/1.jpg"], "shapley_val": ["cat/1.jpg"]}
 CLASSES = ["cat", "dog"]
@@ -29,6 +29,20 @@ def test_rows_are_found_by_id_and_split_and_columns_by_class(tmp_path):
     found = read_probabilities(given(tmp_path, ROWS), WANTED, CLASSES)
     assert_array_equal(found["train"], [[0.6, 0.4], [0.1, 0.9]])
     assert_array_equal(found["shapley_val"], [[0.75, 0.25]])
+
+
+def test_a_table_gives_back_what_it_was_made_of_whatever_classes_are_called(tmp_path):
+    p = np.array([[0.25, 0.75], [1.0, 0.0]])
+    made = Probabilities(["train", "shapley_val"], ["a/1", "a/1"], ["split", "id"], p)
+    pq.write_table(made.table(), tmp_path / "p.parquet")
+    found = Probabilities.of(pq.read_table(tmp_path / "p.parquet"))
+    assert (found.splits, found.ids, found.classes) == (made.splits, made.ids, made.classes)
+    assert_array_equal(found.p, p)
+    wanted = {"shapley_val": ["a/1"]}
+    file = Location(str(tmp_path / "p.parquet"))
+    assert_array_equal(select(file, found, wanted, ["id", "split"])["shapley_val"], [[0.0, 1.0]])
+    with pytest.raises(UserError, match="no probabilities of class 'other'"):
+        select(file, found, wanted, ["id", "other"])
 
 
 def test_parquet_without_splits_is_of_the_training_images(tmp_path):

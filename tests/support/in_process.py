@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-STEPS = ("reading", "training", "extraction", "evidence", "conflicts", "dropping", "probing")
+STEPS = (
+    *("reading", "training", "extraction", "out_of_fold", "evidence", "conflicts", "dropping"),
+    "probing",
+)
 
 
 def run_tasks(function: Callable[..., Any], jobs: Sequence[Any], step: Any, _: Any) -> list[Any]:

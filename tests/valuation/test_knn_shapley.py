@@ -166,6 +166,18 @@ def test_any_spread_of_the_blocks_gives_the_same_bits_if_merged_in_order():
     assert_array_equal(knn_shapley(*points, k=5, tile_bytes=1), knn_shapley(*points, k=5))
 
 
+def test_sums_are_taken_to_their_end_as_only_then_their_source_reports_it():
+    game = knn_game(*cloud(4, n=30, m=20), k=5, metric="cosine")
+    ended = []
+
+    def source():
+        yield from (val_block_sums(game, block) for block in game.val_blocks)
+        ended.append(True)
+
+    merged(game, source())
+    assert ended
+
+
 def test_order_breaks_ties_by_lowest_index():
     distance = np.array([[2.0, 1.0, 2.0, 1.0], [3.0, 3.0, 3.0, 3.0], [0.0, 0.0, 0.0, 0.0]])
     expected = [[1, 3, 0, 2], [0, 1, 2, 3], [0, 1, 2, 3]]
