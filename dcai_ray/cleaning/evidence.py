@@ -88,15 +88,21 @@ def neighbour_counts(num_points: int, num_classes: int) -> tuple[int, ...]:
 
 
 def references(y: NDArray[np.integer], limit: int = MAX_REFERENCES) -> NDArray[np.intp]:
-    """Indices of at most `limit` points, sorted; of more, evenly from each class.
+    """Indices of about `limit` points at most, sorted; of more, evenly from each class.
+
+    A class gives points in proportion to its size, but at least one.
 
     Args:
         y: (m,) class numbers.
     """
     if len(y) <= limit:
         return np.arange(len(y))
-    by_class = np.argsort(y, kind="stable")
-    return np.sort(by_class[np.arange(limit) * len(y) // limit])
+    chosen = []
+    for c in np.unique(y):
+        own = np.flatnonzero(y == c)
+        count = max(1, len(own) * limit // len(y))
+        chosen.append(own[np.arange(count) * len(own) // count])
+    return np.sort(np.concatenate(chosen))
 
 
 def run_probe(

@@ -63,7 +63,10 @@ class Judged:
 
 
 def label_weights(
-    labels: NDArray[np.integer], predictions: NDArray[np.floating], share: float = PLANTED_SHARE
+    labels: NDArray[np.integer],
+    predictions: NDArray[np.floating],
+    share: float = PLANTED_SHARE,
+    uniform: float = 0.5,
 ) -> NDArray[np.float64]:
     """(r, C) how often each label is planted: rows sum to 1, of which `share` is wrong.
 
@@ -71,13 +74,15 @@ def label_weights(
         labels: (r,) true class numbers.
         predictions: (r, C) of a probe that has not seen these images.
         share: total weight of the wrong labels.
+        uniform: share of these that is the same for every label; the others are as the probe
+            confuses.
     """
     count, num_classes = predictions.shape
     rows = np.arange(count)
     confused = np.exp(_CONFUSION * (predictions - predictions.max(axis=1, keepdims=True)))
     confused[rows, labels] = 0.0
     confused /= confused.sum(axis=1, keepdims=True)
-    wrong = 0.5 * confused + 0.5 / (num_classes - 1)
+    wrong = (1 - uniform) * confused + uniform / (num_classes - 1)
     wrong[rows, labels] = 0.0
     if num_classes > _EVERY_LABEL:
         wrong = _drawn(wrong / wrong.sum(axis=1, keepdims=True))

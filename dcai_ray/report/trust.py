@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from dcai_ray.cleaning.choices import Choice
+from dcai_ray.cleaning.doubts import MAX_SHARE
 from dcai_ray.cleaning.planted import MIN_CLEAN
 from dcai_ray.cleaning.recall import Interval
 
@@ -76,6 +77,9 @@ class Trust:
     """Clean images, used or not."""
     clean_errors: float | None
     """Share of the clean labels that look wrong, where it is too high to learn from them."""
+    suspicious: float | None
+    """Share of the labels that look like errors planted in the training images themselves; None
+    where clean images tell more."""
     separation: float | None
     """How well shapley_val is told from train; None without a clean set."""
     differ: bool
@@ -102,6 +106,7 @@ def read_trust(record: Mapping[str, Any], num_train: int) -> Trust | None:
         classes={name: _tested(c) for name, c in (planted or {}).get("classes", {}).items()},
         num_clean=num_clean,
         clean_errors=noted.get("clean_errors"),
+        suspicious=noted.get("suspicious"),
         separation=separation,
         differ=separation is not None and differ(separation, num_train, num_clean),
     )
@@ -162,10 +167,26 @@ def _untested(trust: Trust, choice: Choice | None, settings: Any) -> list[str]:
     return [
         "It is not known how many of the wrong labels this list catches. That takes errors "
         f"planted in clean images, and {why_untested(trust, settings)}. The list comes from "
-        f"{basis}.",
+        f"{basis}. {_suspicious(trust)}".rstrip(),
         f"{remedy} would tell how many it catches, how many right labels it flags, and how many "
         "labels are wrong; a few hundred images tell it to within about 5\u00a0%.",
     ]
+
+
+def _suspicious(trust: Trust) -> str:
+    """How many labels look wrong, in a sentence; empty if it is not known."""
+    if trust.suspicious is None:
+        return ""
+    if trust.suspicious > MAX_SHARE:
+        return (
+            "The features say too little about the classes: by them, more than half of the labels "
+            "look wrong, so none is doubted. Features of another network may say more."
+        )
+    share = f"{100 * trust.suspicious:.0f}\u00a0%"
+    return (
+        f"About {share} of the labels look like errors planted in the training images themselves; "
+        "errors that are harder to see come on top."
+    )
 
 
 def why_untested(trust: Trust, settings: Any) -> str:

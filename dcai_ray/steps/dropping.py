@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dcai_ray import progress
 from dcai_ray.cleaning.choices import Choice, Sampled, Valued
-from dcai_ray.cleaning.doubts import NEIGHBOURS
+from dcai_ray.cleaning.doubts import MAX_SHARE, NEIGHBOURS
 from dcai_ray.cleaning.planted import MIN_CLEAN
 from dcai_ray.cleaning.probes import principal_features
 from dcai_ray.cleaning.recall import Detection, class_detections, detection
@@ -21,7 +21,7 @@ from dcai_ray.steps import tasks
 from dcai_ray.steps.evidence import Known
 from dcai_ray.steps.feature_set import FeatureSet
 
-FORMAT = 3
+FORMAT = 4
 """Raise this when a rule, one of its constants, a safeguard, what copies overrule or the probe of
 the shares changes (`cleaning.rules`, `cleaning.safeguards`, `cleaning.conflicts`,
 `cleaning.probes`): values are then written anew."""
@@ -83,6 +83,11 @@ def decide(
         sampled=sampled,
     )
     rule = _usable(rule_of(config), points, known)
+    if rule.name == Doubted.name and doubts is not None and doubts.share > MAX_SHARE:
+        progress.warn(
+            "the features say too little about the classes: by them, more than half of the labels "
+            "look wrong, so none is doubted; use another network (--backbone), or a clean set"
+        )
     chosen = rule.choose(valued)
     counts = np.bincount(points.train.y, minlength=num_classes)
     by_others = rule.name == Doubted.name or known.clean is None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from dcai_ray import progress
 from dcai_ray.cleaning.doubts import NEIGHBOURS, Doubts, doubts
@@ -36,12 +37,13 @@ from dcai_ray.steps.feature_set import FeatureSet
 from dcai_ray.steps.out_of_fold import Predicted, read_predictions
 from dcai_ray.valuation.knn_shapley import KnnGame, Values, knn_game, merged
 
-FORMAT = 3
+FORMAT = 4
 """Raise this when a formula or constant of the evidence (`cleaning.evidence`, `cleaning.ridge`,
 `cleaning.planted`, `cleaning.doubts`, `cleaning.conflicts`) changes."""
 
 MAX_REFERENCE_ERRORS = 0.05
-"""Estimated share of wrong labels among the clean images above which they are not learnt from."""
+"""Share of wrong labels among the clean images above which they are not learnt from."""
+_LEVEL = 0.05  # of the test that the share is above it
 FOLDS = 5
 """Into which the clean images are split to validate a rule."""
 
@@ -75,6 +77,8 @@ class Known:
     own: Valued | None
     """Values by the training images themselves; None where there are too many."""
     evidence: Evidence
+    rows: NDArray[np.intp]
+    """(r,) indices of the reference images among the clean or the training images."""
     y: NDArray[np.int64]  # (n,) class numbers as given
     by_clean: bool
     """Whether the reference images are clean."""
@@ -119,7 +123,7 @@ class Known:
             return None
         own = self.own.evidence
         table = neighbour_counts(len(self.y), 1).index(NEIGHBOURS)
-        return doubts(self.evidence, self.y, own.value[table], own.stderr[table])
+        return doubts(self.evidence, self.rows, self.y, own.value[table], own.stderr[table])
 
 
 def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
@@ -149,7 +153,7 @@ def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
     known = _gather(points, config, trusted=True, validate=validate)
     assert known.judged is not None
     errors = known.judged.reference_errors
-    if errors <= MAX_REFERENCE_ERRORS:
+    if not _are_too_many(errors, len(clean.y)):
         _tell_missing_classes(points)
         return known
     progress.warn(
@@ -158,6 +162,14 @@ def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
     )
     known = _gather(points, config, trusted=False, validate=False, with_clean=False)
     return replace(known, clean_errors=errors)
+
+
+def _are_too_many(errors: float, count: int) -> bool:
+    """Whether a share of errors among so many clean images is above the limit, not by chance.
+
+    Source: the binomial test; few images have a few suspicious ones by chance.
+    """
+    return bool(binom.sf(round(errors * count) - 1, count, MAX_REFERENCE_ERRORS) < _LEVEL)
 
 
 def _gather(
@@ -198,6 +210,7 @@ def _gather(
         clean=by_set,
         own=by_own,
         evidence=evidence,
+        rows=rows,
         y=train.y,
         by_clean=trusted,
         num_clean=len(clean.y),

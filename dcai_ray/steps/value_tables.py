@@ -121,6 +121,7 @@ def note_values(
         clean_errors=known.clean_errors,
         planted=_planted_note(decided, points, known),
         separation=None if np.isnan(separation) else separation,
+        suspicious=None if known.doubts is None else known.doubts.share,
     )
 
 

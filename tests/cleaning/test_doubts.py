@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dcai_ray.cleaning.doubts import doubts
+from dcai_ray.cleaning.doubts import MAX_SHARE, doubts
 from dcai_ray.cleaning.evidence import gathered, neighbour_counts, references, run_probe
 from dcai_ray.valuation.knn_shapley import game_values, knn_game
 
@@ -23,7 +23,7 @@ def doubted(x, y):
     ]
     probe = run_probe(x, y, x[:0], y[:0], rows, num_classes)
     evidence = gathered(pieces, probe, y, y[rows])
-    return doubts(evidence, y, found.value[0], found.stderr[0])
+    return doubts(evidence, rows, y, found.value[0], found.stderr[0])
 
 
 def clusters(seed, sizes, apart):
@@ -60,3 +60,30 @@ def test_flips_are_doubted_and_right_labels_hardly_ever(sizes):
     assert 0 <= found.suspicion.min() < found.suspicion.max() <= 1
     # A wrong label is more suspicious than a right one nearly always.
     assert np.mean(found.suspicion[wrong][:, None] > found.suspicion[~wrong]) > 0.98
+
+
+@pytest.mark.parametrize("apart", [1.0, 1.5, 3.0])
+def test_no_more_are_doubted_than_look_wrong(apart):
+    for seed in range(3):
+        found = doubted(*clusters(seed, (150, 150, 150), apart))
+        deviation = np.sqrt(450 * found.share * (1 - found.share))
+        assert found.doubted.sum() <= 450 * found.share + 2 * deviation
+
+
+@pytest.mark.parametrize("shifts", [(1,), (1, 2, 3, 4)])
+def test_labels_mistaken_for_one_class_or_for_any_are_found_and_counted(shifts):
+    x, true = clusters(5, (120,) * 5, 5.0)
+    rng = np.random.default_rng(6)
+    wrong = rng.random(600) < 0.25
+    found = doubted(x, np.where(wrong, (true + rng.choice(shifts, 600)) % 5, true))
+    assert found.doubted[wrong].mean() > 0.8
+    assert found.doubted[~wrong].mean() < 0.02
+    assert abs(found.share - wrong.mean()) < 0.06
+
+
+def test_nothing_is_doubted_where_features_say_nothing():
+    rng = np.random.default_rng(3)
+    found = doubted(rng.standard_normal((600, 8)), np.repeat(np.arange(6), 100))
+    assert found.share > MAX_SHARE
+    assert not found.doubted.any()
+    assert 0 <= found.suspicion.min() < found.suspicion.max() <= 1

@@ -58,6 +58,12 @@ def test_of_many_images_every_class_gives_its_share_of_the_references():
     assert_array_equal(gaps, 10)  # not the first ones of the class
 
 
+def test_a_class_that_is_too_small_for_its_share_still_gives_a_reference():
+    y = np.repeat([0, 1, 2], [990, 3, 7])
+    found = references(y, 100)
+    assert_array_equal(np.bincount(y[found]), [99, 1, 1])
+
+
 def balanced_weights(y, y_clean):
     """What the docstrings promise: a clean image counts thrice, and each class alike."""
     labels, counts = np.concatenate([y, y_clean]), np.repeat([1.0, 3.0], [len(y), len(y_clean)])

@@ -161,3 +161,17 @@ def test_both_is_the_mean_over_clean_and_training_images(tmp_path, weight):
     config = parse_config({"value": {"self_weight": weight}}, "test")
     expected = (34 * 0.25 + weight * 70 * 0.75) / (34 + weight * 70)
     assert found.both(0.25, 0.75, config) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("errors", "count", "too_many"),
+    [
+        (0.0, 30, False),
+        (0.08, 60, False),  # 5 of 60: seen by chance with 5 % wrong in every fifth set
+        (0.12, 60, True),  # 7 of 60: in three of a hundred
+        (0.08, 500, True),
+        (0.05, 10**6, False),
+    ],
+)
+def test_clean_labels_are_refused_where_more_are_wrong_than_by_chance(errors, count, too_many):
+    assert evidence._are_too_many(errors, count) == too_many
