@@ -81,8 +81,16 @@ def _command(name: str) -> Callable[[Sequence[str]], Any]:
 
 def _guarded(name: str, arguments: Sequence[str], *, debug: bool, quiet: bool) -> int:
     """Run a command; its exit code. What a user can mend is one line, a bug keeps its traceback."""
+    stopped = threading.Event()
+
+    def stop(number: int, _: Any) -> None:
+        # The stack unwinds, so what is complete is saved. Ray's calls let only this one through:
+        # they turn a SystemExit into one of their own.
+        stopped.set()
+        raise KeyboardInterrupt
+
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
+        signal.signal(signal.SIGTERM, stop)
     with ExitStack() as ends:
         log = None
         try:
@@ -91,13 +99,9 @@ def _guarded(name: str, arguments: Sequence[str], *, debug: bool, quiet: bool) -
             log = ends.enter_context(logs.recorded([name, *arguments], debug=debug, quiet=quiet))
             _command(name)(arguments)
         except KeyboardInterrupt:
-            _tell("dcai-ray: interrupted; run the same command again to resume", logging.WARNING)
-            return 130
-        except SystemExit as stop:
-            if stop.code != signal.SIGTERM:
-                raise
-            _tell("dcai-ray: stopped; run the same command again to resume", logging.WARNING)
-            return 128 + signal.SIGTERM
+            how, code = ("stopped", 143) if stopped.is_set() else ("interrupted", 130)
+            _tell(f"dcai-ray: {how}; run the same command again to resume", logging.WARNING)
+            return code
         except BrokenPipeError:  # the reader of our output has gone, as `| head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
@@ -111,11 +115,6 @@ def _guarded(name: str, arguments: Sequence[str], *, debug: bool, quiet: bool) -
             _tell(f"dcai-ray: {_line(error)}", logging.ERROR)
             return 1
         return 0
-
-
-def _stop(number: int, _: Any) -> None:
-    """As Ray does once it is loaded: the stack unwinds, so what is complete is saved."""
-    sys.exit(number)
 
 
 def _tell(message: str, level: int) -> None:

@@ -2,8 +2,12 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -32,7 +36,7 @@ def connect(resources: ResourcesConfig) -> None:
     address = os.environ.get("RAY_ADDRESS")
     # This package's own messages come from the driver; output of workers would garble the bar.
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _own_signals():
         warnings.simplefilter("ignore", FutureWarning)
         if address:
             try:
@@ -58,6 +62,15 @@ def connect(resources: ResourcesConfig) -> None:
     name = resources.worker_resource
     if name and not _total(name):
         say(f"no node of the cluster offers {name!r} yet: waiting for one")
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's reaction to SIGTERM: Ray installs its own, which aborts the process."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread() and callable(before):
+        signal.signal(signal.SIGTERM, before)
 
 
 def num_cpus() -> int:

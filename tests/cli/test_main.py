@@ -226,16 +226,16 @@ def test_every_command_knows_debug_and_quiet(command, capsys):
 
 
 @pytest.mark.parametrize(
-    ("ending", "code", "line"),
+    ("number", "code", "line"),
     [
-        (KeyboardInterrupt(), 130, "dcai-ray: interrupted; "),
-        (SystemExit(signal.SIGTERM), 143, "dcai-ray: stopped; "),
+        (signal.SIGINT, 130, "dcai-ray: interrupted; "),
+        (signal.SIGTERM, 143, "dcai-ray: stopped; "),
     ],
 )
 def test_an_interrupted_command_says_so_in_one_line(
-    ending, code, line, tmp_path, capsys, monkeypatch
+    number, code, line, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(commands, "list_splits", failing(ending))
+    monkeypatch.setattr(commands, "list_splits", lambda *_, **__: signal.raise_signal(number))
     assert main(["run", "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--quiet"]) == code
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
