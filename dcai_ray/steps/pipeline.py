@@ -1,10 +1,12 @@
 """The steps in order, each skipping what is up to date: one function for every way to run them.
 
-Each binds the run folder to the settings of its steps first, so that results of different settings
-are never mixed, whoever calls it.
+Each holds the run folder while it works and binds it to the settings of its steps first, so that
+results of different settings are never mixed, whoever calls it.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
 
 from dcai_ray.config import Config, plain
 from dcai_ray.images.folders import Listing
@@ -18,8 +20,25 @@ from dcai_ray.steps.probing import score_probes
 from dcai_ray.steps.reading import read_images
 from dcai_ray.steps.sampled_values import check_values, compute_sampled_values, estimate_sampling
 from dcai_ray.steps.training import retrain_networks, train_baseline
+from dcai_ray.storage.folder_lock import locked
+
+P = ParamSpec("P")
 
 
+def _alone(
+    steps: Callable[Concatenate[RunDirectory, P], None],
+) -> Callable[Concatenate[RunDirectory, P], None]:
+    """Steps that nobody else may take in the same run folder at the same time."""
+
+    @wraps(steps)
+    def alone(run: RunDirectory, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        with locked(run.location):
+            steps(run, *args, **kwargs)
+
+    return alone
+
+
+@_alone
 def run_pipeline(run: RunDirectory, listing: Listing, config: Config, *, networks: bool) -> None:
     """Steps 1 to 3; without `networks`, the probes alone show what cleaning gained.
 
@@ -40,6 +59,7 @@ def run_pipeline(run: RunDirectory, listing: Listing, config: Config, *, network
         retrain_networks(run, images, config, truth)
 
 
+@_alone
 def run_audit(run: RunDirectory, listing: Listing, config: Config) -> None:
     """Features and values of a plain folder; networks are trained only as evidence.
 
@@ -53,6 +73,7 @@ def run_audit(run: RunDirectory, listing: Listing, config: Config) -> None:
     _value(run, config)
 
 
+@_alone
 def run_baseline(run: RunDirectory, listing: Listing, config: Config) -> None:
     """Step 1.
 
@@ -62,6 +83,7 @@ def run_baseline(run: RunDirectory, listing: Listing, config: Config) -> None:
     train_baseline(run, _open(run, listing, config, "images", "finetune"), config)
 
 
+@_alone
 def run_extraction(run: RunDirectory, listing: Listing, config: Config) -> None:
     """Step 2a.
 
@@ -71,6 +93,7 @@ def run_extraction(run: RunDirectory, listing: Listing, config: Config) -> None:
     extract_features(run, _open(run, listing, config, "images", "extract"), config)
 
 
+@_alone
 def run_valuation(run: RunDirectory, config: Config) -> None:
     """Step 2b, by the method of the settings.
 
@@ -89,6 +112,7 @@ def estimate_valuation(run: RunDirectory, config: Config) -> list[str]:
     return estimate_sampling(run, config)
 
 
+@_alone
 def run_probes(run: RunDirectory, config: Config) -> None:
     """Step 3 on features alone.
 
@@ -100,6 +124,7 @@ def run_probes(run: RunDirectory, config: Config) -> None:
     score_probes(run, config, None if images is None else read_truth(images))
 
 
+@_alone
 def run_retraining(run: RunDirectory, listing: Listing, config: Config) -> None:
     """Step 3, with the baseline that it is compared with.
 
