@@ -2,12 +2,16 @@
 
 import logging
 import os
+import secrets
 import signal
 import socket
+import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,6 +25,7 @@ logger = logging.getLogger(__name__)
 _STORE_BYTES = 2 * 2**30  # object store of a local cluster, at most 30 % of the memory
 _STORE_SHARE = 0.3
 _REACH_S = 10.0
+_RELEASES, _RELEASE_S = 10, 0.1  # Ray counts a core as taken for a moment after its task has ended
 
 
 def connect(resources: ResourcesConfig) -> None:
@@ -30,6 +35,7 @@ def connect(resources: ResourcesConfig) -> None:
 
     Raises:
         ClusterError: there is no cluster at RAY_ADDRESS.
+        UserError: the folder for temporary files is no place for a local one.
     """
     if ray.is_initialized():
         return
@@ -39,29 +45,56 @@ def connect(resources: ResourcesConfig) -> None:
     with warnings.catch_warnings(), _own_signals():
         warnings.simplefilter("ignore", FutureWarning)
         if address:
-            try:
-                _reach(address)
-                ray.init(**options)
-            except (OSError, RuntimeError, ValueError) as error:  # ValueError: no address at all
-                reason = str(error).strip().splitlines()[0]
-                raise ClusterError(
-                    f"no Ray cluster at RAY_ADDRESS={address} ({reason}); start it or unset it"
-                ) from None
+            _join(address, options)
         else:
-            ray.init(
-                address="local",
-                num_cpus=resources.num_cpus,
-                resources=_offered(resources),
-                include_dashboard=False,
-                object_store_memory=min(_STORE_BYTES, int(_STORE_SHARE * _memory_bytes())),
-                **options,
-            )
+            _start(resources, options)
     cluster = f"Ray cluster at {address}" if address else "local Ray cluster"
     say(f"{cluster}: {_total('CPU'):g} CPUs, {_total('GPU'):g} GPUs")
     log_nodes()
     name = resources.worker_resource
     if name and not _total(name):
         say(f"no node of the cluster offers {name!r} yet: waiting for one")
+
+
+def _join(address: str, options: dict[str, Any]) -> None:
+    try:
+        _reach(address)
+        ray.init(**options)
+    except (OSError, RuntimeError, ValueError) as error:  # ValueError: no address at all
+        reason = str(error).strip().splitlines()[0]
+        raise ClusterError(
+            f"no Ray cluster at RAY_ADDRESS={address} ({reason}); start it or unset it"
+        ) from None
+
+
+def _start(resources: ResourcesConfig, options: dict[str, Any]) -> None:
+    _ensure_token()
+    try:
+        ray.init(
+            address="local",
+            num_cpus=resources.num_cpus,
+            resources=_offered(resources),
+            include_dashboard=False,
+            object_store_memory=min(_STORE_BYTES, int(_STORE_SHARE * _memory_bytes())),
+            **options,
+        )
+    except OSError as error:
+        if "AF_UNIX" not in str(error):
+            raise
+        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        raise UserError(
+            f"{folder}: this folder for temporary files has too long a name for Ray's sockets; set "
+            "RAY_TMPDIR to one of at most 38 characters, such as /tmp"
+        ) from None
+
+
+def _ensure_token() -> None:
+    """Give a local cluster a token of its own where Ray cannot keep one in the home."""
+    folder = Path(os.path.expanduser("~/.ray"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 @contextmanager
@@ -76,6 +109,15 @@ def _own_signals() -> Iterator[None]:
 def num_cpus() -> int:
     """Number of cores that the cluster has now, at least 1."""
     return max(1, int(_total("CPU")))
+
+
+def is_free(num_cpus: float) -> bool:
+    """Whether a task of so many cores could start at once; what has just ended is given time."""
+    for _ in range(_RELEASES):
+        if ray.available_resources().get("CPU", 0) >= num_cpus:  # type: ignore[no-untyped-call]
+            return True
+        time.sleep(_RELEASE_S)
+    return False
 
 
 def working_nodes() -> list[dict[str, Any]]:

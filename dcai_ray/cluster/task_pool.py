@@ -5,6 +5,7 @@ own error. Only a few tasks per core are submitted ahead, and a result that is e
 before it, as `ledger.TaskLedger` decides.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ from dcai_ray.errors import ClusterError, can_be_mended
 from dcai_ray.storage.location import Location
 
 _POLL_S = 0.5
+_PATIENCE_S = 10.0  # between two lines that say what is waited for
 _CANCELLATIONS = 6  # of a task, half a second apart, until it has ended
 _RETRIES = 5  # of a task whose process or node was lost
 _AHEAD_PER_CORE = 4
@@ -89,6 +91,7 @@ def run_tasks(
     sizes = step.sizes or [1] * len(jobs)
     names = step.task_names or [f"{step.name} {number}" for number in range(len(jobs))]
     ledger, tasks = TaskLedger(sizes), _Tasks(function, options)
+    begin = None if connection.is_free(step.num_cpus) else time.monotonic()
     ticks = new_ticks() if step.reports_progress else None
     try:
         with (
@@ -100,6 +103,10 @@ def run_tasks(
                     tasks.submit(number, jobs[number], names[number], ticks)
                 for number, result in tasks.arrived():
                     ledger.finish(number, result)
+                    begin = None
+                if begin is not None and time.monotonic() - begin > _PATIENCE_S:
+                    begin = time.monotonic()
+                    progress.say(f"{step.name}: waiting for a core that others have taken")
                 units = ray.get(ticks.total.remote()) if ticks else ledger.units_done
                 report(units)
                 measure(ledger.num_finished, units)
@@ -168,7 +175,7 @@ class _Tasks:
 
     def cancel(self) -> None:
         """End the tasks in flight; one that is only just starting can miss the first attempt."""
-        left = list(self._in_flight)
+        left = list(reversed(self._in_flight))  # those that wait first, or they would start
         for _ in range(_CANCELLATIONS):
             for ref in left:
                 ray.cancel(ref, force=True)

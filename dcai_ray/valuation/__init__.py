@@ -20,7 +20,11 @@ of S. Shapley weighs all sizes alike.
     sampling        the loop over blocks in this process
 """
 
-from dcai_ray.valuation.knn_shapley import knn_shapley
-from dcai_ray.valuation.utilities import Orders, Utility
+from dcai_ray.valuation.kernel_cache import use_writable_cache
+
+use_writable_cache()  # before the modules that import numba
+
+from dcai_ray.valuation.knn_shapley import knn_shapley  # noqa: E402
+from dcai_ray.valuation.utilities import Orders, Utility  # noqa: E402
 
 __all__ = ["Orders", "Utility", "knn_shapley"]

@@ -1,5 +1,6 @@
 """Joining a cluster: one line where there is none, nothing where one is joined already."""
 
+import os
 import socket
 
 import pytest
@@ -28,6 +29,37 @@ def test_an_unknown_host_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(ClusterError, match=r"RAY_ADDRESS=no\.such\.host\.invalid:6379"):
         connection.connect(ResourcesConfig())
+
+
+def test_too_long_a_folder_for_temporary_files_is_refused_with_the_remedy(monkeypatch, tmp_path):
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    for name in ("RAY_ADDRESS", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(connection.tempfile, "gettempdir", lambda: str(folder))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse_the_socket)
+    with pytest.raises(UserError, match=r"x+: this folder .* set RAY_TMPDIR to one of at most 38"):
+        connection.connect(ResourcesConfig())
+
+
+def refuse_the_socket(**_):
+    """As Ray does."""
+    raise OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes")
+
+
+def test_a_local_cluster_has_a_token_where_the_home_cannot_keep_one(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))  # nobody can write there, root neither
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
+    connection._ensure_token()
+    assert os.environ["RAY_AUTH_TOKEN"] == "mine"
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    connection._ensure_token()
+    assert len(os.environ.pop("RAY_AUTH_TOKEN")) == 64
+    monkeypatch.setenv("HOME", str(tmp_path))
+    connection._ensure_token()
+    assert "RAY_AUTH_TOKEN" not in os.environ
 
 
 @pytest.mark.ray

@@ -70,6 +70,13 @@ def refuse(job):
     time.sleep(FOREVER_S)
 
 
+class Holder:
+    """Somebody else's actor."""
+
+    def name(self):
+        return "holder"
+
+
 def end_when_told(job):
     folder, number = job
     (folder / str(number)).touch()
@@ -165,6 +172,18 @@ def test_ctrl_c_leaves_the_running_tasks_to_end_with_the_driver_or_by_themselves
     (tmp_path / "end").touch()
     wait_for((tmp_path / "ended").exists)
     wait_for(lambda: idle_cpus() == 2)
+
+
+def test_who_waits_for_cores_that_others_have_taken_says_so(ray_cluster, monkeypatch, capsys):
+    monkeypatch.setattr(task_pool, "_PATIENCE_S", 0.5)
+    holder = ray.remote(num_cpus=2)(Holder).remote()
+    ray.get(holder.name.remote())
+    threading.Timer(3, ray.kill, [holder]).start()
+    assert len(results(name_in_the_dashboard, [0])) == 1
+    line = "testing: waiting for a core that others have taken"
+    assert capsys.readouterr().err.splitlines().count(line) >= 2
+    assert len(results(name_in_the_dashboard, [0])) == 1
+    assert line not in capsys.readouterr().err
 
 
 def test_a_task_whose_process_is_killed_is_run_again(ray_cluster, tmp_path):
