@@ -91,6 +91,7 @@ def share_losses(
     y_val: NDArray[np.integer],
     *,
     per_class: bool = False,
+    balanced: bool = False,
 ) -> NDArray[np.float64] | None:
     """Log losses in nats, on clean images, of a logistic probe trained without the lowest `share`.
 
@@ -102,14 +103,18 @@ def share_losses(
         x_val: (m, d) features of the clean images.
         y_val: (m,).
         per_class: drop that share within each class rather than overall.
+        balanced: let the probe weigh each class alike before anything is dropped, so that dropping
+            right images of a common class is no gain because the class becomes rarer.
     Returns:
         (m,), or None if dropping that share would empty a class.
     """
-    classes = np.unique(y_train)
+    classes, place, counts = np.unique(y_train, return_inverse=True, return_counts=True)
+    weights = (len(y_train) / len(classes) / counts)[place] if balanced else np.ones(len(y_train))
     kept = keep_share(score, share, y_train, per_class=per_class)
     if len(np.unique(y_train[kept])) < len(classes):
         return None
     probe = new_probe("logistic", standardize=False, num_train=int(kept.sum()))
-    probe.fit(np.float64(x_train[kept]), y_train[kept])  # float32 would give coarse losses
+    # float32 would give coarse losses
+    probe.fit(np.float64(x_train[kept]), y_train[kept], sample_weight=weights[kept])
     log_p = probe.predict_log_proba(np.float64(x_val))
     return -log_p[np.arange(len(y_val)), np.searchsorted(classes, y_val)]

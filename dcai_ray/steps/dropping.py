@@ -21,7 +21,7 @@ from dcai_ray.steps import tasks
 from dcai_ray.steps.evidence import Known
 from dcai_ray.steps.feature_set import FeatureSet
 
-FORMAT = 4
+FORMAT = 5
 """Raise this when a rule, one of its constants, a safeguard, what copies overrule or the probe of
 the shares changes (`cleaning.rules`, `cleaning.safeguards`, `cleaning.conflicts`,
 `cleaning.probes`): values are then written anew."""
@@ -204,8 +204,11 @@ def _losses(
 ) -> dict[str, list[NDArray[np.float64] | None]]:
     """By ordering, the losses (m,) of every share; keeping all is tried once.
 
-    None for a share that would empty a class, or that there are too few images to drop for.
+    Where classes weigh alike they do so in the probe, and the losses are weighted so that their
+    mean is that of the classes. None for a share that would empty a class, or that there are too
+    few images to drop for.
     """
+    balanced = config.value.class_weights == "balanced"
     train, clean = principal_features(points.train.x, points.clean.x)
     data = tasks.ProbeData(
         train=(train, points.train.y),
@@ -214,7 +217,7 @@ def _losses(
         num_classes=len(points.classes),
     )
     jobs = {
-        (name, share, part): tasks.ShareJob(score, share, config.value.per_class, test)
+        (name, share, part): tasks.ShareJob(score, share, config.value.per_class, balanced, test)
         for name, parts in trials.items()
         for share in shares
         if (share > 0 or name == "value") and share <= _most(parts)
@@ -230,6 +233,9 @@ def _losses(
     results = run_tasks(function, list(jobs.values()), step, config.resources)
     found = dict(zip(jobs, results, strict=True))
 
+    counts = np.bincount(points.clean.y)
+    weights = len(clean) / np.count_nonzero(counts) / counts[points.clean.y] if balanced else 1.0
+
     def joined(name: str, share: float) -> NDArray[np.float64] | None:
         if share > _most(trials[name]):
             return None
@@ -239,7 +245,7 @@ def _losses(
             if part_losses is None:
                 return None
             losses[test] = part_losses
-        return losses
+        return losses * weights
 
     return {
         name: [joined(name if share > 0 else "value", share) for share in shares] for name in trials

@@ -254,6 +254,8 @@ class ShareJob:
     """(n,) what images are ordered by, the lowest to be dropped first."""
     share: float
     per_class: bool
+    balanced: bool
+    """Whether the probe weighs each class alike."""
     test: NDArray[np.bool_]
     """(m,) clean images that the probe is scored on."""
 
@@ -261,7 +263,9 @@ class ShareJob:
 def score_share(job: ShareJob, data: ProbeData) -> NDArray[np.float64] | None:
     """Log loss of each tested image after dropping; None if a class would be empty."""
     x, y = data.clean[0][job.test], data.clean[1][job.test]
-    return share_losses(job.score, job.share, *data.train, x, y, per_class=job.per_class)
+    return share_losses(
+        job.score, job.share, *data.train, x, y, per_class=job.per_class, balanced=job.balanced
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,13 +71,17 @@ def noisy():
     )
 
 
-def test_share_losses_are_those_of_a_logistic_regression_image_by_image(noisy):
+@pytest.mark.parametrize("balanced", [False, True])
+def test_share_losses_are_those_of_a_logistic_regression_image_by_image(noisy, balanced):
     value, x, y, x_val, y_val = noisy
+    y[:20] = 1
     kept = value.argsort()[27:]  # 30 % of 90 dropped
-    model = LogisticRegression(C=0.01).fit(np.float64(x[kept]), y[kept])
+    weight = 45 / np.bincount(y)[y] if balanced else np.ones(90)  # of all, dropped or not
+    model = LogisticRegression(C=0.01).fit(np.float64(x[kept]), y[kept], weight[kept])
     expected = -model.predict_log_proba(np.float64(x_val))[np.arange(60), y_val]
+    found = share_losses(value, 0.3, x, y, x_val, y_val, balanced=balanced)
     # rtol: both stop at the optimizer's own tolerance, on rows in another order.
-    assert_allclose(share_losses(value, 0.3, x, y, x_val, y_val), expected, rtol=1e-3)
+    assert_allclose(found, expected, rtol=1e-3)
 
 
 def test_the_share_that_drops_the_flips_has_the_smallest_loss(noisy):

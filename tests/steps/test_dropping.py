@@ -240,6 +240,15 @@ def test_right_images_of_a_rare_class_are_not_dropped_for_being_rare(tmp_path, s
         assert np.mean(found) > 0.5
 
 
+def test_right_images_of_a_common_class_are_not_dropped_to_make_classes_equal(tmp_path):
+    """Twenty to one, the clean set one to one."""
+    train, _ = pair([200, 10], 0.0, 1)
+    clean, _ = pair([30, 30], 0.0, 2)
+    run = Valued(tmp_path, train=train, clean=clean)
+    assert run.note["choice"]["rule"] == "validated"
+    assert run.dropped.mean() <= 0.03
+
+
 def test_the_likeliest_errors_come_first_even_where_every_probability_is_zero(
     tmp_path, monkeypatch
 ):
@@ -308,9 +317,12 @@ def test_losses_of_the_folds_are_those_of_probes_on_each_of_them(tmp_path):
     trials = dropping._trials({"value": value}, nobody, run.config, known, exact=True)
     losses = dropping._losses(trials, run.points, run.config, [0.0, 0.2])["value"]
     x, x_clean = principal_features(TRAIN[0], CLEAN[0])
+    counts = np.bincount(CLEAN[1])
+    weights = len(CLEAN[1]) / 3 / counts[CLEAN[1]]  # the mean over classes of their means
     for share, found in zip((0.0, 0.2), losses, strict=True):
         for fold in known.folds:
             expected = share_losses(
-                fold.value, share, x, TRAIN[1], x_clean[fold.test], CLEAN[1][fold.test]
-            )
-            assert_array_equal(found[fold.test], expected)
+                fold.value, share, x, TRAIN[1], x_clean[fold.test], CLEAN[1][fold.test],
+                balanced=True,
+            )  # fmt: skip
+            assert_array_equal(found[fold.test], expected * weights[fold.test])
