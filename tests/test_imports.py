@@ -143,6 +143,15 @@ def test_no_other_folder_loads_a_framework_when_it_is_loaded(package):
     assert {folder(module) for module in loading} == reaching
 
 
+def test_a_driver_uses_of_the_networks_only_what_needs_no_torch():
+    drivers = {module for module in MODULES if folder(module) == "steps"} - {"steps.tasks"}
+    used = {name for one in drivers for name in modules_used(one) if folder(name) == "networks"}
+    assert used == {"networks.pretrained"}
+    for module in reached("networks.pretrained"):
+        assert not uses(module, "torch", early=True)
+        assert not uses(module, "torchvision", early=True)
+
+
 def test_valuation_imports_numerics_only():
     allowed = {"numpy", "numba", "scipy", "sklearn", "dcai_ray"} | sys.stdlib_module_names
     inside = [module for module in MODULES if folder(module) == "valuation"]

@@ -18,6 +18,7 @@ from dcai_ray.cleaning.evidence import Probe, run_probe
 from dcai_ray.cleaning.probes import probe_scores, share_losses
 from dcai_ray.config import ExtractConfig, FinetuneConfig
 from dcai_ray.images import decoding
+from dcai_ray.networks.pretrained import image_size
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import feature_table
 from dcai_ray.storage.location import Location
@@ -74,7 +75,6 @@ class ExtractJob:
 
 def extract_shard(job: ExtractJob) -> int:
     """Write one shard of features; returns its number of images."""
-    from dcai_ray.networks.backbones import image_size
     from dcai_ray.networks.features import extract
 
     device = _device(1)
@@ -125,7 +125,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
         return done
     from safetensors.torch import save
 
-    from dcai_ray.networks.backbones import classifier, image_size
+    from dcai_ray.networks.backbones import classifier
     from dcai_ray.networks.finetuning import (
         Pictures,
         Training,
@@ -181,7 +181,7 @@ def predict_fold(job: FinetuneJob) -> NDArray[np.float64]:
     from safetensors.torch import load
     from scipy.special import softmax
 
-    from dcai_ray.networks.backbones import classifier, image_size
+    from dcai_ray.networks.backbones import classifier
     from dcai_ray.networks.features import extract
 
     size_px = image_size(job.backbone, job.recipe.size_px)
