@@ -200,6 +200,29 @@ def test_nothing_heavy_is_loaded_by(code):
     assert done.stdout.splitlines()[-1].strip() == "heavy:"
 
 
+@pytest.mark.parametrize(
+    ("code", "unneeded"),
+    [
+        (
+            "import dcai_ray.cluster.task_pool, dcai_ray.steps.tasks",
+            ("torch", "sklearn", "scipy", "numba"),
+        ),
+        (
+            "from dcai_ray.valuation.knn_shapley import vote_chances\n"
+            "from dcai_ray.valuation.semivalues import size_weights\n"
+            "import dcai_ray.cluster.chains\n"
+            "vote_chances(9, 3), size_weights('shapley', 9), size_weights('leave-one-out', 9)",
+            ("torch", "sklearn", "scipy.stats"),
+        ),
+    ],
+    ids=["a task", "a chain"],
+)
+def test_a_worker_loads_nothing_heavy_before_it_is_needed(code, unneeded):
+    show = f"import sys\n{code}\nprint('unneeded:', *({set(unneeded)!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].strip() == "unneeded:"
+
+
 def test_the_lazy_public_names_are_all_there():
     import dcai_ray
 

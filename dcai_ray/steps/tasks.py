@@ -1,21 +1,19 @@
 """The work of the tasks: plain functions of a job, for `task_pool.run_tasks`.
 
 A job holds everything that a task needs, so a task that runs again, here or elsewhere, writes the
-same bytes.
+same bytes. What is heavy is imported by the task that needs it: a worker that reads images is at
+work before scikit-learn would be loaded.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.cleaning.conflicts import Pairs, Pictures, near_pairs
-from dcai_ray.cleaning.evidence import Probe, run_probe
-from dcai_ray.cleaning.probes import probe_scores, share_losses
 from dcai_ray.config import ExtractConfig, FinetuneConfig
 from dcai_ray.images import decoding
 from dcai_ray.networks.pretrained import image_size
@@ -24,7 +22,11 @@ from dcai_ray.storage.features import feature_table
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.model_files import read_notes
 from dcai_ray.storage.read_ahead import read_ahead
-from dcai_ray.valuation.knn_shapley import KnnGame, Sums, val_block_sums
+
+if TYPE_CHECKING:
+    from dcai_ray.cleaning.conflicts import Pairs, Pictures
+    from dcai_ray.cleaning.evidence import Probe
+    from dcai_ray.valuation.knn_shapley import KnnGame, Sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +207,10 @@ def trained(model: Location, fingerprint: str) -> list[dict[str, Any]] | None:
     return json.loads(notes["history"]) if notes.get("fingerprint") == fingerprint else None
 
 
-def value_block(block: slice, game: KnnGame) -> Sums:
+def value_block(block: slice, game: "KnnGame") -> "Sums":
     """Values summed over one block of validation points."""
+    from dcai_ray.valuation.knn_shapley import val_block_sums
+
     return val_block_sums(game, block)
 
 
@@ -232,8 +236,10 @@ class RidgeData:
     num_classes: int
 
 
-def fit_ridge(kept: NDArray[np.bool_], data: RidgeData) -> Probe:
+def fit_ridge(kept: NDArray[np.bool_], data: RidgeData) -> "Probe":
     """The ridge probe with some of the clean images; a mask (m,), or none for an empty one."""
+    from dcai_ray.cleaning.evidence import run_probe
+
     x, y = data.clean[0][: len(kept)][kept], data.clean[1][: len(kept)][kept]
     rows = data.rows
     if data.rows_are_clean:
@@ -241,8 +247,10 @@ def fit_ridge(kept: NDArray[np.bool_], data: RidgeData) -> Probe:
     return run_probe(*data.train, x, y, rows, data.num_classes)
 
 
-def compare_pictures(rows: slice, points: Pictures, ratio: float) -> Pairs:
+def compare_pictures(rows: slice, points: "Pictures", ratio: float) -> "Pairs":
     """The pictures that are nearly the same as one block of training images."""
+    from dcai_ray.cleaning.conflicts import near_pairs
+
     return near_pairs(points, rows, ratio)
 
 
@@ -260,6 +268,8 @@ class ShareJob:
 
 def score_share(job: ShareJob, data: ProbeData) -> NDArray[np.float64] | None:
     """Log loss of each tested image after dropping; None if a class would be empty."""
+    from dcai_ray.cleaning.probes import share_losses
+
     x, y = data.clean[0][job.test], data.clean[1][job.test]
     return share_losses(job.score, job.share, *data.train, x, y, per_class=job.per_class)
 
@@ -279,6 +289,8 @@ class ProbeJob:
 
 def score_probe(job: ProbeJob, data: ProbeData) -> dict[str, float]:
     """Fit one probe and score it."""
+    from dcai_ray.cleaning.probes import probe_scores
+
     x, y = data.train[0][job.chosen], job.labels[job.chosen]
     if job.with_clean:
         x, y = np.concatenate([x, data.clean[0]]), np.concatenate([y, data.clean[1]])
