@@ -11,6 +11,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
+# Some environments keep Python from writing bytecode: every process would compile the package, and
+# every run the tests, again.
+export PYTHONDONTWRITEBYTECODE :=
 PROJECT := setup.cfg pyproject.toml constraints.txt
 
 .PHONY: demo test quick check bench wheel clean

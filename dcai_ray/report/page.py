@@ -8,6 +8,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -69,6 +70,11 @@ def _fingerprint(findings: Findings, template: str) -> str:
 
 
 def _render(template: str, **content: Any) -> str:
+    return str(_compiled(template).render(content))
+
+
+@lru_cache(maxsize=1)
+def _compiled(template: str) -> Any:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -81,7 +87,7 @@ def _render(template: str, **content: Any) -> str:
         "percent": verdicts.percent,
         "signed": verdicts.signed,
     }
-    return environment.from_string(template).render(content)
+    return environment.from_string(template)
 
 
 def _content(findings: Findings) -> dict[str, Any]:

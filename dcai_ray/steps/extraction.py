@@ -8,6 +8,7 @@ from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.images.folders import SPLITS
 from dcai_ray.images.image_set import ImageSet
+from dcai_ray.networks.pretrained import image_size, weights_sha256
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.freshness import are_current
@@ -69,8 +70,6 @@ def _shards(
     run: RunDirectory, images: ImageSet, split: str, config: Config
 ) -> list[tasks.ExtractJob]:
     """The shards of one split; a shard's fingerprint holds all that decides its content."""
-    from dcai_ray.networks.backbones import image_size, weights_sha256
-
     settings = config.extract
     size_px = image_size(settings.backbone, settings.size_px)
     weights = weights_sha256(settings.backbone, settings.weights)

@@ -1,29 +1,32 @@
 """The work of the tasks: plain functions of a job, for `task_pool.run_tasks`.
 
 A job holds everything that a task needs, so a task that runs again, here or elsewhere, writes the
-same bytes.
+same bytes. What is heavy is imported by the task that needs it: a worker that reads images is at
+work before scikit-learn would be loaded.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dcai_ray.cleaning.conflicts import Pairs, Pictures, near_pairs
-from dcai_ray.cleaning.evidence import Probe, run_probe
-from dcai_ray.cleaning.probes import probe_scores, share_losses
 from dcai_ray.config import ExtractConfig, FinetuneConfig
 from dcai_ray.images import decoding
+from dcai_ray.networks.pretrained import image_size
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import feature_table
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.model_files import read_notes
 from dcai_ray.storage.read_ahead import read_ahead
-from dcai_ray.valuation.knn_shapley import KnnGame, Sums, val_block_sums
+
+if TYPE_CHECKING:
+    from dcai_ray.cleaning.conflicts import Pairs, Pictures
+    from dcai_ray.cleaning.evidence import Probe
+    from dcai_ray.valuation.knn_shapley import KnnGame, Sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,6 @@ class ExtractJob:
 
 def extract_shard(job: ExtractJob) -> int:
     """Write one shard of features; returns its number of images."""
-    from dcai_ray.networks.backbones import image_size
     from dcai_ray.networks.features import extract
 
     device = _device(1)
@@ -125,7 +127,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
         return done
     from safetensors.torch import save
 
-    from dcai_ray.networks.backbones import classifier, image_size
+    from dcai_ray.networks.backbones import classifier
     from dcai_ray.networks.finetuning import (
         Pictures,
         Training,
@@ -181,7 +183,7 @@ def predict_fold(job: FinetuneJob) -> NDArray[np.float64]:
     from safetensors.torch import load
     from scipy.special import softmax
 
-    from dcai_ray.networks.backbones import classifier, image_size
+    from dcai_ray.networks.backbones import classifier
     from dcai_ray.networks.features import extract
 
     size_px = image_size(job.backbone, job.recipe.size_px)
@@ -205,8 +207,10 @@ def trained(model: Location, fingerprint: str) -> list[dict[str, Any]] | None:
     return json.loads(notes["history"]) if notes.get("fingerprint") == fingerprint else None
 
 
-def value_block(block: slice, game: KnnGame) -> Sums:
+def value_block(block: slice, game: "KnnGame") -> "Sums":
     """Values summed over one block of validation points."""
+    from dcai_ray.valuation.knn_shapley import val_block_sums
+
     return val_block_sums(game, block)
 
 
@@ -232,8 +236,10 @@ class RidgeData:
     num_classes: int
 
 
-def fit_ridge(kept: NDArray[np.bool_], data: RidgeData) -> Probe:
+def fit_ridge(kept: NDArray[np.bool_], data: RidgeData) -> "Probe":
     """The ridge probe with some of the clean images; a mask (m,), or none for an empty one."""
+    from dcai_ray.cleaning.evidence import run_probe
+
     x, y = data.clean[0][: len(kept)][kept], data.clean[1][: len(kept)][kept]
     rows = data.rows
     if data.rows_are_clean:
@@ -241,8 +247,10 @@ def fit_ridge(kept: NDArray[np.bool_], data: RidgeData) -> Probe:
     return run_probe(*data.train, x, y, rows, data.num_classes)
 
 
-def compare_pictures(rows: slice, points: Pictures, ratio: float) -> Pairs:
+def compare_pictures(rows: slice, points: "Pictures", ratio: float) -> "Pairs":
     """The pictures that are nearly the same as one block of training images."""
+    from dcai_ray.cleaning.conflicts import near_pairs
+
     return near_pairs(points, rows, ratio)
 
 
@@ -262,6 +270,8 @@ class ShareJob:
 
 def score_share(job: ShareJob, data: ProbeData) -> NDArray[np.float64] | None:
     """Log loss of each tested image after dropping; None if a class would be empty."""
+    from dcai_ray.cleaning.probes import share_losses
+
     x, y = data.clean[0][job.test], data.clean[1][job.test]
     return share_losses(
         job.score, job.share, *data.train, x, y, per_class=job.per_class, balanced=job.balanced
@@ -283,6 +293,8 @@ class ProbeJob:
 
 def score_probe(job: ProbeJob, data: ProbeData) -> dict[str, float]:
     """Fit one probe and score it."""
+    from dcai_ray.cleaning.probes import probe_scores
+
     x, y = data.train[0][job.chosen], job.labels[job.chosen]
     if job.with_clean:
         x, y = np.concatenate([x, data.clean[0]]), np.concatenate([y, data.clean[1]])

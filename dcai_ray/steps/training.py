@@ -14,6 +14,7 @@ from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
 from dcai_ray.images.image_set import Image, ImageSet
 from dcai_ray.images.truth import Truth
+from dcai_ray.networks.pretrained import image_size, weights_sha256
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.freshness import is_current
@@ -140,8 +141,6 @@ def new_jobs(
         arms: the images to learn from, by the name of the training set and the seed.
         val: the images to score on after each epoch; the split val by default.
     """
-    from dcai_ray.networks.backbones import image_size, weights_sha256
-
     recipe = config.finetune
     shared = plain(recipe)
     for each in ("backbones", "seeds", "weights", "folds"):  # each training has one of them

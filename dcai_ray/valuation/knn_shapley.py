@@ -341,15 +341,17 @@ def vote_chances(
     Raises:
         UserError: for an unknown semivalue.
     """
-    from scipy.stats import betabinom, binom  # here: .4 s that most workers never need
-
     nearer = np.arange(num_players)  # (n,) how many points are nearer than the j-th
     match semivalue:
         case "shapley":
             return np.minimum(k / (nearer + 1), 1.0)
         case "banzhaf":
+            from scipy.stats import binom  # here: .5 s that most workers never need
+
             return binom.cdf(k - 1, nearer, 0.5)
         case "beta":
+            from scipy.stats import betabinom
+
             return betabinom.cdf(k - 1, nearer, beta[1], beta[0])
         case "leave-one-out":
             return (nearer < k).astype(np.float64)

@@ -37,15 +37,17 @@ def size_weights(
     Raises:
         UserError: for an unknown semivalue.
     """
-    from scipy.stats import betabinom, binom  # here: .4 s that most workers never need
-
     others = np.arange(num_players)
     match semivalue:
         case "shapley":
             return np.full(num_players, 1 / num_players)
         case "banzhaf":
+            from scipy.stats import binom  # here: .5 s that most workers never need
+
             return binom.pmf(others, num_players - 1, 0.5)
         case "beta":
+            from scipy.stats import betabinom
+
             return betabinom.pmf(others, num_players - 1, beta[1], beta[0])
         case "leave-one-out":
             return (others == num_players - 1).astype(np.float64)

@@ -118,6 +118,7 @@ def provider(tmp_path_factory):
         yield start
 
 
+@pytest.mark.slow
 def test_aws_starts_every_type_the_head_on_demand_and_the_others_spot(provider, written):
     for name in TYPES:
         made = provider(name)
@@ -127,6 +128,7 @@ def test_aws_starts_every_type_the_head_on_demand_and_the_others_spot(provider, 
         assert made.instance_lifecycle == (None if name == "head" else "spot"), name
 
 
+@pytest.mark.slow
 def test_a_field_that_aws_does_not_know_is_refused(provider):
     with pytest.raises(ParamValidationError, match="InstanceMarketOption"):
         provider("chains", InstanceMarketOption={"MarketType": "spot"})

@@ -69,15 +69,21 @@ class Cluster:
         )  # fmt: skip
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.head.popen("moto_server", "-H", "10.77.0.1", "-p", "5000", **quiet)
-        self.boot(self.one)
-        self.boot(self.two)
+        self.boot(self.one, self.two)
 
-    def boot(self, host):
-        host.start_ray("--address=10.77.0.1:6379", "--num-cpus=1")
+    def boot(self, *hosts):
+        """Let nodes join, all at the same time."""
+        for host in hosts:
+            host.power_on_with_ray("--address=10.77.0.1:6379", "--num-cpus=1")
+        for host in hosts:
+            host.wait_for_ray()
 
     def python(self, program, *arguments):
         """Run there with the store's file system as `s3`; the last line it prints."""
-        start = "import sys, json, boto3; from pyarrow import fs; s3, _ = fs.FileSystem.from_uri('s3://bucket')\n"
+        start = (
+            "import sys, json; from pyarrow import fs; "
+            "s3, _ = fs.FileSystem.from_uri('s3://bucket')\n"
+        )
         code, said = self.head.run("python", "-c", start + program, *arguments)
         assert code == 0, said
         return said.strip().splitlines()[-1] if said.strip() else ""
@@ -141,7 +147,7 @@ def machines(folder, laptop, tmp_path_factory):
     with network(tmp_path_factory.mktemp("hosts"), **S3) as net:
         cluster = Cluster(net)
         cluster.python(
-            "boto3.client('s3').create_bucket(Bucket='bucket')\n"
+            "import boto3; boto3.client('s3').create_bucket(Bucket='bucket')\n"
             "fs.copy_files(sys.argv[1] + '/data', 's3://bucket/data')\n"
             "fs.copy_files(sys.argv[1] + '/small.yaml', 's3://bucket/small.yaml')",
             str(folder),

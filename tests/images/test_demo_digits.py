@@ -29,6 +29,7 @@ def contents(root):
     }
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_bytes_and_another_does_not(demo, tmp_path):
     write_digits(Location(str(tmp_path / "again")))
     assert contents(tmp_path / "again") == contents(demo)

@@ -19,9 +19,8 @@ from dcai_ray.networks.backbones import (
     classifier,
     feature_extractor,
     head_parameters,
-    image_size,
-    weights_sha256,
 )
+from dcai_ray.networks.pretrained import image_size, weights_sha256
 
 pytestmark = pytest.mark.slow  # networks of full size
 WIDTHS = {  # from the papers' last layers; 512 for SqueezeNet's last Fire module

@@ -134,6 +134,7 @@ def test_the_share_of_wrong_labels_and_what_the_list_does_to_planted_ones_are_to
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_planted_errors_are_flagged_where_the_rule_would_have_dropped_them(tmp_path):
     """Rule zero with classes alike: the reference scores are values, the cut is at zero."""
     run = Valued(tmp_path, rule="zero")
@@ -220,6 +221,7 @@ def pair(counts, flipped, seed):
     return (np.float32(x), np.where(wrong, 1 - y, y)), wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.15])
 def test_right_images_of_a_rare_class_are_not_dropped_for_being_rare(tmp_path, share):
     """Five to one, in the clean set, too; over two draws, 40 images."""
@@ -264,6 +266,7 @@ def test_the_likeliest_errors_come_first_even_where_every_probability_is_zero(
     assert spearmanr(score[may], run.table.margin[may]).statistic > 0.5
 
 
+@pytest.mark.slow
 def test_shares_are_tried_where_the_scores_do_not_come_from_the_tested_images(
     tmp_path, monkeypatch
 ):

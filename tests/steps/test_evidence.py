@@ -125,6 +125,7 @@ def test_where_the_training_set_is_large_it_does_not_value_itself(tmp_path):
     assert found.doubts is None
 
 
+@pytest.mark.slow
 def test_a_fold_knows_nothing_of_the_clean_images_that_are_tested_on(tmp_path, monkeypatch):
     monkeypatch.setattr(evidence, "MAX_REFERENCE_ERRORS", 1.0)  # some are moved to other classes
     found = known(tmp_path / "as it is", CLEAN, validate=True)

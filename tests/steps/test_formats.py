@@ -126,20 +126,33 @@ def test_a_raised_format_makes_its_step_and_those_after_it_run_again(
     assert ran == []
 
 
-@pytest.fixture
-def sampled(finished, config, ran, tmp_path):
-    """Values sampled from the features of the finished run, and the settings of that."""
+@pytest.fixture(scope="module")
+def sampled_once(finished, config, ran, tmp_path_factory):
+    """A run of values sampled from extracted features, and the settings of that."""
     value = replace(config.value, method="sample", rule="zero")
     settings = replace(
         config, value=value, sample=replace(config.sample, stop=("rounds",), rounds=64)
     )
-    run = at(shutil.copytree(finished, tmp_path / "run"))
-    run = RunDirectory(Location(str(tmp_path / "sampled")), run.features)
+    folder = tmp_path_factory.mktemp("sampled")
+    shutil.copytree(finished / "features", folder / "features")
     ran.clear()
+    run = RunDirectory(Location(str(folder / "run")), Location(str(folder / "features")))
     pipeline.run_valuation(run, settings)
     assert set(ran) == {SAMPLING, *VALUES}
-    ran.clear()
     return run, settings
+
+
+@pytest.fixture
+def sampled(sampled_once, ran, tmp_path):
+    """A copy of that run, to be spoiled, and the settings; a run knows where its features are, so
+    these are the same, and what is done to their manifest is undone."""
+    run, settings = sampled_once
+    manifest = run.features / "train/_manifest.json"
+    content = manifest.read_bytes()
+    copy = shutil.copytree(str(run.location), tmp_path / "sampled")
+    ran.clear()
+    yield RunDirectory(Location(str(copy)), run.features), settings
+    manifest.write_bytes(content)
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ def test_folds_have_equal_shares_of_each_class_and_copies_together():
     assert_array_equal(np.unique(together), np.arange(3))
 
 
+@pytest.mark.slow
 def test_probabilities_are_those_of_the_network_of_the_fold(run, small_data, config):
     """By torchvision's own transforms and the weights in the files."""
     there = parquet.read_table(at(run).out_of_fold).to_pandas()
@@ -139,6 +140,7 @@ def test_probabilities_are_those_of_the_network_of_the_fold(run, small_data, con
     assert set(metrics.arm) == {f"fold-{k}" for k in range(FOLDS)}
 
 
+@pytest.mark.slow
 def test_they_are_a_piece_of_the_evidence(run, config):
     evidence = parquet.read_table(at(run).evidence).to_pandas().set_index("id")
     there = parquet.read_table(at(run).out_of_fold).to_pandas()
@@ -150,6 +152,7 @@ def test_they_are_a_piece_of_the_evidence(run, config):
     assert_allclose(evidence.finetuned, by_hand, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_same_again_changes_no_file_and_another_network_changes_the_values(
     run, small_data, config, monkeypatch
 ):
@@ -167,6 +170,7 @@ def test_the_same_again_changes_no_file_and_another_network_changes_the_values(
     assert not [name for name in changed if name.endswith(".safetensors")]
 
 
+@pytest.mark.slow
 def test_an_audit_has_them_without_clean_images(small_data, config, tmp_path):
     config = replace(config, value=replace(config.value, validation="self"))
     run = at(tmp_path / "run")
@@ -178,6 +182,7 @@ def test_an_audit_has_them_without_clean_images(small_data, config, tmp_path):
     assert "finetuned" in parquet.read_table(run.evidence).column_names
 
 
+@pytest.mark.slow
 def test_without_them_one_line_says_what_makes_them(small_data, config, tmp_path):
     run = at(tmp_path / "run")
     without = replace(config, value=replace(config.value, evidence="features"))

@@ -138,12 +138,12 @@ def test_any_number_of_workers_gives_the_same_bytes(finished, features, tmp_path
 def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(features, tmp_path, ray_cluster):
     arguments = (
         "value", "--features", features, "--method", "sample", *SETTINGS, *SLOW,
-        "--stop", "rounds", "--rounds", 6_000,
+        "--stop", "rounds", "--rounds", 3_000,
     )  # fmt: skip
     whole, run = tmp_path / "whole", tmp_path / "run"
     done(*arguments, "--run", whole)
     kills = 0
-    for waves in (1, 60):
+    for waves in (1, 30):
 
         def far_enough(least=waves):
             found = sorted((run / "values/checkpoint").glob("wave-*.parquet"))
@@ -156,7 +156,7 @@ def test_a_driver_killed_again_and_again_ends_with_the_same_bytes(features, tmp_
     assert kills == 2
     so_far = values_of(run)  # can be read whenever one likes
     assert len(so_far) == N
-    assert so_far.rounds.iloc[0] < 6_000
+    assert so_far.rounds.iloc[0] < 3_000
     done(*arguments, "--run", run)
     for name in WRITTEN:
         assert (run / name).read_bytes() == (whole / name).read_bytes()
@@ -202,10 +202,10 @@ def test_ctrl_c_saves_what_is_complete_and_the_same_command_goes_on(features, tm
 
 def test_a_tighter_stop_goes_on_from_what_is_there(finished, features, tmp_path, capsys):
     run = shutil.copytree(finished, tmp_path / "run")
-    value(features, run, "--stop", "rounds", "--rounds", 3000, *SLOW[:2])
+    value(features, run, "--stop", "rounds", "--rounds", 2000, *SLOW[:2])
     assert "sampling resumes after 1,5" in capsys.readouterr().err
     at_once = tmp_path / "at once"
-    value(features, at_once, "--stop", "rounds", "--rounds", 3000, *SLOW[:2])
+    value(features, at_once, "--stop", "rounds", "--rounds", 2000, *SLOW[:2])
     assert values_of(run).equals(values_of(at_once))
     before = files(run)
     value(features, run, "--stop", "rounds", "--rounds", 100, *SLOW[:2])  # a looser one
@@ -266,7 +266,8 @@ def test_every_utility_is_sampled_from_the_command_line(
     features, tmp_path, utility, flags, ray_cluster
 ):
     run = tmp_path / "run"
-    value(features, run, "--utility", utility, *flags, "--stop", "rounds", "--rounds", 8)
+    stop = ("--stop", "rounds", "--rounds", 8, "--rounds-per-block", 1)  # a block a chain
+    value(features, run, "--utility", utility, *flags, *stop)
     table = values_of(run)
     assert np.isfinite(table.value).all()
     assert table.value.sum() > 0.1  # what all points add to the score of none

@@ -46,6 +46,7 @@ def test_any_key_is_written_listed_and_read(bucket, object_store):
         assert (folder / key).exists()
 
 
+@pytest.mark.slow
 def test_more_objects_than_a_page_holds_are_listed(bucket, object_store):
     names = [f"cat/{i:04d}" for i in range(1005)]  # a page: 1,000
     with ThreadPoolExecutor(4) as pool:

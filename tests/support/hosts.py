@@ -129,12 +129,20 @@ class Host:
 
     def start_ray(self, *options: str, **environment: str) -> None:
         """Boot with Ray, and wait until it is up."""
+        self.power_on_with_ray(*options, **environment)
+        self.wait_for_ray()
+
+    def power_on_with_ray(self, *options: str, **environment: str) -> None:
+        """Boot with Ray, which is not up yet."""
         store = "--object-store-memory=150000000"
         self.power_on(
             *("ray", "start", "--block", "--disable-usage-stats", store),
             *(f"--node-ip-address={self.address}", *options),
             **environment,
         )
+
+    def wait_for_ray(self) -> None:
+        """Wait until the Ray that the machine has booted with is up."""
         self.wait_until(lambda: "Ray runtime started" in self.log.read_text())
 
     def wait_until(self, condition: Callable[[], bool], within_s: float = _BOOT_S) -> None:
