@@ -67,6 +67,8 @@ class ExtractJob:
     labels: Sequence[str]
     paths: Sequence[str]
     settings: ExtractConfig
+    code: str
+    """Working directory of the driver, where the module of a user's own network may lie."""
     notes: Mapping[str, str]
     read_threads: int
     decode_threads: int
@@ -74,15 +76,14 @@ class ExtractJob:
 
 def extract_shard(job: ExtractJob) -> int:
     """Write one shard of features; returns its number of images."""
-    from dcai_ray.networks.backbones import image_size
     from dcai_ray.networks.features import extract
 
     device = _device(1)
-    size_px = image_size(job.settings.backbone, job.settings.size_px)
+    pixels = _pixels(job.settings.backbone, job.settings.size_px, job.code)
     x = extract(
-        _feature_extractor(job.settings.backbone, job.settings.weights, size_px),
+        _feature_extractor(job.settings.backbone, job.settings.weights, pixels.size_px),
         [job.data / path for path in job.paths],
-        size_px=size_px,
+        pixels=pixels,
         batch_size=job.settings.batch_size,
         threads=job.decode_threads,
         readers=job.read_threads,
@@ -106,6 +107,8 @@ class FinetuneJob:
     backbone: str
     seed: int
     recipe: FinetuneConfig
+    code: str
+    """Working directory of the driver, where the module of a user's own network may lie."""
     classes: Sequence[str]
     train: tuple[Sequence[str], NDArray[np.int64]]
     """Paths below the data's root, and class numbers."""
@@ -125,7 +128,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
         return done
     from safetensors.torch import save
 
-    from dcai_ray.networks.backbones import classifier, image_size
+    from dcai_ray.networks.backbones import classifier
     from dcai_ray.networks.finetuning import (
         Pictures,
         Training,
@@ -135,8 +138,10 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
     )
 
     device = _device(job.recipe.num_threads)
-    size_px = image_size(job.backbone, job.recipe.size_px)
-    network = classifier(job.backbone, len(job.classes), job.recipe.weights, size_px, seed=job.seed)
+    pixels = _pixels(job.backbone, job.recipe.size_px, job.code)
+    network = classifier(
+        job.backbone, len(job.classes), job.recipe.weights, pixels.size_px, seed=job.seed
+    )
     training = new_training(network, job.backbone, job.recipe, device)
     if job.checkpoint.exists():
         training.restore(job.checkpoint.read_bytes(), device)
@@ -156,7 +161,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
         val,
         job.recipe,
         seed=job.seed,
-        size_px=size_px,
+        pixels=pixels,
         device=device,
         threads=job.decode_threads,
         readers=job.read_threads,
@@ -169,7 +174,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
         "history": json.dumps(rows),
         "backbone": job.backbone,
         "classes": json.dumps(list(job.classes)),
-        "size_px": str(size_px),
+        "size_px": str(pixels.size_px),
     }
     job.target.write_bytes(save(state, notes))
     job.checkpoint.delete()
@@ -181,16 +186,16 @@ def predict_fold(job: FinetuneJob) -> NDArray[np.float64]:
     from safetensors.torch import load
     from scipy.special import softmax
 
-    from dcai_ray.networks.backbones import classifier, image_size
+    from dcai_ray.networks.backbones import classifier
     from dcai_ray.networks.features import extract
 
-    size_px = image_size(job.backbone, job.recipe.size_px)
-    network = classifier(job.backbone, len(job.classes), "none", size_px, seed=job.seed)
+    pixels = _pixels(job.backbone, job.recipe.size_px, job.code)
+    network = classifier(job.backbone, len(job.classes), "none", pixels.size_px, seed=job.seed)
     network.load_state_dict(load(job.target.read_bytes()))
     logits = extract(
         network.eval(),
         [job.data / path for path in job.val[0]],
-        size_px=size_px,
+        pixels=pixels,
         batch_size=job.recipe.batch_size,
         threads=job.decode_threads,
         readers=job.read_threads,
@@ -284,6 +289,15 @@ def score_probe(job: ProbeJob, data: ProbeData) -> dict[str, float]:
         x, y = np.concatenate([x, data.clean[0]]), np.concatenate([y, data.clean[1]])
     scores = probe_scores(job.probe, x, y, *data.val, data.num_classes, standardize=job.standardize)
     return {"images": len(y), **scores}
+
+
+def _pixels(backbone: str, size_px: int | None, code: str) -> Any:
+    """What a network expects of its input; its module may lie in the folder `code`."""
+    from dcai_ray.networks.backbones import input_pixels
+    from dcai_ray.networks.from_function import make_importable
+
+    make_importable(code)
+    return input_pixels(backbone, size_px)
 
 
 @lru_cache(maxsize=1)

@@ -17,11 +17,12 @@ from dcai_ray.config import FinetuneConfig
 from dcai_ray.images import decoding
 from dcai_ray.networks.backbones import BACKBONES, classifier
 from dcai_ray.networks.finetuning import Pictures, finetune, new_training
-from dcai_ray.networks.transforms import centre_crop, normalized
+from dcai_ray.networks.transforms import centre_crop, normalized, usual_pixels
 from dcai_ray.storage.location import Location
 
 pytestmark = pytest.mark.slow  # networks of full size
 CPU = torch.device("cpu")
+PIXELS = usual_pixels(64)
 RECIPE = FinetuneConfig(weights="none", epochs=2, batch_size=4, learning_rate=0.01)
 WHOLE = {"crop_scale": (1.0, 1.0), "flip": False}  # nothing random is done to square pictures
 
@@ -48,13 +49,13 @@ def train(pictures, recipe, backbone="resnet18", *, seed=0, network=None, **opti
     training = new_training(network, backbone, recipe, CPU)
     if checkpoint := options.pop("checkpoint", None):
         training.restore(checkpoint, CPU)
-    finetune(training, *pictures, recipe, seed=seed, size_px=64, device=CPU, **options)
+    finetune(training, *pictures, recipe, seed=seed, pixels=PIXELS, device=CPU, **options)
     return training
 
 
 def whole_batch(pictures):
-    batch = [centre_crop(decoding.read(file), 64) for file in pictures.files]
-    return normalized(batch, CPU), torch.as_tensor(pictures.targets)
+    batch = [centre_crop(decoding.read(file), PIXELS) for file in pictures.files]
+    return normalized(batch, PIXELS, CPU), torch.as_tensor(pictures.targets)
 
 
 def equal(first, second):
