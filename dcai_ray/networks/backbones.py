@@ -31,10 +31,6 @@ class Backbone(Protocol):
         """The name that finds it."""
 
     @property
-    def head(self) -> str:
-        """Dotted name of the last layer; empty if the network outputs features."""
-
-    @property
     def auxiliary_head(self) -> str:
         """Dotted name of a second head that only training uses; empty if there is none."""
 
@@ -43,6 +39,9 @@ class Backbone(Protocol):
 
     def build(self, weights: str, pixels: Pixels) -> nn.Module:
         """The network with these weights; random ones from PyTorch's global generator."""
+
+    def head_of(self, network: nn.Module) -> str:
+        """Dotted name of the last layer of what it has built; empty if that outputs features."""
 
     def sha256(self, weights: str) -> str:
         """The SHA-256 of all that decides its outputs beside the name: its weights."""
@@ -119,11 +118,12 @@ def classifier(name: str, num_classes: int, weights: str, size_px: int, seed: in
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = backbone.build(weights, pixels)
-        if not backbone.head:
+        head = backbone.head_of(network)
+        if not head:
             images = torch.zeros(1, 3, size_px, size_px)
             width = _checked_width(network.eval(), name, pixels, images)
             return _Headed(network.train(), nn.Linear(width, num_classes))
-        _new_head(network, backbone.head, num_classes)
+        _new_head(network, head, num_classes)
         if backbone.auxiliary_head:
             _new_head(network, backbone.auxiliary_head, num_classes)
     return network
@@ -139,8 +139,9 @@ def feature_extractor(name: str, weights: str, size_px: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # with weights none, the random features are the same everywhere
         network = backbone.build(weights, backbone.pixels(size_px))
-    if backbone.head:
-        _remove_head(network, backbone.head)
+    head = backbone.head_of(network)
+    if head:
+        _remove_head(network, head)
     return network.eval().requires_grad_(False)
 
 
@@ -171,7 +172,7 @@ def head_parameters(network: nn.Module, name: str) -> list[nn.Parameter]:
     if isinstance(network, _Headed):
         return list(network.head.parameters())
     backbone = find(name)
-    heads = [backbone.head] + [backbone.auxiliary_head] * bool(backbone.auxiliary_head)
+    heads = [backbone.head_of(network)] + [backbone.auxiliary_head] * bool(backbone.auxiliary_head)
     return [p for head in heads for p in network.get_submodule(head).parameters()]
 
 

@@ -59,6 +59,9 @@ class _Function:
     def pixels(self, size_px: int | None) -> Pixels:
         return self.usual.resized(size_px)
 
+    def head_of(self, network: nn.Module) -> str:
+        return self.head
+
     def build(self, weights: str, pixels: Pixels) -> nn.Module:
         network, _ = _made(self.name, self.make)
         if weights not in (files.PUBLISHED, files.RANDOM):

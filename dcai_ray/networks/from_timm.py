@@ -24,7 +24,6 @@ class _Timm:
     model: str
     config: Any = field(repr=False)
     """timm's own configuration of it (`pretrained_cfg`)."""
-    head: str = ""
     auxiliary_head: str = ""
 
     @property
@@ -37,6 +36,9 @@ class _Timm:
         asked = {} if size_px is None else {"input_size": (3, size_px, size_px)}
         config = resolve_data_config(asked, pretrained_cfg=self.config.to_dict())
         return pixels_of_data_config(config, self.name)
+
+    def head_of(self, network: nn.Module) -> str:
+        return ""
 
     def build(self, weights: str, pixels: Pixels) -> nn.Module:
         import timm

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-import torch
 import torchvision.models as models
 from torch import nn
 
@@ -14,6 +13,7 @@ from dcai_ray.networks import weights as files
 from dcai_ray.networks.transforms import Pixels
 from dcai_ray.storage.location import Location
 
+_SAYS_HOW_TO_BEGIN = ("googlenet", "inception_v3")  # they warn where it is left to them
 _AUXILIARY = ("AuxLogits", "aux1", "aux2")  # second heads, which only training uses
 
 
@@ -28,13 +28,10 @@ class _Torchvision:
     def name(self) -> str:
         return f"torchvision:{self.model}"
 
-    @property
-    def head(self) -> str:
-        """The last layer with as many outputs as the weights have classes."""
-        with torch.device("meta"):  # without memory for its weights
-            network = self._random()
-        classes = len(self._weights().meta["categories"])
-        return [place for place, layer in network.named_modules() if _outputs(layer) == classes][-1]
+    def head_of(self, network: nn.Module) -> str:
+        """The last layer: in all of them it is the last one that is registered."""
+        layers = network.named_modules()
+        return [place for place, layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
 
     def pixels(self, size_px: int | None) -> Pixels:
         return pixels_of_preset(self._weights().transforms()).resized(size_px)
@@ -46,7 +43,7 @@ class _Torchvision:
         network = self._random()
         if weights != files.RANDOM:
             content = files.read_weights(weights)
-            heads = (self.head, *_AUXILIARY)
+            heads = (self.head_of(network), *_AUXILIARY)
             files.load_weights(network, content, self.name, weights, heads)
         return network
 
@@ -58,7 +55,8 @@ class _Torchvision:
         return hashlib.sha256(content).hexdigest()
 
     def _random(self) -> nn.Module:
-        return _without_auxiliary(models.get_model(self.model, weights=None))
+        said = {"init_weights": True} if self.model in _SAYS_HOW_TO_BEGIN else {}
+        return _without_auxiliary(models.get_model(self.model, weights=None, **said))
 
     def _weights(self) -> Any:
         return models.get_model_weights(self.model).DEFAULT
@@ -91,12 +89,6 @@ def pixels_of_preset(preset: Any) -> Pixels:
         mean=tuple(preset.mean),
         std=tuple(preset.std),
     )
-
-
-def _outputs(layer: nn.Module) -> int:
-    if isinstance(layer, nn.Linear):
-        return layer.out_features
-    return layer.out_channels if isinstance(layer, nn.Conv2d) else 0
 
 
 def _without_auxiliary(network: Any) -> nn.Module:

@@ -62,7 +62,6 @@ class _Transformers:
     """Hub id or folder, as given."""
     folder: str
     """Where its files are on this machine."""
-    head: str = ""
     auxiliary_head: str = ""
 
     @property
@@ -75,6 +74,9 @@ class _Transformers:
         with _quietly(self.name):
             processor = AutoImageProcessor.from_pretrained(self.folder, local_files_only=True)
         return pixels_of_processor(processor.to_dict(), self.name).resized(size_px)
+
+    def head_of(self, network: nn.Module) -> str:
+        return ""
 
     def build(self, weights: str, pixels: Pixels) -> nn.Module:
         from transformers import AutoConfig, AutoModel

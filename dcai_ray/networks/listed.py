@@ -42,6 +42,10 @@ class Listed:
         """What it expects of its input."""
         return self.usual.resized(size_px)
 
+    def head_of(self, network: nn.Module) -> str:
+        """The name of its head."""
+        return self.head
+
     def build(self, weights: str, pixels: Pixels) -> nn.Module:
         """The whole network, with these weights."""
         network = self.make(pixels.size_px)

@@ -9,6 +9,7 @@ import io
 import os
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Sequence
 from urllib.error import URLError
 from urllib.request import Request, urlopen
@@ -85,8 +86,10 @@ def load_weights(
     if missing or surplus:
         what, keys = ("lacks", missing) if missing else ("has unknown", surplus)
         raise UserError(f"weights {weights} do not fit {name}: {what} {', '.join(keys[:3])}")
+    versioned = OrderedDict(fitting)
+    versioned._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]  # MNASNet's
     try:
-        network.load_state_dict(fitting, strict=False)
+        network.load_state_dict(versioned, strict=False)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"weights {weights} do not fit {name}: {reason}") from None

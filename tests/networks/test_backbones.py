@@ -4,7 +4,6 @@ import hashlib
 import os
 import pickle
 import re
-import socket
 
 import pytest
 import torch
@@ -174,19 +173,6 @@ def test_a_damaged_file_is_refused_in_one_line(content, tmp_path):
 def test_a_missing_file_is_named():
     with pytest.raises(ValueError, match="/no/such/file: no such file; use a file, imagenet or"):
         classifier("resnet18", 2, "/no/such/file", 32, seed=0)
-
-
-@pytest.fixture
-def cut_off(monkeypatch, tmp_path):
-    """No network, an empty cache: gives the cache's folder."""
-
-    def refuse(*args, **options):
-        raise OSError("network is unreachable")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    return tmp_path / "hub/checkpoints"
 
 
 @pytest.mark.parametrize("name", sorted(BACKBONES.keys() - LITE))
