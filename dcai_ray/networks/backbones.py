@@ -158,6 +158,8 @@ def check(name: str, weights: str, size_px: int | None, *, training: bool = Fals
     if name in BACKBONES:
         if weights == PUBLISHED:
             BACKBONES[name].fetch()
+        elif weights != RANDOM:
+            BACKBONES[name].build(weights, pixels)
         return
     side = pixels.size_px
     network = feature_extractor(name, weights, side)

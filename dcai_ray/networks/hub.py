@@ -27,15 +27,16 @@ def cached_folder(repository: str, needed: Sequence[Sequence[str]]) -> str | Non
         repository: owner/name.
         needed: alternatives: one file of each group must be there.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import try_to_load_from_cache
 
-    try:
-        folder = snapshot_download(repository, local_files_only=True)
-    except LocalEntryNotFoundError:
-        return None
-    complete = all(any(os.path.exists(os.path.join(folder, f)) for f in group) for group in needed)
-    return folder if complete else None
+    folder = None
+    for group in needed:
+        paths = [try_to_load_from_cache(repository, file) for file in group]
+        there = [path for path in paths if isinstance(path, str)]
+        if not there:
+            return None
+        folder = os.path.dirname(there[0])
+    return folder
 
 
 def fetched_folder(repository: str, needed: Sequence[Sequence[str]], name: str) -> str:
@@ -72,8 +73,8 @@ def fetched_folder(repository: str, needed: Sequence[Sequence[str]], name: str) 
 
 
 def _shards(file: str) -> str:
-    """The names of the pieces that an index of weights speaks of."""
-    return file.replace(".safetensors.index.json", "-*.safetensors") if "index" in file else file
+    """A pattern of the pieces that an index of weights speaks of; empty for other files."""
+    return file.replace(".safetensors.index.json", "-*.safetensors") if "index" in file else ""
 
 
 def _sizes(repository: str, name: str) -> dict[str, int]:

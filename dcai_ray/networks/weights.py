@@ -11,8 +11,9 @@ import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from urllib.error import URLError
-from urllib.request import Request, urlopen
+from http.client import HTTPException
+from tempfile import NamedTemporaryFile
+from urllib.request import urlopen
 
 import torch
 from safetensors import SafetensorError
@@ -40,6 +41,7 @@ _DAMAGED = (
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 REACH_S = 10.0
 """How long a server may take to answer."""
+_PART_BYTES = 1 << 20
 
 
 def read_weights(weights: str) -> bytes:
@@ -123,18 +125,37 @@ def fetched_file(url: str, name: str) -> str:
     if os.path.exists(cached):
         return cached
     try:
-        with urlopen(Request(url, method="HEAD"), timeout=REACH_S) as answer:
-            size = megabytes(int(answer.headers.get("Content-Length") or 0))
-        say(f"downloading the weights of {name}{size} from {url} to {cached}")
-        os.makedirs(os.path.dirname(cached), exist_ok=True)
-        digits = os.path.splitext(os.path.basename(url))[0].rpartition("-")[2]
-        torch.hub.download_url_to_file(url, cached, digits, progress=False)
-    except (URLError, OSError, RuntimeError) as error:
+        _download(url, cached, name)
+    except (OSError, HTTPException) as error:
         raise UserError(
             f"no weights for {name}: {url} cannot be downloaded ({error}); download it elsewhere "
             f"and put it at {cached}, or pass the file as weights; {NO_DOWNLOAD}"
         ) from None
     return cached
+
+
+def _download(url: str, target: str, name: str) -> None:
+    """One request, each part of which has a time limit; the file appears when it is complete."""
+    digits = os.path.splitext(os.path.basename(url))[0].rpartition("-")[2]
+    digest = hashlib.sha256()
+    with urlopen(url, timeout=REACH_S) as answer:
+        size = int(answer.headers.get("Content-Length") or 0)
+        say(f"downloading the weights of {name}{megabytes(size)} from {url} to {target}")
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with NamedTemporaryFile(dir=os.path.dirname(target), delete=False) as part:
+            try:
+                while content := answer.read(_PART_BYTES):
+                    part.write(content)
+                    digest.update(content)
+                if size not in (0, part.tell()):
+                    raise OSError(f"{part.tell()} of {size} bytes came")
+                if not digest.hexdigest().startswith(digits):
+                    raise OSError(f"its SHA-256 does not begin with {digits}")
+                os.chmod(part.name, 0o644)
+                os.replace(part.name, target)
+            except BaseException:
+                os.unlink(part.name)
+                raise
 
 
 def megabytes(size: int) -> str:

@@ -29,7 +29,7 @@ HEADS = {
     **{"efficientnet_b0": "classifier.1", "googlenet": "fc", "inception_v3": "fc"},
     **{"maxvit_t": "classifier.5", "mnasnet0_5": "classifier.1", "regnet_y_400mf": "fc"},
     **{"mobilenet_v3_small": "classifier.3", "resnet50": "fc", "shufflenet_v2_x0_5": "fc"},
-    **{"squeezenet1_1": "classifier.1", "swin_t": "head", "vgg16": "classifier.6"},
+    **{"squeezenet1_1": "classifier.1", "swin_t": "head"},
     **{"vit_b_16": "heads.head"},
 }
 
