@@ -179,8 +179,11 @@ def head_parameters(network: nn.Module, name: str) -> list[nn.Parameter]:
 
 
 def weights_sha256(name: str, weights: str) -> str:
-    """The entry for the weights in fingerprints: a SHA-256, or "none"."""
-    return "none" if weights == RANDOM else find(name).sha256(weights)
+    """The entry for the weights in fingerprints: a SHA-256, or "none" for random ones.
+
+    A network of the user's own has what its function gives it, never random weights of ours.
+    """
+    return "none" if weights == RANDOM and not _is_own(name) else find(name).sha256(weights)
 
 
 def _checked_width(network: nn.Module, name: str, pixels: Pixels, images: torch.Tensor) -> int:
@@ -190,12 +193,11 @@ def _checked_width(network: nn.Module, name: str, pixels: Pixels, images: torch.
         UserError: it refuses images of this size, or gives no vectors; an error inside a network
             of the user's own keeps its traceback.
     """
-    own = ":" in name and name.partition(":")[0] not in ("torchvision", "timm", "hf")
     try:
         with torch.no_grad():  # what a network keeps in inference mode could not be trained on
             features = network(images)
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        if own:
+        if _is_own(name):
             raise
         side = pixels.size_px
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -209,6 +211,11 @@ def _checked_width(network: nn.Module, name: str, pixels: Pixels, images: torch.
             f"{name}: expected a tensor of shape (b, d) for b = {len(images)} images, got {shape}"
         )
     return features.shape[1]
+
+
+def _is_own(name: str) -> bool:
+    """Whether it is package.module:function."""
+    return ":" in name and name.partition(":")[0] not in ("torchvision", "timm", "hf")
 
 
 def _remove_head(network: nn.Module, head: str) -> None:

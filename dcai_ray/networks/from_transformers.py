@@ -91,7 +91,7 @@ class _Transformers:
             config = AutoConfig.from_pretrained(self.folder, local_files_only=True)
             config = getattr(config, "vision_config", config)
             if weights == files.RANDOM:
-                model, missing = AutoModel.from_config(config), []
+                model, missing = AutoModel.from_config(config, dtype=torch.float32), []
             else:
                 model, found = AutoModel.from_pretrained(
                     self.folder,

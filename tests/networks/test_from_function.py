@@ -77,7 +77,9 @@ def test_weights_from_a_file_are_loaded_and_hashed(tmp_path):
     loaded = feature_extractor(name, torch_file, 32)
     assert (loaded[0][1].weight == 0.5).all()
     assert weights_sha256(name, torch_file) != weights_sha256(name, "imagenet")
-    assert weights_sha256(name, "imagenet") == weights_sha256(name, "imagenet")
+    published = weights_sha256(name, "imagenet")
+    assert published == weights_sha256(name, "imagenet")
+    assert published == weights_sha256(name, "none")  # they are not random
 
 
 @pytest.mark.parametrize(
