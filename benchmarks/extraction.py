@@ -18,9 +18,8 @@ from pictures import PlainImages, compared, pictures
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from dcai_ray.networks.backbones import feature_extractor
+from dcai_ray.networks.backbones import feature_extractor, input_pixels
 from dcai_ray.networks.features import extract
-from dcai_ray.networks.pretrained import image_size
 from dcai_ray.storage.location import Location
 
 
@@ -38,14 +37,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    size_px = image_size(args.backbone, args.size)
-    network = feature_extractor(args.backbone, args.weights, size_px)
+    pixels = input_pixels(args.backbone, args.size)
+    network = feature_extractor(args.backbone, args.weights, pixels.size_px)
     plain_network = copy.deepcopy(network).to(device)
 
     with tempfile.TemporaryDirectory() as made:
         files = pictures(args.data, Path(made), args.images)
         locations = [Location(str(file)) for file in files]
-        crop = [v2.Resize(size_px), v2.CenterCrop(size_px)]
+        crop = [v2.Resize(pixels.size_px), v2.CenterCrop(pixels.size_px)]
         loader = DataLoader(
             PlainImages(files, [0] * len(files), crop), args.batch, num_workers=args.decoders
         )
@@ -54,7 +53,7 @@ def main() -> None:
             extract(
                 network,
                 locations,
-                size_px=size_px,
+                pixels=pixels,
                 batch_size=args.batch,
                 threads=args.decoders,
                 device=device,
@@ -62,9 +61,9 @@ def main() -> None:
 
         def plain() -> None:
             with torch.inference_mode():
-                torch.cat([plain_network(pixels.to(device)).cpu() for pixels, _ in loader])
+                torch.cat([plain_network(x.to(device)).cpu() for x, _ in loader])
 
-        print(f"{args.backbone}, {len(files)} images at {size_px} px, {device}")
+        print(f"{args.backbone}, {len(files)} images at {pixels.size_px} px, {device}")
         compared(ours, plain, len(files), args.repeats)
 
 

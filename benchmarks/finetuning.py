@@ -22,9 +22,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from dcai_ray.config import FinetuneConfig
-from dcai_ray.networks.backbones import classifier
+from dcai_ray.networks.backbones import classifier, input_pixels
 from dcai_ray.networks.finetuning import Pictures, finetune, new_training
-from dcai_ray.networks.pretrained import image_size
 from dcai_ray.storage.location import Location
 
 
@@ -67,10 +66,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    size_px = image_size(args.backbone, args.size, training=True)
+    pixels = input_pixels(args.backbone, args.size, training=True)
     recipe = FinetuneConfig(epochs=1, batch_size=args.batch)
     network, plain_network = (
-        classifier(args.backbone, 2, args.weights, size_px, seed=0).to(device) for _ in range(2)
+        classifier(args.backbone, 2, args.weights, pixels.size_px, seed=0).to(device)
+        for _ in range(2)
     )
 
     with tempfile.TemporaryDirectory() as made:
@@ -82,8 +82,8 @@ def main() -> None:
             Pictures([Location(str(file)) for file in files[part]], targets[part]) for part in parts
         )
         crops = (
-            [v2.RandomResizedCrop(size_px), v2.RandomHorizontalFlip()],
-            [v2.Resize(size_px), v2.CenterCrop(size_px)],
+            [v2.RandomResizedCrop(pixels.size_px), v2.RandomHorizontalFlip()],
+            [v2.Resize(pixels.size_px), v2.CenterCrop(pixels.size_px)],
         )
         loaders = [
             DataLoader(
@@ -103,7 +103,7 @@ def main() -> None:
                 val,
                 recipe,
                 seed=0,
-                size_px=size_px,
+                pixels=pixels,
                 device=device,
                 threads=args.decoders,
             )
@@ -111,7 +111,8 @@ def main() -> None:
         def plain() -> None:
             plain_epoch(plain_network, *loaders, recipe, device)
 
-        print(f"{args.backbone}, {border} + {len(files) - border} images at {size_px} px, {device}")
+        counts = f"{border} + {len(files) - border} images at {pixels.size_px} px"
+        print(f"{args.backbone}, {counts}, {device}")
         compared(ours, plain, len(files), args.repeats)
 
 

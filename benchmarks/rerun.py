@@ -81,7 +81,9 @@ def main() -> None:
     parser.add_argument("--delay-ms", type=float, default=0.0, help="added to every answer")
     args = parser.parse_args()
     images = image_set(args.shards * args.shard_size)
-    config = Config(extract=ExtractConfig(weights="none", shard_size=args.shard_size))
+    config = Config(
+        extract=ExtractConfig(backbone="resnet18", weights="none", shard_size=args.shard_size)
+    )
     extraction.run_tasks = writer_of_noise(args.width)
     with running_store() as store:
         way = SlowWay(store.endpoint, args.delay_ms / 1000)

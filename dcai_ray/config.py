@@ -5,26 +5,47 @@ A run's settings come from these defaults, then a YAML file, then flags. Every f
 """
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from dcai_ray.cleaning.rules import RuleName, check_needs
-from dcai_ray.errors import UserError
+from dcai_ray.errors import UsageError, UserError
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.object_store import check_no_secret
 
-Backbone = Literal[
-    "resnet18",
-    "resnet101",
-    "alexnet",
-    "vgg11_bn",
-    "squeezenet1_0",
-    "densenet121",
-    "inception_v3",
-    "efficientnet_lite0",
-]
+BACKBONE_NAMES = (
+    *("resnet18", "resnet101", "alexnet", "vgg11_bn", "squeezenet1_0", "densenet121"),
+    *("inception_v3", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"),
+)
+"""Backbones by their bare name; all others are named with where they come from."""
+AUTO = "auto"
+"""In place of a backbone: the best one whose weights are at hand."""
+_ORIGINS = "timm:NAME, hf:NAME, torchvision:NAME or package.module:function"
+
+
+def check_backbone(name: str) -> str:
+    """The name of a backbone, if it is one as far as can be told without its library.
+
+    Raises:
+        UsageError: it is none; the message gives the nearest ones.
+    """
+    origin, colon, rest = name.partition(":")
+    if name in BACKBONE_NAMES or (colon and origin and rest):
+        return name
+    near = get_close_matches(name, BACKBONE_NAMES, n=3, cutoff=0.5)
+    meant = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(BACKBONE_NAMES)}"
+    raise UsageError(f"unknown backbone {name!r}, {meant} (or {_ORIGINS})")
+
+
+def _check_chosen_backbone(name: str) -> str:
+    return name if name == AUTO else check_backbone(name)
+
+
+Backbone = Annotated[str, AfterValidator(check_backbone)]
+ChosenBackbone = Annotated[str, AfterValidator(_check_chosen_backbone)]
 Metric = Literal["euclidean", "cosine"]
 Semivalue = Literal["shapley", "banzhaf", "beta", "leave-one-out"]
 Stop = Literal["settled", "stderr", "rank", "rounds", "seconds"]
@@ -63,12 +84,12 @@ class FinetuneConfig:
 
     __pydantic_config__: ClassVar = _STRICT
     backbones: tuple[Backbone, ...] = ("vgg11_bn",)
-    """Names of the networks to fine-tune."""
+    """Networks to fine-tune: a name that --backbone of `dcai-ray extract` takes, except auto."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Random seeds; every backbone is trained once per seed and training set."""
     weights: str = "imagenet"
-    """Initial weights: imagenet, none (random), or a file (safetensors or a PyTorch state dict;
-    path or URI)."""
+    """Initial weights: imagenet (those that the network was published with), none (random), or a
+    file (safetensors or a PyTorch state dict; path or URI)."""
     feature_extract: bool = False
     """Train only the head and freeze all other layers."""
     epochs: int = 15
@@ -103,6 +124,8 @@ class FinetuneConfig:
         check_no_secret(self.weights)
         _check_min("finetune", self, 1, "epochs", "batch_size", "num_threads")
         _check_min("finetune", self, 2, "folds")
+        for backbone in self.backbones:
+            check_backbone(backbone)
         if not self.backbones or not self.seeds:
             raise UserError("finetune.backbones and finetune.seeds must name at least one each")
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.backbones)) < len(self.backbones):
@@ -122,11 +145,14 @@ class ExtractConfig:
     """Step 2a: one feature vector per image, from a frozen pretrained backbone."""
 
     __pydantic_config__: ClassVar = _STRICT
-    backbone: Backbone = "resnet18"
-    """Network that computes the features; a feature vector is the input of its last layer."""
+    backbone: ChosenBackbone = AUTO
+    """Network that computes the features: auto (the best one whose weights are at hand), resnet18,
+    resnet101, alexnet, vgg11_bn, squeezenet1_0, densenet121, inception_v3, efficientnet_lite0,
+    efficientnet_lite1, efficientnet_lite2, timm:NAME, hf:NAME (an image network of the Hugging Face
+    hub, or a local folder), torchvision:NAME, or package.module:function (your own)."""
     weights: str = "imagenet"
-    """Weights of the backbone: imagenet, none (random), or a file (safetensors or a PyTorch state
-    dict; path or URI)."""
+    """Weights of the backbone: imagenet (those that the network was published with), none (random),
+    or a file (safetensors or a PyTorch state dict; path or URI)."""
     size_px: int | None = None
     """Side of the network's square input in pixels; by default the size the backbone was made
     for."""
@@ -137,6 +163,7 @@ class ExtractConfig:
 
     def __post_init__(self) -> None:
         check_no_secret(self.weights)
+        _check_chosen_backbone(self.backbone)
         _check_min("extract", self, 1, "batch_size", "shard_size")
         if self.size_px is not None and self.size_px < 32:
             raise UserError(f"extract.size_px must be at least 32, got {self.size_px}")
@@ -504,7 +531,8 @@ def _problem(error: Any) -> str:
         return f"unknown key {where}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return message
+        of_field = len(error["loc"]) > 1  # checks of whole sections name their fields themselves
+        return f"{where}: {message}" if of_field else message
     return f"{where}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
 
 

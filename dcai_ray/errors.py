@@ -2,6 +2,7 @@
 
     ValueError
     +-- UserError         a setting, argument, file or image that cannot be used
+        +-- UsageError    a name given on the command line that nothing has; exit code 2
         +-- ModelError    a model or utility that failed on a coalition
         +-- ClusterError  a Ray cluster that cannot be reached, or nodes and workers that were lost
         +-- StorageError  (an OSError too) an object store that refuses or does not answer
@@ -14,6 +15,10 @@ that of a user's own utility, and keeps its traceback.
 
 class UserError(ValueError):
     """Something a user can mend; the message is one line that says how."""
+
+
+class UsageError(UserError):
+    """A name that nothing has, such as a backbone; the message gives the nearest ones."""
 
 
 class ModelError(UserError):

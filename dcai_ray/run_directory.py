@@ -11,9 +11,11 @@ values/values.parquet, values/evidence.parquet, kept.parquet, report.html
 run.log               what the commands logged, see `cli.logs`
 """
 
+import hashlib
 import json
 import logging
 import platform
+import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -137,13 +139,14 @@ class RunDirectory:
 
     def model(self, step: str, arm: str, backbone: str, seed: int) -> Location:
         """A trained network of a step: baseline, cleaned or crossfit."""
-        return self.location / f"{step}/model-{arm}-{backbone}-{seed}.safetensors"
+        name = f"model-{arm}-{_in_file_name(backbone)}-{seed}.safetensors"
+        return self.location / f"{step}/{name}"
 
     def checkpoint(
         self, step: str, arm: str, backbone: str, seed: int, fingerprint: str
     ) -> Location:
         """The checkpoint of an unfinished training of that network."""
-        name = f"model-{arm}-{backbone}-{seed}-{fingerprint}.checkpoint"
+        name = f"model-{arm}-{_in_file_name(backbone)}-{seed}-{fingerprint}.checkpoint"
         return self.location / f"{step}/{name}"
 
     def settings(self) -> dict[str, Any]:
@@ -217,6 +220,14 @@ class RunDirectory:
         record[section] = found
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         (self.location / "run.json").write_bytes(text.encode())
+
+
+def _in_file_name(backbone: str) -> str:
+    """The name of a network within a file name: hf:owner/name becomes hf-owner-name-<hash>."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", backbone)[-60:]
+    if plain == backbone:
+        return backbone
+    return f"{plain}-{hashlib.sha256(backbone.encode()).hexdigest()[:8]}"
 
 
 def package_versions() -> dict[str, str]:

@@ -175,3 +175,14 @@ def test_the_design_names_every_folder_of_the_package():
     package = REPOSITORY / "dcai_ray"
     folders = [path.parent.name for path in package.glob("*/__init__.py")]
     assert all(f"`{folder}/`" in text for folder in folders)
+
+
+def test_the_network_of_the_document_is_one(tmp_path, monkeypatch):
+    from dcai_ray.networks.backbones import check, input_pixels
+
+    (code,) = blocks(REPOSITORY / "docs/networks.md", "python")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "my_networks.py").write_text(code)
+    check("my_networks:small", "imagenet", None)
+    assert input_pixels("my_networks:small", None).size_px == 64
+    sys.modules.pop("my_networks", None)

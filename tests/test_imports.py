@@ -20,7 +20,7 @@ ALLOWED = {
     "config": {"cleaning", "storage", "errors"},
     "run_directory": {"config", *PURE},
     "images": {"run_directory", "config", "progress", *PURE},
-    "networks": {"images", "config", *PURE},
+    "networks": {"images", "config", "progress", *PURE},
     "cleaning": PURE,
     "cluster": {"run_directory", "config", "progress", *PURE},
     "steps": {"cluster", "networks", "images", "cleaning", "run_directory", "config", "progress",
@@ -37,6 +37,9 @@ OWNERS = {
     "torch": {"networks"},
     "torchvision": {"networks"},
     "safetensors": {"networks"},
+    "timm": {"networks"},
+    "transformers": {"networks"},
+    "huggingface_hub": {"networks"},
     "pyarrow.fs": {"storage"},
     "tyro": {"cli"},
     "jinja2": {"report"},
@@ -141,15 +144,6 @@ def test_no_other_folder_loads_a_framework_when_it_is_loaded(package):
     }
     reaching = {"networks"} if package == "torch" else {"cluster", "steps"}
     assert {folder(module) for module in loading} == reaching
-
-
-def test_a_driver_uses_of_the_networks_only_what_needs_no_torch():
-    drivers = {module for module in MODULES if folder(module) == "steps"} - {"steps.tasks"}
-    used = {name for one in drivers for name in modules_used(one) if folder(name) == "networks"}
-    assert used == {"networks.pretrained"}
-    for module in reached("networks.pretrained"):
-        assert not uses(module, "torch", early=True)
-        assert not uses(module, "torchvision", early=True)
 
 
 def test_valuation_imports_numerics_only():

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pyarrow as pa
 import pytest
@@ -218,3 +219,15 @@ def test_a_record_that_is_json_of_another_kind_is_damaged(run):
     (run.location / "run.json").write_bytes(b"[1]")
     with pytest.raises(UserError, match=r"run\.json: damaged"):
         run.record()
+
+
+def test_names_of_networks_never_lead_to_another_folder_and_stay_apart():
+    run = RunDirectory(Location("/runs/mine"))
+    names = ("resnet18", "hf:a/b", "hf:a-b", "timm:a.b", "hf:/tmp/x/../y", "a.b:c")
+    files = [run.model("baseline", "all", name, 0) for name in names]
+    assert files[0].uri == "/runs/mine/baseline/model-all-resnet18-0.safetensors"
+    assert len(set(files)) == len(names)
+    for file in files:
+        assert re.fullmatch(
+            r"/runs/mine/baseline/model-all-[A-Za-z0-9._-]+-0\.safetensors", file.uri
+        )

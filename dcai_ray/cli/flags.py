@@ -4,13 +4,13 @@ import argparse
 import inspect
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from dcai_ray.cli import helptext
 from dcai_ray.config import (
-    Backbone,
+    AUTO,
     Config,
     ExtractConfig,
     FinetuneConfig,
@@ -19,6 +19,7 @@ from dcai_ray.config import (
     RetrainConfig,
     SampleConfig,
     ValueConfig,
+    check_backbone,
     parse_config,
     plain,
     preset,
@@ -40,7 +41,7 @@ RunFolder = Annotated[str, tyro.conf.arg(metavar="RUN")]
 OptionalFolder = Annotated[str | None, _optional("FOLDER")]
 OptionalRun = Annotated[str | None, _optional("RUN")]
 OptionalFile = Annotated[str | None, _optional("FILE")]
-OptionalBackbone = Annotated[Backbone | None, _optional(f"{{{','.join(get_args(Backbone))}}}")]
+OptionalBackbone = Annotated[str | None, _optional("NAME")]
 OptionalPreset = Annotated[Literal["study"] | None, _optional("{study}")]
 Switch = tyro.conf.FlagCreatePairsOff[bool]  # off unless given; a setting also has its --no- flag
 Flat = tyro.conf.arg(name="")  # the flags of a section without its name before them
@@ -80,7 +81,8 @@ class Run(Where):
     """
 
     backbone: OptionalBackbone = None
-    """Network for both fine-tuning and features: sets finetune.backbones and extract.backbone."""
+    """Network for both fine-tuning and features: sets finetune.backbones and extract.backbone,
+    whose help says which names there are."""
     preset: OptionalPreset = None
     """Settings of the published study for the values: K = 10, Euclidean distance, clean validation
     set, keep value > 0."""
@@ -309,8 +311,9 @@ def _base(arguments: Sequence[str], base: Config, name: str) -> Config:
         base = replace(base, value=replace(base.value, **preset("study")))
     if given.backbone and name in ("run", "audit"):
         chosen = plain(base)
-        chosen["finetune"]["backbones"] = [given.backbone]
         chosen["extract"]["backbone"] = given.backbone
+        if given.backbone != AUTO:
+            chosen["finetune"]["backbones"] = [check_backbone(given.backbone)]
         base = parse_config(chosen, "--backbone")
     return base
 

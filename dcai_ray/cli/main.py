@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import dcai_ray
-from dcai_ray.errors import can_be_mended
+from dcai_ray.errors import UsageError, can_be_mended
 
 _COMMANDS = {
     "demo": "write the bundled demo dataset and run all steps on it",
@@ -113,7 +113,7 @@ def _guarded(name: str, arguments: Sequence[str], *, debug: bool, quiet: bool) -
             if debug:
                 _tell(_traceback(error), logging.ERROR)
             _tell(f"dcai-ray: {_line(error)}", logging.ERROR)
-            return 1
+            return 2 if isinstance(error, UsageError) else 1
         return 0
 
 

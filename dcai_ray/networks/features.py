@@ -14,7 +14,7 @@ from torch import nn
 
 from dcai_ray.errors import UserError
 from dcai_ray.images import decoding
-from dcai_ray.networks.transforms import centre_crop, normalized
+from dcai_ray.networks.transforms import Pixels, centre_crop, normalized
 from dcai_ray.storage.location import Location
 
 
@@ -22,7 +22,7 @@ def extract(
     network: nn.Module,
     files: Sequence[Location],
     *,
-    size_px: int,
+    pixels: Pixels,
     batch_size: int = 32,
     threads: int = 2,
     readers: int = 16,
@@ -31,9 +31,9 @@ def extract(
     """Features of every file.
 
     Args:
-        network: maps (b, 3, size_px, size_px) to (b, d); in evaluation mode.
+        network: maps (b, 3, s, s) to (b, d), with s = pixels.size_px; in evaluation mode.
         files: k image files.
-        size_px: side of the centre crop, in pixels.
+        pixels: what the network expects of its input.
         batch_size: images per forward pass; another size may change the last bits of features.
         threads: threads that decode images ahead of the network.
         readers: threads that read files ahead of the decoders.
@@ -46,16 +46,16 @@ def extract(
     device = device or torch.device("cpu")
     network = network.to(device).to(memory_format=torch.channels_last)
 
-    def pixels(_: int, image: Image.Image) -> torch.Tensor:
-        return centre_crop(image, size_px)
+    def crop(_: int, image: Image.Image) -> torch.Tensor:
+        return centre_crop(image, pixels)
 
     rows: list[NDArray[np.float32]] = []
     batch: list[torch.Tensor] = []
     with torch.inference_mode():
-        for picture in decoding.read_each(files, pixels, readers=readers, threads=threads):
+        for picture in decoding.read_each(files, crop, readers=readers, threads=threads):
             batch.append(picture)
             if len(batch) == batch_size or len(rows) * batch_size + len(batch) == len(files):
-                rows.append(network(normalized(batch, device)).float().cpu().numpy())
+                rows.append(network(normalized(batch, pixels, device)).float().cpu().numpy())
                 batch = []
     x = np.concatenate(rows).reshape(len(files), -1)
     bad = np.flatnonzero(~np.isfinite(x).all(axis=1))

@@ -21,7 +21,7 @@ from dcai_ray.config import FinetuneConfig
 from dcai_ray.errors import UserError
 from dcai_ray.images import decoding
 from dcai_ray.networks.backbones import head_parameters
-from dcai_ray.networks.transforms import centre_crop, normalized, random_crop
+from dcai_ray.networks.transforms import Pixels, centre_crop, normalized, random_crop
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation.utilities.scores import auroc
 
@@ -113,7 +113,7 @@ def finetune(
     recipe: FinetuneConfig,
     *,
     seed: int,
-    size_px: int,
+    pixels: Pixels,
     device: torch.device,
     threads: int = 2,
     readers: int = 16,
@@ -127,7 +127,7 @@ def finetune(
         val: images to score on after each epoch.
         recipe: settings of the training.
         seed: seed of all random choices.
-        size_px: side of the images, in pixels.
+        pixels: what the network expects of its input.
         device: device of the network.
         threads: threads that decode images ahead of the network.
         readers: threads that read files ahead of the decoders.
@@ -145,11 +145,11 @@ def finetune(
             torch.manual_seed(int(_seeds(seed, epoch, 0).generate_state(1)[0]))
             _train_mode(training.network, recipe)
             score = _Score()
-            for step, (pixels, targets) in enumerate(
-                _training_batches(train, recipe, seed, epoch, size_px, device, threads, readers)
+            for step, (x, targets) in enumerate(
+                _training_batches(train, recipe, seed, epoch, pixels, device, threads, readers)
             ):
                 rate = _rate(recipe, (epoch - 1) * steps + step, recipe.epochs * steps)
-                loss, scored = precision.step(training, pixels, targets, rate)
+                loss, scored = precision.step(training, x, targets, rate)
                 score.add(loss, scored, targets)
             scores.append(score.result(epoch, "train"))
         if not math.isfinite(scores[0].loss):
@@ -159,7 +159,7 @@ def finetune(
             )
         scores.append(
             evaluate(
-                training.network, val, epoch, recipe.batch_size, size_px, device, threads, readers
+                training.network, val, epoch, recipe.batch_size, pixels, device, threads, readers
             )
         )
         training.history += scores
@@ -172,7 +172,7 @@ def evaluate(
     val: Pictures,
     epoch: int,
     batch_size: int,
-    size_px: int,
+    pixels: Pixels,
     device: torch.device,
     threads: int,
     readers: int,
@@ -183,14 +183,14 @@ def evaluate(
     precision = _Precision(device)
 
     def picture(_: int, image: Image.Image) -> torch.Tensor:
-        return centre_crop(image, size_px)
+        return centre_crop(image, pixels)
 
     with torch.inference_mode(), precision.autocast():
         for batch, pictures in _decoded(
             val.files, np.arange(len(val.files)), picture, batch_size, threads, readers
         ):
             targets = torch.as_tensor(val.targets[batch], device=device)
-            logits = network(normalized(pictures, device)).float()
+            logits = network(normalized(pictures, pixels, device)).float()
             score.add(F.cross_entropy(logits, targets), logits, targets)
     return score.result(epoch, "val")
 
@@ -208,14 +208,14 @@ class _Precision:
         return torch.autocast("cuda" if self._cuda else "cpu", self._dtype, enabled=self._cuda)
 
     def step(
-        self, training: Training, pixels: torch.Tensor, targets: torch.Tensor, rate: float
+        self, training: Training, x: torch.Tensor, targets: torch.Tensor, rate: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Take one optimizer step; returns the batch's loss and logits."""
         for group in training.optimizer.param_groups:
             group["lr"] = rate
         training.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
-            output = training.network(pixels)
+            output = training.network(x)
             logits = output if torch.is_tensor(output) else output.logits
             loss = F.cross_entropy(logits.float(), targets)
             objective = loss
@@ -256,7 +256,7 @@ def _training_batches(
     recipe: FinetuneConfig,
     seed: int,
     epoch: int,
-    size_px: int,
+    pixels: Pixels,
     device: torch.device,
     threads: int,
     readers: int,
@@ -265,13 +265,16 @@ def _training_batches(
 
     def picture(index: int, image: Image.Image) -> torch.Tensor:
         rng = np.random.default_rng(_seeds(seed, epoch, 2 + index))
-        return random_crop(image, size_px, rng, scale=recipe.crop_scale, flip=recipe.flip)
+        return random_crop(image, pixels, rng, scale=recipe.crop_scale, flip=recipe.flip)
 
     order = np.random.default_rng(_seeds(seed, epoch, 1)).permutation(len(train.files))
     for batch, pictures in _decoded(
         train.files, order, picture, recipe.batch_size, threads, readers
     ):
-        yield normalized(pictures, device), torch.as_tensor(train.targets[batch], device=device)
+        yield (
+            normalized(pictures, pixels, device),
+            torch.as_tensor(train.targets[batch], device=device),
+        )
 
 
 def _decoded(

@@ -1,12 +1,14 @@
 """From a decoded picture to the input of a network: a float32 tensor (3, size, size).
 
 Training takes a random crop and mirrors half of the pictures; validation and feature extraction
-resize the short side and take the centre crop. Each picture has its own random generator, so the
-result does not depend on the order or the thread in which pictures are decoded.
+resize the short side and take the centre crop, or resize the whole picture to a square, as the
+network is used to (`Pixels`). Each picture has its own random generator, so the result does not
+depend on the order or the thread in which pictures are decoded.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,19 +16,64 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RATIO = (3 / 4, 4 / 3)  # range of a random crop's width / height
 
 
-def centre_crop(image: Image.Image, size_px: int) -> torch.Tensor:
-    """Resize the short side to `size_px` and crop the centre: (3, size_px, size_px) uint8."""
-    short = F.resize(image, size_px, InterpolationMode.BILINEAR)
-    return F.pil_to_tensor(F.center_crop(short, size_px))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pixels:
+    """What a network expects of its input; the defaults are the usual ones of ImageNet."""
+
+    size_px: int
+    """Side of the square input, in pixels."""
+    resize_px: int
+    """Length to which the short side is resized before the centre is cropped."""
+    whole: bool = False
+    """Resize both sides to `resize_px`, so that nothing is cut off, but the picture is squeezed."""
+    interpolation: InterpolationMode = InterpolationMode.BILINEAR
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    """Means and standard deviations of red, green and blue, on a scale of 0 to 1."""
+
+    def resized(self, size_px: int | None) -> "Pixels":
+        """The same for another size of the input; the share that is cropped stays."""
+        if size_px in (None, self.size_px):
+            return self
+        return replace(self, size_px=size_px, resize_px=size_px * self.resize_px // self.size_px)
+
+    def describe(self) -> str:
+        """In words; part of the fingerprint of features."""
+        what = "whole picture" if self.whole else "short side"
+        if self == usual_pixels(self.size_px):
+            return f"resize {what} to {self.size_px} px, centre crop, ImageNet normalization"
+        crop = "" if self.resize_px == self.size_px else f", centre crop to {self.size_px} px"
+        if not self.whole:
+            crop = crop or ", centre crop"
+        return (
+            f"resize {what} to {self.resize_px} px ({self.interpolation.value}){crop}, "
+            f"mean {_listed(self.mean)}, standard deviation {_listed(self.std)}"
+        )
+
+
+def usual_pixels(size_px: int) -> Pixels:
+    """The centre of the picture, normalized as for ImageNet."""
+    return Pixels(size_px=size_px, resize_px=size_px)
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
+
+
+def centre_crop(image: Image.Image, pixels: Pixels) -> torch.Tensor:
+    """Resize a picture and crop its centre: (3, size_px, size_px) uint8."""
+    size = [pixels.resize_px] * (2 if pixels.whole else 1)
+    resized = F.resize(image, size, pixels.interpolation)
+    return F.pil_to_tensor(F.center_crop(resized, pixels.size_px))
 
 
 def random_crop(
     image: Image.Image,
-    size_px: int,
+    pixels: Pixels,
     rng: np.random.Generator,
     *,
     scale: tuple[float, float] = (0.08, 1.0),
@@ -38,20 +85,19 @@ def random_crop(
     an aspect ratio log-uniform in 3/4 to 4/3, and the centre after ten draws that do not fit.
     """
     top, left, height, width = _crop_box(image.width, image.height, rng, scale)
-    size = [size_px, size_px]
-    part = F.resized_crop(image, top, left, height, width, size, InterpolationMode.BILINEAR)
+    size = [pixels.size_px, pixels.size_px]
+    part = F.resized_crop(image, top, left, height, width, size, pixels.interpolation)
     if flip and rng.random() < 0.5:
         part = F.hflip(part)
     return F.pil_to_tensor(part)
 
 
-def normalized(batch: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+def normalized(batch: Sequence[torch.Tensor], pixels: Pixels, device: torch.device) -> torch.Tensor:
     """Pictures (3, s, s) uint8 as one float32 tensor (b, 3, s, s), channels last, on the device."""
-    pixels = torch.stack(tuple(batch)).to(device, non_blocking=True)
-    pixels = pixels.float().div_(255)
-    mean = torch.tensor(_MEAN, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(_STD, device=device).view(1, 3, 1, 1)
-    return pixels.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+    x = torch.stack(tuple(batch)).to(device, non_blocking=True).float().div_(255)
+    mean = torch.tensor(pixels.mean, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(pixels.std, device=device).view(1, 3, 1, 1)
+    return x.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 
 def _crop_box(

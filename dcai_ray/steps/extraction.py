@@ -1,6 +1,7 @@
 """Step 2a: features as Ray tasks, one Parquet shard each; only missing shards are computed."""
 
 import json
+import os
 import time
 from collections.abc import Mapping
 
@@ -8,7 +9,6 @@ from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.images.folders import SPLITS
 from dcai_ray.images.image_set import ImageSet
-from dcai_ray.networks.pretrained import image_size, weights_sha256
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.freshness import are_current
@@ -27,7 +27,10 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
     Raises:
         UserError: weights or an image cannot be read, or a feature is not finite.
     """
-    splits = {split: jobs for split in SPLITS if (jobs := _shards(run, images, split, config))}
+    notes = _notes(images, config)
+    splits = {
+        split: jobs for split in SPLITS if (jobs := _shards(run, images, split, config, notes))
+    }
     wanted = {
         split: new_fingerprint([job.fingerprint for job in jobs]) for split, jobs in splits.items()
     }
@@ -66,19 +69,27 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
         run.record_step("features", fingerprint, seconds, shards_computed=len(missing))
 
 
-def _shards(
-    run: RunDirectory, images: ImageSet, split: str, config: Config
-) -> list[tasks.ExtractJob]:
-    """The shards of one split; a shard's fingerprint holds all that decides its content."""
+def _notes(images: ImageSet, config: Config) -> Mapping[str, str]:
+    """What a shard says of how its features were made."""
+    from dcai_ray.networks.backbones import input_pixels, weights_sha256
+
     settings = config.extract
-    size_px = image_size(settings.backbone, settings.size_px)
-    weights = weights_sha256(settings.backbone, settings.weights)
-    notes: Mapping[str, str] = {
+    return {
         "backbone": settings.backbone,
-        "weights_sha256": weights,
-        "transform": f"resize short side to {size_px} px, centre crop, ImageNet normalization",
+        "weights_sha256": weights_sha256(settings.backbone, settings.weights),
+        "transform": input_pixels(settings.backbone, settings.size_px).describe(),
         "classes": json.dumps(images.classes),
     }
+
+
+def _shards(
+    run: RunDirectory, images: ImageSet, split: str, config: Config, notes: Mapping[str, str]
+) -> list[tasks.ExtractJob]:
+    """The shards of one split; a shard's fingerprint holds all that decides its content."""
+    from dcai_ray.networks.backbones import input_pixels
+
+    settings = config.extract
+    size_px = input_pixels(settings.backbone, settings.size_px).size_px
     how = new_fingerprint("features", FORMAT, notes, size_px, settings.batch_size)
     of_split = images.split(split)
     jobs: list[tasks.ExtractJob] = []
@@ -95,6 +106,7 @@ def _shards(
                 labels=[image.label for image in shard],
                 paths=[image.path for image in shard],
                 settings=settings,
+                code=os.getcwd(),
                 notes=notes,
                 read_threads=config.resources.read_threads,
                 decode_threads=config.resources.decode_threads,

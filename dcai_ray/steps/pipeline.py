@@ -13,6 +13,7 @@ from dcai_ray.images.folders import Listing
 from dcai_ray.images.image_set import ImageSet, read_image_set
 from dcai_ray.images.truth import read_truth
 from dcai_ray.run_directory import RunDirectory
+from dcai_ray.steps.backbones import check_backbones, with_names_of_backbones
 from dcai_ray.steps.exact_values import compute_values
 from dcai_ray.steps.extraction import extract_features
 from dcai_ray.steps.out_of_fold import predict_out_of_fold
@@ -47,7 +48,8 @@ def run_pipeline(run: RunDirectory, listing: Listing, config: Config, *, network
     """
     trains = networks or config.value.evidence == "finetune"
     first = ("images", "finetune") if trains else ("images",)
-    images = _open(run, listing, config, *first, "extract", "value", "sample", "retrain")
+    sections = (*first, "extract", "value", "sample", "retrain")
+    images, config = _open(run, listing, config, *sections)
     if networks:
         train_baseline(run, images, config)
     extract_features(run, images, config)
@@ -67,7 +69,7 @@ def run_audit(run: RunDirectory, listing: Listing, config: Config) -> None:
         UserError: as `run_pipeline`.
     """
     first = ("finetune",) if config.value.evidence == "finetune" else ()
-    images = _open(run, listing, config, *first, "images", "extract", "value")
+    images, config = _open(run, listing, config, *first, "images", "extract", "value")
     extract_features(run, images, config)
     predict_out_of_fold(run, images, config)
     _value(run, config)
@@ -80,7 +82,7 @@ def run_baseline(run: RunDirectory, listing: Listing, config: Config) -> None:
     Raises:
         UserError: as `run_pipeline`.
     """
-    train_baseline(run, _open(run, listing, config, "images", "finetune"), config)
+    train_baseline(run, *_open(run, listing, config, "images", "finetune"))
 
 
 @_alone
@@ -90,7 +92,7 @@ def run_extraction(run: RunDirectory, listing: Listing, config: Config) -> None:
     Raises:
         UserError: as `run_pipeline`.
     """
-    extract_features(run, _open(run, listing, config, "images", "extract"), config)
+    extract_features(run, *_open(run, listing, config, "images", "extract"))
 
 
 @_alone
@@ -131,17 +133,25 @@ def run_retraining(run: RunDirectory, listing: Listing, config: Config) -> None:
     Raises:
         UserError: as `run_pipeline`.
     """
-    images = _open(run, listing, config, "images", "finetune", "retrain")
+    images, config = _open(run, listing, config, "images", "finetune", "retrain")
     truth = read_truth(images)
     score_probes(run, config, truth)
     train_baseline(run, images, config)
     retrain_networks(run, images, config, truth)
 
 
-def _open(run: RunDirectory, listing: Listing, config: Config, *names: str) -> ImageSet:
-    """Bind the run folder to the data and these sections, and read the images."""
+def _open(
+    run: RunDirectory, listing: Listing, config: Config, *names: str
+) -> tuple[ImageSet, Config]:
+    """Bind the run folder to the data and these sections, and read the images.
+
+    Also returns the settings with each backbone by its name. What can be wrong with a backbone is
+    found out before an image is read.
+    """
+    config = with_names_of_backbones(run, config, *names)
     run.bind_settings({"data": listing.root.uri, **_sections(config, *names)})
-    return read_images(run, listing, config)
+    check_backbones(config, *names)
+    return read_images(run, listing, config), config
 
 
 def _sections(config: Config, *names: str) -> dict[str, Any]:

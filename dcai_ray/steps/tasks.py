@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from dcai_ray.config import ExtractConfig, FinetuneConfig
 from dcai_ray.images import decoding
-from dcai_ray.networks.pretrained import image_size
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import feature_table
 from dcai_ray.storage.location import Location
@@ -70,6 +69,8 @@ class ExtractJob:
     labels: Sequence[str]
     paths: Sequence[str]
     settings: ExtractConfig
+    code: str
+    """Working directory of the driver, where the module of a user's own network may lie."""
     notes: Mapping[str, str]
     read_threads: int
     decode_threads: int
@@ -80,11 +81,11 @@ def extract_shard(job: ExtractJob) -> int:
     from dcai_ray.networks.features import extract
 
     device = _device(1)
-    size_px = image_size(job.settings.backbone, job.settings.size_px)
+    pixels = _pixels(job.settings.backbone, job.settings.size_px, job.code)
     x = extract(
-        _feature_extractor(job.settings.backbone, job.settings.weights, size_px),
+        _feature_extractor(job.settings.backbone, job.settings.weights, pixels.size_px),
         [job.data / path for path in job.paths],
-        size_px=size_px,
+        pixels=pixels,
         batch_size=job.settings.batch_size,
         threads=job.decode_threads,
         readers=job.read_threads,
@@ -108,6 +109,8 @@ class FinetuneJob:
     backbone: str
     seed: int
     recipe: FinetuneConfig
+    code: str
+    """Working directory of the driver, where the module of a user's own network may lie."""
     classes: Sequence[str]
     train: tuple[Sequence[str], NDArray[np.int64]]
     """Paths below the data's root, and class numbers."""
@@ -137,8 +140,10 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
     )
 
     device = _device(job.recipe.num_threads)
-    size_px = image_size(job.backbone, job.recipe.size_px)
-    network = classifier(job.backbone, len(job.classes), job.recipe.weights, size_px, seed=job.seed)
+    pixels = _pixels(job.backbone, job.recipe.size_px, job.code)
+    network = classifier(
+        job.backbone, len(job.classes), job.recipe.weights, pixels.size_px, seed=job.seed
+    )
     training = new_training(network, job.backbone, job.recipe, device)
     if job.checkpoint.exists():
         training.restore(job.checkpoint.read_bytes(), device)
@@ -158,7 +163,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
         val,
         job.recipe,
         seed=job.seed,
-        size_px=size_px,
+        pixels=pixels,
         device=device,
         threads=job.decode_threads,
         readers=job.read_threads,
@@ -171,7 +176,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
         "history": json.dumps(rows),
         "backbone": job.backbone,
         "classes": json.dumps(list(job.classes)),
-        "size_px": str(size_px),
+        "size_px": str(pixels.size_px),
     }
     job.target.write_bytes(save(state, notes))
     job.checkpoint.delete()
@@ -186,13 +191,13 @@ def predict_fold(job: FinetuneJob) -> NDArray[np.float64]:
     from dcai_ray.networks.backbones import classifier
     from dcai_ray.networks.features import extract
 
-    size_px = image_size(job.backbone, job.recipe.size_px)
-    network = classifier(job.backbone, len(job.classes), "none", size_px, seed=job.seed)
+    pixels = _pixels(job.backbone, job.recipe.size_px, job.code)
+    network = classifier(job.backbone, len(job.classes), "none", pixels.size_px, seed=job.seed)
     network.load_state_dict(load(job.target.read_bytes()))
     logits = extract(
         network.eval(),
         [job.data / path for path in job.val[0]],
-        size_px=size_px,
+        pixels=pixels,
         batch_size=job.recipe.batch_size,
         threads=job.decode_threads,
         readers=job.read_threads,
@@ -300,6 +305,15 @@ def score_probe(job: ProbeJob, data: ProbeData) -> dict[str, float]:
         x, y = np.concatenate([x, data.clean[0]]), np.concatenate([y, data.clean[1]])
     scores = probe_scores(job.probe, x, y, *data.val, data.num_classes, standardize=job.standardize)
     return {"images": len(y), **scores}
+
+
+def _pixels(backbone: str, size_px: int | None, code: str) -> Any:
+    """What a network expects of its input; its module may lie in the folder `code`."""
+    from dcai_ray.networks.backbones import input_pixels
+    from dcai_ray.networks.from_function import make_importable
+
+    make_importable(code)
+    return input_pixels(backbone, size_px)
 
 
 @lru_cache(maxsize=1)

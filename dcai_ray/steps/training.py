@@ -1,5 +1,6 @@
 """Steps 1 and 3: networks fine-tuned as Ray tasks, one per backbone, arm and seed."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,6 @@ from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
 from dcai_ray.images.image_set import Image, ImageSet
 from dcai_ray.images.truth import Truth
-from dcai_ray.networks.pretrained import image_size, weights_sha256
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.freshness import is_current
@@ -141,6 +141,9 @@ def new_jobs(
         arms: the images to learn from, by the name of the training set and the seed.
         val: the images to score on after each epoch; the split val by default.
     """
+    from dcai_ray.networks.backbones import input_pixels, weights_sha256
+    from dcai_ray.networks.listed import BACKBONES
+
     recipe = config.finetune
     shared = plain(recipe)
     for each in ("backbones", "seeds", "weights", "folds"):  # each training has one of them
@@ -148,10 +151,12 @@ def new_jobs(
     val = images.split("val") if val is None else val
     jobs = []
     for backbone in recipe.backbones:
-        image_size(backbone, recipe.size_px, training=True)
+        pixels = input_pixels(backbone, recipe.size_px, training=True)
         weights = weights_sha256(backbone, recipe.weights)
+        # The input of a listed network depends on nothing that is not in the fingerprint already.
+        prepared = () if backbone in BACKBONES else (pixels.describe(),)
         how = new_fingerprint(
-            "network", FORMAT, shared, backbone, weights, images.classes, contents(val)
+            "network", FORMAT, shared, backbone, weights, images.classes, contents(val), *prepared
         )
         for arm, seeds in arms.items():
             for seed, train in seeds.items():
@@ -166,6 +171,7 @@ def new_jobs(
                         backbone=backbone,
                         seed=seed,
                         recipe=recipe,
+                        code=os.getcwd(),
                         classes=images.classes,
                         train=_examples(train, images.classes),
                         val=_examples(val, images.classes),

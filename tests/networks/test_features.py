@@ -10,10 +10,12 @@ from torchvision.transforms import v2
 
 from dcai_ray.networks.backbones import feature_extractor
 from dcai_ray.networks.features import extract
+from dcai_ray.networks.transforms import usual_pixels
 from dcai_ray.storage.location import Location
 
 pytestmark = pytest.mark.slow  # networks of full size
 SIZE_PX = 64
+PIXELS = usual_pixels(SIZE_PX)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def expected(network, files):
 def test_features_are_those_of_a_plain_loop_in_the_files_order(
     network, files, expected, batch_size
 ):
-    found = extract(network, files, size_px=SIZE_PX, batch_size=batch_size)
+    found = extract(network, files, pixels=PIXELS, batch_size=batch_size)
     assert found.dtype == np.float32
     # Features up to 4 in float32, through 18 layers summed in another order.
     assert_allclose(found, expected, rtol=0, atol=3e-5)
@@ -71,15 +73,15 @@ def test_features_are_those_of_a_plain_loop_in_the_files_order(
 def test_a_pass_takes_a_batch_at_a_time(network, files):
     sizes = []
     hook = network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-    extract(network, files, size_px=SIZE_PX, batch_size=4)
+    extract(network, files, pixels=PIXELS, batch_size=4)
     hook.remove()
     assert sizes == [4, 4, 3]
 
 
 def test_the_number_of_threads_does_not_change_a_bit(network, files):
-    first = extract(network, files, size_px=SIZE_PX, batch_size=4, threads=1)
+    first = extract(network, files, pixels=PIXELS, batch_size=4, threads=1)
     for threads in (1, 4):
-        again = extract(network, files, size_px=SIZE_PX, batch_size=4, threads=threads)
+        again = extract(network, files, pixels=PIXELS, batch_size=4, threads=threads)
         assert_array_equal(first, again)
 
 
@@ -88,9 +90,9 @@ def test_an_unreadable_file_is_named(network, files, tmp_path):
     with open(files[0].uri, "rb") as whole:
         broken.write_bytes(whole.read()[:200])
     with pytest.raises(ValueError, match=f"^{broken}: damaged"):
-        extract(network, [*files, Location(str(broken)), *files], size_px=SIZE_PX, batch_size=4)
+        extract(network, [*files, Location(str(broken)), *files], pixels=PIXELS, batch_size=4)
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
-        extract(network, [*files, Location(str(tmp_path / "gone.png"))], size_px=SIZE_PX)
+        extract(network, [*files, Location(str(tmp_path / "gone.png"))], pixels=PIXELS)
 
 
 class Contrast(nn.Module):
@@ -105,5 +107,5 @@ def test_a_feature_that_is_not_finite_names_its_file(files, tmp_path):
     Image.new("RGB", (8, 8), "white").save(tmp_path / "white.png")
     white = Location(str(tmp_path / "white.png"))
     with pytest.raises(ValueError, match=r"white\.png: the network outputs NaN or infinite"):
-        extract(Contrast(), [*files, white, *files], size_px=SIZE_PX, batch_size=4)
-    assert np.isfinite(extract(Contrast(), files, size_px=SIZE_PX)).all()
+        extract(Contrast(), [*files, white, *files], pixels=PIXELS, batch_size=4)
+    assert np.isfinite(extract(Contrast(), files, pixels=PIXELS)).all()

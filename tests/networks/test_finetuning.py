@@ -15,13 +15,14 @@ from torchvision.models.inception import InceptionOutputs
 
 from dcai_ray.config import FinetuneConfig
 from dcai_ray.images import decoding
-from dcai_ray.networks.backbones import BACKBONES, classifier
+from dcai_ray.networks.backbones import classifier
 from dcai_ray.networks.finetuning import Pictures, finetune, new_training
-from dcai_ray.networks.transforms import centre_crop, normalized
+from dcai_ray.networks.transforms import centre_crop, normalized, usual_pixels
 from dcai_ray.storage.location import Location
 
 pytestmark = pytest.mark.slow  # networks of full size
 CPU = torch.device("cpu")
+PIXELS = usual_pixels(64)
 RECIPE = FinetuneConfig(weights="none", epochs=2, batch_size=4, learning_rate=0.01)
 WHOLE = {"crop_scale": (1.0, 1.0), "flip": False}  # nothing random is done to square pictures
 
@@ -48,13 +49,13 @@ def train(pictures, recipe, backbone="resnet18", *, seed=0, network=None, **opti
     training = new_training(network, backbone, recipe, CPU)
     if checkpoint := options.pop("checkpoint", None):
         training.restore(checkpoint, CPU)
-    finetune(training, *pictures, recipe, seed=seed, size_px=64, device=CPU, **options)
+    finetune(training, *pictures, recipe, seed=seed, pixels=PIXELS, device=CPU, **options)
     return training
 
 
 def whole_batch(pictures):
-    batch = [centre_crop(decoding.read(file), 64) for file in pictures.files]
-    return normalized(batch, CPU), torch.as_tensor(pictures.targets)
+    batch = [centre_crop(decoding.read(file), PIXELS) for file in pictures.files]
+    return normalized(batch, PIXELS, CPU), torch.as_tensor(pictures.targets)
 
 
 def equal(first, second):
@@ -62,7 +63,7 @@ def equal(first, second):
     return all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-@pytest.mark.parametrize("backbone", ["squeezenet1_0", "efficientnet_lite0"])
+@pytest.mark.parametrize("backbone", ["squeezenet1_0", "efficientnet_lite0", "timm:test_vit"])
 def test_the_seed_alone_decides_the_weights(pictures, backbone):
     # Dropout in SqueezeNet, stochastic depth in EfficientNet; any number of decoding threads.
     first = train(pictures, RECIPE, backbone, threads=1)
@@ -118,12 +119,13 @@ def test_steps_are_those_of_pytorchs_optimizer(pictures, settings):
 
 
 def test_feature_extract_trains_the_head_alone(pictures):
-    for backbone in ("resnet18", "squeezenet1_0"):
+    heads = {"resnet18": "fc", "squeezenet1_0": "classifier.1", "timm:test_vit": "head"}
+    for backbone, head in heads.items():
         start = dict(classifier(backbone, 2, "none", 64, seed=0).named_parameters())
         trained = train(pictures, replace(RECIPE, feature_extract=True), backbone).network
         moved = {k for k, p in trained.named_parameters() if not torch.equal(p, start[k])}
         assert moved == {k for k, p in trained.named_parameters() if p.requires_grad}
-        assert moved == {f"{BACKBONES[backbone].head}.{part}" for part in ("weight", "bias")}
+        assert moved == {f"{head}.{part}" for part in ("weight", "bias")}
 
 
 def statistics(network):

@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop, v2
 
-from dcai_ray.networks.transforms import centre_crop, normalized, random_crop
+from dcai_ray.networks.transforms import centre_crop, normalized, random_crop, usual_pixels
 from dcai_ray.storage.read_ahead import read_ahead
 
 RATIO = [3 / 4, 4 / 3]  # torchvision's default
@@ -33,7 +33,7 @@ def ramps(width, height):
 def test_centre_crop_is_torchvisions_resize_and_centre_crop(size):
     image = noise(*size)
     theirs = v2.Compose([v2.Resize(48), v2.CenterCrop(48), v2.PILToTensor()])
-    assert_array_equal(centre_crop(image, 48), theirs(image))
+    assert_array_equal(centre_crop(image, usual_pixels(48)), theirs(image))
 
 
 def test_normalized_is_torchvisions_for_imagenet():
@@ -46,7 +46,11 @@ def test_normalized_is_torchvisions_for_imagenet():
         ]
     )
     expected = torch.stack([theirs(image) for image in images])
-    batch = normalized([centre_crop(image, 32) for image in images], torch.device("cpu"))
+    batch = normalized(
+        [centre_crop(image, usual_pixels(32)) for image in images],
+        usual_pixels(32),
+        torch.device("cpu"),
+    )
     torch.testing.assert_close(batch, expected, rtol=0, atol=1e-6)  # a few float32 roundings at 2
     assert batch.is_contiguous(memory_format=torch.channels_last)
 
@@ -64,7 +68,11 @@ def test_random_crop_is_spread_as_torchvisions(scale):
     image, count = ramps(256, 200), 1000
     ours = np.array(
         [
-            edges(random_crop(image, 64, np.random.default_rng(i), scale=scale, flip=False))
+            edges(
+                random_crop(
+                    image, usual_pixels(64), np.random.default_rng(i), scale=scale, flip=False
+                )
+            )
             for i in range(count)
         ]
     )
@@ -87,23 +95,31 @@ def test_a_crop_that_never_fits_is_torchvisions_fallback(size):
     """The whole area with other sides does not fit: the centre, as near to the whole as may be."""
     image = noise(*size)
     theirs = v2.Compose([RandomResizedCrop(48, scale=(1, 1)), v2.PILToTensor()])
-    crop = random_crop(image, 48, np.random.default_rng(0), scale=(1.0, 1.0), flip=False)
+    crop = random_crop(
+        image, usual_pixels(48), np.random.default_rng(0), scale=(1.0, 1.0), flip=False
+    )
     assert_array_equal(crop, theirs(image))
 
 
 def test_half_of_the_crops_are_mirrored_on_request():
     image, mirrored = ramps(100, 100), 0
     for i in range(1000):
-        red = random_crop(image, 32, np.random.default_rng(i), scale=(0.2, 1.0))[0].float()
+        red = random_crop(image, usual_pixels(32), np.random.default_rng(i), scale=(0.2, 1.0))[
+            0
+        ].float()
         mirrored += bool(red[:, 0].mean() > red[:, -1].mean())
-        plain = random_crop(image, 32, np.random.default_rng(i), scale=(0.2, 1.0), flip=False)[0]
+        plain = random_crop(
+            image, usual_pixels(32), np.random.default_rng(i), scale=(0.2, 1.0), flip=False
+        )[0]
         assert plain[:, 0].float().mean() < plain[:, -1].float().mean()
     assert abs(mirrored - 500) < 80  # five standard deviations of sqrt(1000) / 2
 
 
 def test_a_crop_depends_on_its_generator_alone():
     image = noise(80, 60)
-    crops = [random_crop(image, 32, np.random.default_rng(seed)) for seed in (1, 2, 1)]
+    crops = [
+        random_crop(image, usual_pixels(32), np.random.default_rng(seed)) for seed in (1, 2, 1)
+    ]
     assert_array_equal(crops[0], crops[2])
     assert (crops[0] != crops[1]).any()
 

