@@ -45,9 +45,10 @@ from itertools import islice, pairwise
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dcai_ray.errors import UserError
+from dcai_ray.valuation.arrays import feature_matrix, whole_number
 from dcai_ray.valuation.neighbours import (
     ClassWeights,
     Metric,
@@ -58,6 +59,7 @@ from dcai_ray.valuation.neighbours import (
     offsets,
     tiles,
 )
+from dcai_ray.valuation.utilities.inputs import check_sizes, labelled_points
 
 VAL_BLOCK = 64
 """Validation points whose values are summed before they are merged with the rest."""
@@ -122,10 +124,10 @@ class KnnGame:
 
 
 def knn_shapley(
-    x_train: NDArray[np.floating],
-    y_train: NDArray[np.integer],
-    x_val: NDArray[np.floating] | None = None,
-    y_val: NDArray[np.integer] | None = None,
+    x_train: ArrayLike,
+    y_train: ArrayLike,
+    x_val: ArrayLike | None = None,
+    y_val: ArrayLike | None = None,
     *,
     k: int = 10,
     metric: Metric = "cosine",
@@ -135,8 +137,9 @@ def knn_shapley(
     """Exact Shapley value of every training point for the K-nearest-neighbour utility.
 
     Args:
-        x_train: (n, d) features; centred here by their mean.
-        y_train: (n,) integer labels.
+        x_train: (n, d) features; arrays, lists, data frames, tensors or sparse matrices, made dense
+            and centred here by their mean.
+        y_train: (n,) labels: whole numbers, booleans or text.
         x_val: (m, d) features of the validation points; None: the training points serve, each
             left out of its own ranking.
         y_val: (m,) their labels; None together with x_val.
@@ -148,9 +151,22 @@ def knn_shapley(
     Returns:
         (n,) values in units of accuracy; they sum to the utility of the whole training set.
     Raises:
-        UserError: for k < 1, sizes that do not fit, or features that are not finite.
+        UserError: for a k that is no whole number above 0, sizes that do not fit, features that
+            are not finite, or labels that are soft, missing, fractions or of several kinds.
     """
-    game = knn_game(x_train, y_train, x_val, y_val, k=k, metric=metric, class_weights=class_weights)
+    k = whole_number("k", k)
+    if class_weights not in ("balanced", "none"):
+        raise UserError(f"class_weights must be balanced or none, got {class_weights!r}")
+    if (x_val is None) != (y_val is None):
+        raise UserError("x_val and y_val must be given together, or neither")
+    x_train = feature_matrix("x_train", x_train)
+    by_self = x_val is None or y_val is None
+    pair = (x_train, y_train) if x_val is None or y_val is None else (x_val, y_val)
+    points = labelled_points(x_train, y_train, *pair)
+    others = (None, None) if by_self else (points.x_val, points.y_val)
+    game = knn_game(
+        points.x_train, points.y_train, *others, k=k, metric=metric, class_weights=class_weights
+    )
     return game_values(game, tile_bytes).value[0]
 
 
@@ -188,7 +204,10 @@ def knn_game(
     leave_one_out = x_val is None or y_val is None
     if x_val is None or y_val is None:
         x_val, y_val = x_train, y_train
-    _check(x_train, y_train, x_val, y_val, k)
+    k = whole_number("k", k)
+    for name, x in (("x_train", x_train), ("x_val", x_val)):
+        feature_matrix(name, x)
+    check_sizes(x_train, y_train, x_val, y_val)
     if leave_one_out and len(x_train) < 2:
         raise UserError(f"x_train must hold at least 2 points to value itself, got {len(x_train)}")
     assert (x_newcomers is None and relabelled is None) or class_weights == "balanced"
@@ -423,28 +442,3 @@ def add_newcomers(  # type: ignore[no-untyped-def]
                 behind = values[place, table] - matches[place] * gains[place, table]
                 match[newcomer, table] += behind + gains[place, table]
                 mismatch[newcomer, table] += behind
-
-
-def _check(
-    x_train: NDArray[np.floating],
-    y_train: NDArray[np.integer],
-    x_val: NDArray[np.floating],
-    y_val: NDArray[np.integer],
-    k: int,
-) -> None:
-    if k < 1:
-        raise UserError(f"k must be at least 1, got {k}")
-    for name, x, y in (("train", x_train, y_train), ("val", x_val, y_val)):
-        if x.ndim != 2 or len(x) == 0:
-            raise UserError(
-                f"x_{name} must be a non-empty (points, features) array, got shape {x.shape}"
-            )
-        if len(x) != len(y):
-            sizes = f"{len(x)} and {len(y)}"
-            raise UserError(f"x_{name} and y_{name} must have one row per point, got {sizes}")
-        if not np.isfinite(x).all():
-            bad = np.count_nonzero(~np.isfinite(x))
-            raise UserError(f"x_{name} must be finite, got {bad} NaN or infinite entries")
-    if x_train.shape[1] != x_val.shape[1]:
-        widths = f"{x_train.shape[1]} and {x_val.shape[1]}"
-        raise UserError(f"x_train and x_val must have the same number of features, got {widths}")
