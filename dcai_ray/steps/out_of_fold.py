@@ -23,15 +23,13 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.feature_set import FeatureSet
 from dcai_ray.steps.freshness import is_current
+from dcai_ray.steps.probability_import import probabilities_among
 from dcai_ray.steps.training import new_jobs, train
+from dcai_ray.steps.user_files import read_arrays
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.parquet import new_fingerprint
-from dcai_ray.storage.probabilities import (
-    Probabilities,
-    read_probabilities,
-    select,
-)
+from dcai_ray.storage.probabilities import Probabilities, select
 
 FORMAT = 1
 """Raise this when images are dealt into folds in another way, or predicted in another way."""
@@ -135,7 +133,7 @@ def read_predictions(points: FeatureSet, config: Config, *, of_clean: bool) -> l
     if config.value.probabilities:
         wanted = {"train": points.ids} | ({"shapley_val": points.clean_ids} if of_clean else {})
         file = Location(config.value.probabilities)
-        p = read_probabilities(file, wanted, points.classes)
+        p = probabilities_among(file, read_arrays(file)[0], wanted, points.classes)
         clean = log_odds(p["shapley_val"]) if of_clean else None
         found.append(Predicted("network", log_odds(p["train"]), clean))
     if config.value.evidence == "finetune":
