@@ -1,7 +1,7 @@
 """Pictures that occur twice under different labels: one of the two labels is certainly wrong.
 
-Two files with the same bytes are *the same* picture. Two pictures are *nearly* the same if the
-cosine of their centred features is at least `SIMILAR`, and if they are nearer than different
+Two files that decode to the same pixels show *the same* picture. Two pictures are *nearly* the same
+if the cosine of their centred features is at least `SIMILAR`, and if they are nearer than different
 pictures come by chance: with distance d = 1 - cosine, d_5 the distance of the fifth neighbour and D
 the dimension of the features,
 
@@ -67,7 +67,7 @@ class Conflicts:
     other: NDArray[np.intp]
     """(n,) the first such picture, clean ones before training images and the same before nearly the
     same: a training image, or n + j for the j-th clean one; -1 for none."""
-    same: NDArray[np.bool_]  # (n,) whether that one has the same bytes
+    same: NDArray[np.bool_]  # (n,) whether that one has the same pixels
     refuted: NDArray[np.bool_]
     """(n,) whether clean copies have another label and none has that of the image."""
     pairs: Pairs  # of training images in conflict with each other
@@ -149,7 +149,7 @@ def _distances(points: Pictures, rows: NDArray[np.intp]) -> NDArray[np.float32]:
 
 
 def same_pairs(contents: Sequence[str], labels: NDArray[np.integer], num_train: int) -> Pairs:
-    """Pictures with the same bytes as a training image; of each label the first one is enough.
+    """Pictures with the same pixels as a training image; of each label the first one is enough.
 
     Args:
         contents: (n + m,) hashes of training images, then of clean ones.
@@ -170,11 +170,11 @@ def same_pairs(contents: Sequence[str], labels: NDArray[np.integer], num_train: 
 def conflicts(same: Pairs, near: Pairs, labels: NDArray[np.integer], num_train: int) -> Conflicts:
     """Which of these copies have other labels.
 
-    Where there are clean copies with the same bytes, clean ones that are only nearly the same
+    Where there are clean copies with the same pixels, clean ones that are only nearly the same
     refute nothing.
 
     Args:
-        same: pairs with the same bytes.
+        same: pairs with the same pixels.
         near: pairs that are nearly the same.
         labels: (n + m,) class numbers of training images, then of clean ones.
         num_train: n.

@@ -15,13 +15,35 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+_LONG = 8  # times as long as wide: only the middle is resized
+_TRANSPOSE = Image.Transpose.TRANSPOSE
 _RATIO = (3 / 4, 4 / 3)  # range of a random crop's width / height
 
 
 def centre_crop(image: Image.Image, size_px: int) -> torch.Tensor:
     """Resize the short side to `size_px` and crop the centre: (3, size_px, size_px) uint8."""
+    if max(image.size) > _LONG * min(image.size):
+        return F.pil_to_tensor(_centre_of_strip(image, size_px))
     short = F.resize(image, size_px, InterpolationMode.BILINEAR)
     return F.pil_to_tensor(F.center_crop(short, size_px))
+
+
+def _centre_of_strip(image: Image.Image, size_px: int) -> Image.Image:
+    """The same for a very long picture, of which only the middle is resized.
+
+    The whole would take memory in proportion to the length: 13.8 GB for one of 1 x 20,000 pixels.
+    The part has a margin of what bilinear interpolation looks at beyond the crop.
+    """
+    if image.width < image.height:
+        return _centre_of_strip(image.transpose(_TRANSPOSE), size_px).transpose(_TRANSPOSE)
+    length = int(size_px * image.width / image.height)  # what the whole would be resized to
+    scale = image.width / length  # pixels of the picture per pixel of the result
+    margin = 2 + math.ceil(max(scale, 1) / scale)
+    left = round((length - size_px) / 2)
+    start, stop = max(0, left - margin), min(length, left + size_px + margin)
+    box = (start * scale, 0, min(stop * scale, image.width), image.height)
+    part = image.resize((stop - start, size_px), Image.Resampling.BILINEAR, box)
+    return part.crop((left - start, 0, left - start + size_px, size_px))
 
 
 def random_crop(

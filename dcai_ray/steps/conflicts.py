@@ -84,7 +84,7 @@ def find_copies(points: FeatureSet, config: Config, *, among_train: bool) -> Cop
         clean, clean_ids = Split(clean.x[:0], clean.y[:0]), ()
     labels = np.concatenate([y, clean.y])
     files = _files(points, clean_ids)
-    same = same_pairs([image.sha256 for image in files], labels, n)
+    same = same_pairs([image.shows for image in files], labels, n)
     near = _near_pairs(pictures(points.train.x, clean.x, among_train=among_train), points, config)
     found = conflicts(same, near, labels, n)
     class_names = [points.classes[c] for c in labels]

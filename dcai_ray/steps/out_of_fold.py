@@ -2,7 +2,7 @@
 
 With `value.evidence finetune`, all labelled images but val, noisy and clean ones, are dealt into
 folds; for each fold a network is fine-tuned on the others (`training`), and it predicts the classes
-of the fold. Equal files are in the same fold, or a network would know the label of a copy. The
+of the fold. Equal pictures are in the same fold, or a network would know the label of a copy. The
 predictions of a user's own network are read from a file instead, or as well.
 """
 
@@ -100,8 +100,8 @@ def _folds(images: Sequence[Image], num_folds: int, seed: int) -> NDArray[np.int
     """The fold of each image: the classes are shuffled and dealt out in turn, copies together."""
     first: dict[str, int] = {}
     for i, image in enumerate(images):
-        first.setdefault(image.sha256, i)
-    own = np.array([first[image.sha256] for image in images])
+        first.setdefault(image.shows, i)
+    own = np.array([first[image.shows] for image in images])
     leaders = np.unique(own)
     rng = np.random.default_rng(seed)
     order = sorted(rng.permutation(leaders).tolist(), key=lambda i: images[i].label)
