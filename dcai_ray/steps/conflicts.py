@@ -17,8 +17,10 @@ from dcai_ray.cleaning.conflicts import (
     Pairs,
     Pictures,
     conflicts,
+    copies_of_each,
     described,
     distance_ratio,
+    most_copies,
     pictures,
     resolved,
     same_pairs,
@@ -43,6 +45,8 @@ class Copies:
     labels: Sequence[str]  # (n + m,) of training, then of clean images
     classes: Sequence[str]
     y: NDArray[np.int64]  # (n,)
+    among_train: Pairs
+    """Training images that show the same or nearly the same, whatever their labels."""
 
     @property
     def count(self) -> int:
@@ -84,7 +88,8 @@ def find_copies(points: FeatureSet, config: Config, *, among_train: bool) -> Cop
         clean, clean_ids = Split(clean.x[:0], clean.y[:0]), ()
     labels = np.concatenate([y, clean.y])
     files = _files(points, clean_ids)
-    same = same_pairs([image.shows for image in files], labels, n)
+    shown = [image.shows for image in files]
+    same = same_pairs(shown, labels, n)
     near = _near_pairs(pictures(points.train.x, clean.x, among_train=among_train), points, config)
     found = conflicts(same, near, labels, n)
     class_names = [points.classes[c] for c in labels]
@@ -99,6 +104,7 @@ def find_copies(points: FeatureSet, config: Config, *, among_train: bool) -> Cop
         labels=class_names,
         classes=points.classes,
         y=y,
+        among_train=copies_of_each(shown, near, n),
     )
 
 
@@ -117,7 +123,8 @@ def _near_pairs(compared: Pictures, points: FeatureSet, config: Config) -> Pairs
         task_names=[f"{name} {block.start}-{block.stop - 1}" for block in blocks],
         run=points.run,
     )
-    function = partial(tasks.compare_pictures, points=compared, ratio=ratio)
+    most = most_copies(n, len(points.classes))
+    function = partial(tasks.compare_pictures, points=compared, ratio=ratio, most_copies=most)
     parts = run_tasks(function, blocks, step, config.resources)
     return np.concatenate([np.empty((0, 2), np.intp), *parts])
 

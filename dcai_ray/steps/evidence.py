@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray import progress
+from dcai_ray.cleaning.conflicts import Pairs
 from dcai_ray.cleaning.doubts import NEIGHBOURS, Doubts, doubts
 from dcai_ray.cleaning.evidence import (
     Evidence,
@@ -36,7 +37,7 @@ from dcai_ray.steps.feature_set import FeatureSet
 from dcai_ray.steps.out_of_fold import Predicted, read_predictions
 from dcai_ray.valuation.knn_shapley import KnnGame, Values, knn_game, merged
 
-FORMAT = 3
+FORMAT = 4
 """Raise this when a formula or constant of the evidence (`cleaning.evidence`, `cleaning.ridge`,
 `cleaning.planted`, `cleaning.doubts`, `cleaning.conflicts`) changes."""
 
@@ -177,7 +178,8 @@ def _gather(
     folds = _folds(clean.y) if validate else []
     learnt_from = [whole & with_clean, *(~test for test in folds)]
     probes = _probes(points, config, learnt_from, rows, trusted)
-    by_own = _valued(points, config, None, rows, trusted) if use_own else None
+    copies = find_copies(points, config, among_train=use_own)
+    by_own = _valued(points, config, None, rows, trusted, copies.among_train) if use_own else None
     by_set = _valued(points, config, whole, rows, trusted) if use_clean else None
     evidence = _gathered(
         points, by_set if trusted else None, by_own, probes[0], predicted, rows, learnt_from[0]
@@ -202,7 +204,7 @@ def _gather(
         by_clean=trusted,
         num_clean=len(clean.y),
         folds=found,
-        copies=find_copies(points, config, among_train=use_own),
+        copies=copies,
     )
 
 
@@ -249,8 +251,12 @@ def _valued(
     kept: NDArray[np.bool_] | None,
     rows: NDArray[np.intp],
     by_clean: bool,
+    copies: Pairs | None = None,
 ) -> Valued:
-    """Values by some of the clean images (m,), or by the training images for None."""
+    """Values by some of the clean images (m,), or by the training images for None.
+
+    Training images that show the same do not value each other.
+    """
     settings, train, clean = config.value, points.train, points.clean
     by_self = kept is None
     others = (None, None) if kept is None else (clean.x[kept], clean.y[kept])
@@ -265,7 +271,7 @@ def _valued(
     elif by_self:
         further = {"relabelled": rows}
     counts = neighbour_counts(len(train.y), len(points.classes))
-    game = partial(knn_game, train.x, train.y, *others, metric=settings.metric)
+    game = partial(knn_game, train.x, train.y, *others, metric=settings.metric, copies=copies)
     chosen: dict[str, Any] = {
         "k": settings.k,
         "semivalue": settings.semivalue,

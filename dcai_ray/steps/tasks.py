@@ -272,9 +272,9 @@ def fit_ridge(kept: NDArray[np.bool_], data: RidgeData) -> Probe:
     return run_probe(*data.train, x, y, rows, data.num_classes)
 
 
-def compare_pictures(rows: slice, points: Pictures, ratio: float) -> Pairs:
+def compare_pictures(rows: slice, points: Pictures, ratio: float, most_copies: int) -> Pairs:
     """The pictures that are nearly the same as one block of training images."""
-    return near_pairs(points, rows, ratio)
+    return near_pairs(points, rows, ratio, most_copies)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,11 @@ every label that it might have, in the game of n + 1 players. Behind it all rank
     t_j = t_{j+1} + (a_j - a_{j+1}) / K * g_{j+1}
     newcomer with p nearer points and match a:      t_{p+1} + (a - a_{p+1}) / K * g_{p+1}
 
+A training point that is valued by the others, each left out of its own ranking, can have *near
+copies* among them, such as the frames of a burst, which would vouch for each other's label. They
+are left out of the ranking, too: for that validation point they change no coalition's utility, so
+they have the value 0 there and the others have that of the game without them.
+
 A training point that had another label would have, from a validation point for which it ranks j-th,
 s_j + (a' - a_j) / K * g_j: the walk behind it does not change.
 
@@ -39,7 +44,7 @@ Source: Jia et al. 2019, PVLDB 12(11), Theorem 1 (Shapley, n >= K); the table, a
 same argument.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice, pairwise
 
@@ -112,6 +117,8 @@ class KnnGame:
     newcomer_offset: NDArray[np.float64]  # (r,), as `offset`
     own_newcomer: NDArray[np.intp]  # (m,) newcomer that is the validation point itself; -1: none
     relabelled: NDArray[np.intp]  # (s,) training points that could have another label
+    copies: NDArray[np.intp]  # near copies of each training point, point by point
+    copy_starts: NDArray[np.intp]  # (n + 1,) where those of each point begin
 
     @property
     def val_blocks(self) -> list[slice]:
@@ -185,6 +192,7 @@ def knn_game(
     x_newcomers: NDArray[np.floating] | None = None,
     own_newcomer: NDArray[np.integer] | None = None,
     relabelled: NDArray[np.integer] | None = None,
+    copies: NDArray[np.integer] | None = None,
 ) -> KnnGame:
     """Check and align the points; arguments as in `knn_shapley` and `vote_chances`.
 
@@ -195,6 +203,8 @@ def knn_game(
             -1 for none. None if no validation point is a newcomer.
         relabelled: (s,) training points whose values with other labels are computed too (class
             weights `balanced` only).
+        copies: (p, 2) pairs of training points that are near copies of each other, in either order;
+            used where the training points serve as validation points.
 
     Raises:
         UserError: for k < 1, sizes that do not fit, or features that are not finite.
@@ -219,6 +229,8 @@ def knn_game(
     own = np.full(len(x_val), -1) if own_newcomer is None else np.asarray(own_newcomer, np.intp)
     chances = [vote_chances(len(x_train) + 1 - leave_one_out, k, semivalue, beta) / k]
     chances += [vote_chances(len(chances[0]), other) / other for other in further_k]
+    pairs = np.empty((0, 2), np.intp) if copies is None or not leave_one_out else copies
+    pairs = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)  # by the first of the two
     return KnnGame(
         train=train,
         val=val,
@@ -233,6 +245,8 @@ def knn_game(
         newcomer_offset=offsets(newcomers, metric),
         own_newcomer=own[order],
         relabelled=np.arange(0) if relabelled is None else np.asarray(relabelled, np.intp),
+        copies=np.ascontiguousarray(pairs[:, 1], np.intp),
+        copy_starts=np.searchsorted(pairs[:, 0], np.arange(len(x_train) + 1)),
     )
 
 
@@ -265,16 +279,42 @@ def val_block_sums(game: KnnGame, block: slice, tile_bytes: int = 256 * 2**20) -
         val = game.val[own]
         distance = distances(game.train, val, game.offset)
         order = neighbour_order(distance, own if game.leave_one_out else None)
-        add_values(order, game.y_train, y_val, gains, total, squares)
-        if len(gained):
-            add_gains(order, gains, gained)
-        if r:
-            further = distances(game.newcomers, val, game.newcomer_offset)
-            places = newcomer_places(distance, order, further)
-            newcomer = game.own_newcomer[tile]
-            add_newcomers(order, places, newcomer, game.y_train, y_val, gains, match, mismatch)
+        further = distances(game.newcomers, val, game.newcomer_offset) if r else None
+        for rows, ranked in _without_copies(game, own, order):
+            add_values(ranked, game.y_train, y_val[rows], gains, total, squares)
+            if len(gained):
+                add_gains(ranked, gains, gained)
+            if further is not None:
+                places = newcomer_places(distance[rows], ranked, further[rows])
+                add_newcomers(
+                    ranked, places, game.own_newcomer[tile][rows], game.y_train, y_val[rows], gains,
+                    match, mismatch,
+                )  # fmt: skip
     chosen = gained[game.relabelled]
     return Sums(total.T, squares.T, match.T, mismatch.T, chosen.T)
+
+
+def _without_copies(
+    game: KnnGame, own: NDArray[np.intp], order: NDArray[np.int32]
+) -> Iterator[tuple[slice, NDArray[np.int32]]]:
+    """The rows of a tile in their order: those without near copies together, others one by one.
+
+    Args:
+        game: the points.
+        own: (m,) the training points that the rows belong to, in self-valuation.
+        order: (m, n or n - 1) training indices nearest first.
+    """
+    start = 0
+    ends = game.copy_starts
+    has_copies = ends[own + 1] > ends[own] if game.leave_one_out else np.zeros(len(own), bool)
+    for row in np.flatnonzero(has_copies).tolist():
+        if start < row:
+            yield slice(start, row), order[start:row]
+        left_out = game.copies[ends[own[row]] : ends[own[row] + 1]]
+        yield slice(row, row + 1), order[row : row + 1, ~np.isin(order[row], left_out)]
+        start = row + 1
+    if start < len(order):
+        yield slice(start, len(order)), order[start:]
 
 
 def game_values(game: KnnGame, tile_bytes: int = 256 * 2**20) -> Values:

@@ -274,14 +274,78 @@ def test_balanced_values_without_validation_set_equal_enumeration(n):
         assert_allclose(found, expected, atol=SUM_OF_FEW)
 
 
-def left_out_utilities(x, y, point, k):
-    """(2^n,) v(S) for one training point as the only validation point, left out itself."""
+def left_out_utilities(x, y, point, k, others=None):
+    """(2^n,) v(S) for one training point as the only validation point, left out itself; of some
+    `others` only."""
     n = len(x)
     ranking = [i for i in exact_ranking(x, x[point], "euclidean") if i != point]
+    ranking = [i for i in ranking if others is None or i in others]
     members = (np.arange(2**n)[:, np.newaxis] >> np.arange(n) & 1).astype(bool)
     there = members[:, ranking]
     votes = there & (there.cumsum(axis=1) <= k)
     return (votes & (y[ranking] == y[point])).sum(axis=1) / k
+
+
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+@pytest.mark.parametrize("semivalue_name", ["shapley", "banzhaf"])
+@pytest.mark.parametrize("n", range(2, 8))
+def test_values_without_near_copies_equal_enumeration_of_the_game_without_them(
+    n, semivalue_name, class_weights
+):
+    weights = np.full(n, 1 / n) if semivalue_name == "shapley" else banzhaf_weights(n)
+    for k, seed in itertools.product((1, 2, n), range(3)):
+        x, y, _, _ = small_game(seed, n)
+        rng = np.random.default_rng(seed)
+        copies = rng.integers(0, n, (n, 2))
+        copies = copies[copies[:, 0] != copies[:, 1]]
+        apart = {frozenset(pair) for pair in copies.tolist()}
+        own = []
+        for point in range(n):
+            without = [i for i in range(n) if frozenset((i, point)) not in apart and i != point]
+            own.append(left_out_utilities(x, y, point, k, without))
+        groups = [np.arange(n)]
+        if class_weights == "balanced":
+            groups = [np.flatnonzero(y == c) for c in np.unique(y)]
+        v = np.mean([np.mean([own[i] for i in group], axis=0) for group in groups], axis=0)
+        game = knn_game(
+            x, y, None, None, k=k, metric="euclidean", semivalue=semivalue_name,
+            class_weights=class_weights, copies=copies,
+        )  # fmt: skip
+        assert_allclose(game_values(game).value[0], semivalue(v, weights), atol=SUM_OF_FEW)
+
+
+def banzhaf_weights(n):
+    """Of a coalition of each size, as `semivalue` wants them: every coalition alike."""
+    return np.array([comb(n - 1, size) for size in range(n)]) / 2 ** (n - 1)
+
+
+def test_without_near_copies_no_bit_changes_and_clean_points_know_none():
+    x, y, x_val, y_val = cloud(3, n=90, m=20)
+    options = {"k": 5, "metric": "cosine", "class_weights": "balanced"}
+    none, some = np.empty((0, 2), int), np.array([[0, 1], [5, 70]])
+    by_self = game_values(knn_game(x, y, None, None, **options)).value
+    again = game_values(knn_game(x, y, None, None, **options, copies=none)).value
+    assert_array_equal(again, by_self)
+    assert (game_values(knn_game(x, y, None, None, **options, copies=some)).value != by_self).any()
+    by_clean = game_values(knn_game(x, y, x_val, y_val, **options)).value
+    again = game_values(knn_game(x, y, x_val, y_val, **options, copies=some)).value
+    assert_array_equal(again, by_clean)
+
+
+def test_a_burst_under_a_wrong_label_does_not_vouch_for_itself():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 100)
+    x = rng.standard_normal((200, 8)) + 3 * y[:, np.newaxis]
+    burst = np.arange(12)
+    x[burst] = 1 + 0.01 * rng.standard_normal((12, 8))  # nearer to class 0 than to class 1
+    y[burst] = 1
+    pairs = np.array(list(itertools.combinations(burst, 2)))
+    options = {"k": 10, "metric": "euclidean"}
+    with_copies = game_values(knn_game(x, y, None, None, **options)).value[0]
+    without = game_values(knn_game(x, y, None, None, **options, copies=pairs)).value[0]
+    assert (with_copies[burst] > 0).all()
+    assert (without[burst] < 0).all()
+    assert set(without.argsort()[:12]) == set(burst)
 
 
 def test_balanced_and_plain_values_agree_where_classes_are_equally_frequent():
