@@ -95,7 +95,7 @@ def pictures(
         x_clean: (m, d); m may be 0.
         among_train: whether training images are also compared with each other.
     """
-    train, clean, _ = aligned(x_train, x_clean, "cosine")
+    train, clean, _, _ = aligned(x_train, x_clean, "cosine")
     x = np.concatenate([train, clean]).astype(np.float32)
     return Pictures(x, len(train), 0 if among_train else len(train))
 

@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dcai_ray import progress
 from dcai_ray.errors import UserError
+from dcai_ray.progress import counted
 from dcai_ray.steps.user_files import read_arrays
 from dcai_ray.storage.features import write_split
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.parquet import new_fingerprint
 from dcai_ray.valuation.arrays import class_labels, feature_matrix, texts
+from dcai_ray.valuation.neighbours import far_points
 
 FORMAT = 1
 """Raise this when a reader gives other features for the same file: imports are then made again."""
@@ -94,9 +97,28 @@ def import_features(
         UserError, OSError: as `read_feature_file`.
     """
     ids, y, x, digest = read_feature_file(file, labels)
+    oddities = oddities_of(ids, x)
+    if oddities:
+        progress.warn(f"{file}: {'; '.join(oddities)}")
     notes = {"backbone": backbone, "source_sha256": digest}
     write_split(folder, ids, y, x, notes, new_fingerprint("imported", FORMAT, backbone, digest))
     return x.shape
+
+
+def oddities_of(ids: list[str], x: NDArray[np.float32]) -> list[str]:
+    """What may be a mistake in features (k, d): sentinels, constant and repeated columns."""
+    found = []
+    far = far_points(x)
+    if len(far):
+        found.append(f"{counted(len(far), 'rows')} far from all others (first {ids[far[0]]})")
+    is_constant = (x == x[0]).all(axis=0)
+    if is_constant.any() and len(x) > 1:
+        found.append(f"{counted(int(is_constant.sum()), 'columns')} constant")
+    columns = np.ascontiguousarray(x[:, ~is_constant].T)
+    repeated = len(columns) - len({column.tobytes() for column in columns})
+    if repeated:
+        found.append(f"{counted(repeated, 'columns')} equal to another")
+    return found
 
 
 def _named(

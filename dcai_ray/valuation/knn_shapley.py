@@ -117,6 +117,7 @@ class KnnGame:
     newcomer_offset: NDArray[np.float64]  # (r,), as `offset`
     own_newcomer: NDArray[np.intp]  # (m,) newcomer that is the validation point itself; -1: none
     relabelled: NDArray[np.intp]  # (s,) training points that could have another label
+    far: NDArray[np.intp]  # (f,) training points far from all others
     copies: NDArray[np.intp]  # near copies of each training point, point by point
     copy_starts: NDArray[np.intp]  # (n + 1,) where those of each point begin
 
@@ -224,7 +225,7 @@ def knn_game(
     order, groups = _grouped(np.asarray(y_val), class_weights)
     x_new = x_train[:0] if x_newcomers is None else x_newcomers
     x_others = x_new if leave_one_out else np.concatenate([x_val, x_new])
-    train, others, offset = aligned(x_train, x_others, metric)
+    train, others, offset, far = aligned(x_train, x_others, metric)
     val, newcomers = (train, others) if leave_one_out else np.split(others, [len(x_val)])
     own = np.full(len(x_val), -1) if own_newcomer is None else np.asarray(own_newcomer, np.intp)
     chances = [vote_chances(len(x_train) + 1 - leave_one_out, k, semivalue, beta) / k]
@@ -245,6 +246,7 @@ def knn_game(
         newcomer_offset=offsets(newcomers, metric),
         own_newcomer=own[order],
         relabelled=np.arange(0) if relabelled is None else np.asarray(relabelled, np.intp),
+        far=far,
         copies=np.ascontiguousarray(pairs[:, 1], np.intp),
         copy_starts=np.searchsorted(pairs[:, 0], np.arange(len(x_train) + 1)),
     )
@@ -278,14 +280,14 @@ def val_block_sums(game: KnnGame, block: slice, tile_bytes: int = 256 * 2**20) -
         own, y_val = game.order[tile], game.y_val[tile]
         val = game.val[own]
         distance = distances(game.train, val, game.offset)
-        order = neighbour_order(distance, own if game.leave_one_out else None)
+        order = neighbour_order(distance, own if game.leave_one_out else None, game.far)
         further = distances(game.newcomers, val, game.newcomer_offset) if r else None
         for rows, ranked in _without_copies(game, own, order):
             add_values(ranked, game.y_train, y_val[rows], gains, total, squares)
             if len(gained):
                 add_gains(ranked, gains, gained)
             if further is not None:
-                places = newcomer_places(distance[rows], ranked, further[rows])
+                places = newcomer_places(distance[rows], ranked, further[rows], game.far)
                 add_newcomers(
                     ranked, places, game.own_newcomer[tile][rows], game.y_train, y_val[rows], gains,
                     match, mismatch,

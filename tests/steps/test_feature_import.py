@@ -352,3 +352,20 @@ def test_names_with_any_character_are_written_and_read_back(tmp_path):
     assert found.labels == tuple(labels)
     assert found.ids[0] == "a/b/000000"
     assert_array_equal(found.x, np.eye(9))
+
+
+def test_sentinels_and_columns_that_say_nothing_are_reported_in_one_line(tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(40, 5))
+    root = Location(str(tmp_path))
+    np.savez(tmp_path / "good.npz", x=x, y=np.arange(40) % 2)
+    import_features(root / "good.npz", None, root / "good", "mine")
+    assert capsys.readouterr().err == ""
+    x[7, 2] = 1e6
+    x = np.c_[x, np.full((40, 2), 3.0), x[:, 0]]
+    np.savez(tmp_path / "odd.npz", x=x, y=np.arange(40) % 2)
+    import_features(root / "odd.npz", None, root / "odd", "mine")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(
+        "odd.npz: 1 row far from all others (first 1/000007); 2 columns constant; 1 column equal "
+        "to another"
+    )

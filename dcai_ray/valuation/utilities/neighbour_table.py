@@ -164,7 +164,7 @@ def neighbour_table(
     ranks = np.empty((num_val, num_players), dtype=kind)
     by_rank = np.empty_like(ranks) if walked else None
     for tile in tiles(slice(0, num_val), num_players, _TILE_BYTES):
-        nearest_first = ranked(game.train, game.val[tile], game.offset)
+        nearest_first = ranked(game.train, game.val[tile], game.offset, far=game.far)
         np.put_along_axis(ranks[tile], nearest_first, places, axis=1)
         if by_rank is not None:
             by_rank[tile] = nearest_first
