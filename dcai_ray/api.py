@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory
@@ -58,6 +58,12 @@ class Values:
 
     def __len__(self) -> int:
         return len(self.value)
+
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> NDArray[np.float64]:
+        """The values alone, as NumPy takes them: `np.asarray(values)[:10]`."""
+        return np.array(self.value, dtype=dtype)
 
     def to_arrow(self) -> pa.Table:
         """As the columns of `values.parquet`, without those of other steps."""

@@ -39,6 +39,12 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not():
     assert bits(1) != bits(2)
 
 
+def test_numpy_gets_the_values_alone(values):
+    assert np.asarray(values).tolist() == values.value.tolist()
+    assert np.argsort(values).tolist() == np.argsort(values.value).tolist()
+    assert np.asarray(values, dtype=np.float32).dtype == np.float32
+
+
 def test_pandas_gets_a_row_a_point(values):
     table = values.to_pandas()
     assert list(table.columns) == schemas.ESTIMATES.names

@@ -12,13 +12,16 @@ FINDINGS = {
     "blanks": "are blank (one colour only)",
 }
 """What is found when images are read: its name in `run.json`, and in words."""
+NEAR_ACROSS = "occur nearly the same in train and in shapley_val"
+"""What is found when their features are compared, `near_copies_across_splits` in `run.json`."""
 
 
 def found_in(count: int, finding: str) -> str:
     """One of the findings with its number of pictures."""
     if count > 1:
         return f"{count} images {finding}"
-    return f"1 image {finding.replace('occur', 'occurs').replace('are', 'is')}"
+    verb, rest = finding.split(" ", 1)
+    return f"1 image {'is' if verb == 'are' else verb + 's'} {rest}"
 
 
 def under_two_labels(images: Sequence[Image]) -> list[str]:

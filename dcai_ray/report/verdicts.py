@@ -12,7 +12,7 @@ from typing import Literal
 from dcai_ray.cleaning import rules
 from dcai_ray.cleaning.arms import ARMS
 from dcai_ray.cleaning.evaluation import Row
-from dcai_ray.images.shown import FINDINGS, found_in
+from dcai_ray.images.shown import FINDINGS, NEAR_ACROSS, found_in
 from dcai_ray.report import trust
 from dcai_ray.report.findings import NOT_CLEANING, Findings, mistrust
 from dcai_ray.report.sampling_summary import Check
@@ -160,13 +160,20 @@ def warnings(findings: Findings, found: Sequence[Verdict]) -> list[str]:
 
 def _picture_warnings(findings: Findings) -> list[str]:
     """What is wrong with the pictures themselves, with the first of each kind."""
-    step = findings.record.get("steps", {}).get("images", {})
+    steps = findings.record.get("steps", {})
+    read = steps.get("images", {})
     lines = []
     for key, consequence in _CONSEQUENCES.items():
-        groups = step.get(key, [])
+        groups = read.get(key, [])
         if groups:
             line = f"{found_in(len(groups), FINDINGS[key])}, {consequence}. The first: {groups[0]}"
             lines.append(line + ("; the others are listed at the end." if groups[1:] else "."))
+    near = steps.get("values", {}).get("near_copies_across_splits", [])
+    if near:
+        lines.append(
+            f"{found_in(len(near), NEAR_ACROSS)}, whose labels then judge themselves. The first: "
+            f"{near[0]}" + ("; the others are listed in run.json." if near[1:] else ".")
+        )
     return lines
 
 

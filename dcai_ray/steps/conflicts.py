@@ -47,6 +47,8 @@ class Copies:
     y: NDArray[np.int64]  # (n,)
     among_train: Pairs
     """Training images that show the same or nearly the same, whatever their labels."""
+    leaks: Sequence[str]
+    """Training images that are nearly, but not quite, the same as clean ones: `a.png = b.png`."""
 
     @property
     def count(self) -> int:
@@ -105,6 +107,11 @@ def find_copies(points: FeatureSet, config: Config, *, among_train: bool) -> Cop
         classes=points.classes,
         y=y,
         among_train=copies_of_each(shown, near, n),
+        leaks=[
+            f"{names[i]} = {names[j]}"
+            for i, j in near.tolist()
+            if j >= n and not (shown and shown[i] == shown[j])
+        ],
     )
 
 

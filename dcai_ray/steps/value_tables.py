@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dcai_ray import progress
 from dcai_ray.cleaning.choices import Choice
 from dcai_ray.cleaning.recall import Detection, Interval
 from dcai_ray.config import Config, plain
+from dcai_ray.images.shown import NEAR_ACROSS, found_in
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.dropping import Decided
 from dcai_ray.steps.evidence import Known
@@ -110,12 +112,16 @@ def note_values(
         known: what is known about the labels.
     """
     choice, separation = decided.choice, known.evidence.probe.separation
+    leaks = known.copies.leaks
+    if leaks:
+        progress.warn(f"{found_in(len(leaks), NEAR_ACROSS)}, such as {leaks[0]}")
     run.record_step(
         "values",
         fingerprint,
         time.monotonic() - start,
         kept=int(choice.kept.sum()),
         conflicts=known.copies.count,
+        near_copies_across_splits=list(known.copies.leaks),
         choice=choice.note(),
         clean=known.num_clean,
         clean_errors=known.clean_errors,

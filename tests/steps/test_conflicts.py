@@ -1,5 +1,6 @@
 """Copies under other labels, from the files or the features to the table, summary and report."""
 
+import json
 import shutil
 
 import numpy as np
@@ -89,8 +90,13 @@ def valued(features, run, *flags):
     return pd.read_parquet(run / "values/values.parquet").set_index("id")
 
 
-def test_features_alone_show_near_copies(features, tmp_path, ray_cluster):
+def test_features_alone_show_near_copies(features, tmp_path, ray_cluster, capsys):
     values = valued(features, tmp_path / "run")
+    leak = "train/005 = shapley_val/004"
+    said = "1 image occurs nearly the same in train and in shapley_val, such as "
+    assert said + leak in capsys.readouterr().err
+    record = json.loads((tmp_path / "run/run.json").read_text())["steps"]["values"]
+    assert record["near_copies_across_splits"] == [leak]
     assert values.conflict.dropna().to_dict() == NEARLY
     assert values.decision["005"] == "drop"
     assert values.reason["005"] == "clean copy is labelled class1"

@@ -173,3 +173,8 @@ def test_names_are_text_numbers_or_paths(tmp_path):
             texts("ids", wrong, 2)
     with pytest.raises(UserError, match="one entry per point, got a single text"):
         texts("ids", "ab", 2)
+
+
+def test_a_utility_prints_its_sizes():
+    assert repr(dcai_ray.KnnAccuracy(X, Y, X_VAL, Y_VAL, k=3)) == "KnnAccuracy(n=30, m=12, k=3)"
+    assert repr(dcai_ray.Knn(X, Y, X_VAL, Y_VAL, k=3)) == "Knn(n=30, m=12, k=3)"

@@ -62,6 +62,9 @@ class Knn:
             *points, k, metric, class_weights, num_components, max_component_bytes
         )
 
+    def __repr__(self) -> str:
+        return f"Knn({self._table.describe()})"
+
     @property
     def num_players(self) -> int:
         """n, the training points."""

@@ -66,6 +66,9 @@ class KnnAccuracy:
         self._empty = float(empty)
         self._quorum = 1 if few == "vote" else k
 
+    def __repr__(self) -> str:
+        return f"KnnAccuracy({self._table.describe()})"
+
     @property
     def num_players(self) -> int:
         """n, the training points."""

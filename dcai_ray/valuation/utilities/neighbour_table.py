@@ -63,6 +63,10 @@ class NeighbourTable:
     denominator: int  # D, a multiple of num_components
     num_components: int
 
+    def describe(self) -> str:
+        """Its sizes."""
+        return f"n={self.num_players}, m={len(self.y_val)}, k={self.k}"
+
     @property
     def num_players(self) -> int:
         """n, the training points."""
