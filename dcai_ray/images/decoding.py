@@ -69,7 +69,8 @@ def inspect(content: bytes) -> Inspected:
             upright = _to_rgb(upright)
     except UserError as error:
         return Inspected(0, 0, digest, str(error))
-    pixels = np.ascontiguousarray(upright)
+    # Deep greys as float64, whatever the kind and byte order of their file.
+    pixels = np.ascontiguousarray(upright, dtype=None if depth is None else np.float64)
     shown = hashlib.sha256(f"{pixels.dtype.kind} {pixels.shape}".encode())
     shown.update(pixels.data)
     blank = bool((pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all())

@@ -18,6 +18,7 @@ from dcai_ray import progress
 from dcai_ray.errors import UserError
 from dcai_ray.progress import counted
 from dcai_ray.steps.user_files import read_arrays
+from dcai_ray.storage.array_files import ONLY
 from dcai_ray.storage.features import write_split
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.parquet import new_fingerprint
@@ -140,7 +141,9 @@ def _only_other(rest: dict[str, NDArray[Any]]) -> NDArray[Any] | None:
 def _features(
     file: Location, rest: dict[str, NDArray[Any]], matrices: list[str]
 ) -> NDArray[np.float32]:
-    if not matrices and rest and all(array.ndim == 1 for array in rest.values()):
+    if ONLY in rest:
+        x = rest[ONLY]
+    elif not matrices and rest and all(array.ndim == 1 for array in rest.values()):
         for name, array in rest.items():
             if not name or name.startswith("Unnamed:"):
                 raise UserError(

@@ -53,6 +53,8 @@ def test_deep_greys_are_compared_before_they_are_scaled():
     assert_array_equal(decode(saved(first)), decode(saved(first, "tiff")))
     assert inspect(saved(first)).pixels == inspect(saved(first, "tiff")).pixels
     assert inspect(saved(first)).pixels != inspect(saved(second)).pixels
+    portable = b"P5 8 5 65535\n" + values.astype(">u2").tobytes()
+    assert inspect(saved(first)).pixels == inspect(portable).pixels
 
 
 @pytest.mark.parametrize(

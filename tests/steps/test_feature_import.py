@@ -334,6 +334,13 @@ def test_a_table_that_is_not_features_is_one_line_that_names_the_column(tmp_path
     assert "\n" not in str(caught.value)
 
 
+def test_a_single_row_of_numbers_is_not_taken_for_a_column(tmp_path):
+    np.save(tmp_path / "x.npy", X[:, 0])
+    np.save(tmp_path / "y.npy", Y)
+    with pytest.raises(UserError, match=r"x\.npy: features must be .* got shape \(4,\)"):
+        read_feature_file(*(Location(str(tmp_path / name)) for name in ("x.npy", "y.npy")))
+
+
 def test_an_index_of_pandas_in_a_parquet_file_is_no_feature(tmp_path):
     table = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "label": NAMES}, index=list("wxyz"))
     table.to_parquet(tmp_path / "t.parquet")
