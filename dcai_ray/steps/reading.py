@@ -70,6 +70,12 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
     )
     for key, groups in findings.items():
         _warn(groups, FINDINGS[key])
+    levels = whites(images)
+    if levels:
+        progress.say(
+            f"{progress.counted(len(levels), 'images')} with more than 8 bits of grey: "
+            f"{', '.join(f'{level:g}' for level in sorted(set(levels.values())))} is shown as white"
+        )
     run.record_step(
         "images",
         fingerprint,
@@ -78,7 +84,7 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
         unreadable=len(bad),
         notes=list(listing.notes),
         **findings,
-        deep_greys_show_as_white=sorted(set(whites(images).values())),
+        deep_greys_show_as_white=sorted(set(levels.values())),
     )
     parquet.write_table(run.images, image_table(images), fingerprint)
     return ImageSet(listing.root, images, listing.classes)

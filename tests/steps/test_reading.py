@@ -42,7 +42,7 @@ def read(run, folder):
     return read_images(run, list_splits(Location(str(folder))), Config())
 
 
-def test_one_scale_is_chosen_for_the_set_and_reaches_the_tasks(folder, run, monkeypatch):
+def test_one_scale_is_chosen_for_the_set_and_reaches_the_tasks(folder, run, monkeypatch, capsys):
     for split in ("train", "shapley_val", "val"):
         for label in ("cat", "dog"):
             for i in range(4):
@@ -50,6 +50,8 @@ def test_one_scale_is_chosen_for_the_set_and_reaches_the_tasks(folder, run, monk
                 bright.save(folder / split / label / f"{i}.tiff")
     Image.fromarray(RAMP * np.float32(0.9)).save(folder / "train/cat/0.tiff")
     images = read(run, folder)
+    said = capsys.readouterr().err
+    assert "24 images with more than 8 bits of grey: 255 is shown as white" in said
     white = {image.path: image.white for image in images.images}
     assert white["train/cat/0.tiff"] == white["val/dog/3.tiff"] == 255
     assert white["train/cat/0.png"] == 0
