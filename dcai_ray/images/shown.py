@@ -12,8 +12,8 @@ FINDINGS = {
     "blanks": "are blank (one colour only)",
 }
 """What is found when images are read: its name in `run.json`, and in words."""
-NEAR_ACROSS = "occur nearly the same in train and in shapley_val"
-"""What is found when their features are compared, `near_copies_across_splits` in `run.json`."""
+NEAR_ACROSS = "occur nearly the same in train and in {split}"
+"""What is found when features are compared, `near_copies_across_splits` in `run.json`."""
 
 
 def found_in(count: int, finding: str) -> str:

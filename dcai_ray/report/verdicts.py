@@ -37,6 +37,11 @@ _CONSEQUENCES = {
     "blanks": "so nothing can be learnt from them",
 }
 """Why it matters what is found when images are read (`FINDINGS`)."""
+_NEAR_COPIES = (
+    ("values", "shapley_val", "so that labels are judged by copies of the image"),
+    ("probes", "val", "which inflates the scores"),
+)
+"""Steps that compare features, the split compared with train, and why it matters."""
 _MEANING = {
     "all": "On this evidence, do not clean for these models.",
     "random": "For these models the values are no better than random.",
@@ -168,12 +173,12 @@ def _picture_warnings(findings: Findings) -> list[str]:
         if groups:
             line = f"{found_in(len(groups), FINDINGS[key])}, {consequence}. The first: {groups[0]}"
             lines.append(line + ("; the others are listed at the end." if groups[1:] else "."))
-    near = steps.get("values", {}).get("near_copies_across_splits", [])
-    if near:
-        lines.append(
-            f"{found_in(len(near), NEAR_ACROSS)}, whose labels then judge themselves. The first: "
-            f"{near[0]}" + ("; the others are listed in run.json." if near[1:] else ".")
-        )
+    for step, split, consequence in _NEAR_COPIES:
+        near = steps.get(step, {}).get("near_copies_across_splits", [])
+        if near:
+            what = found_in(len(near), NEAR_ACROSS).format(split=split)
+            line = f"{what}, {consequence}. The first: {near[0]}"
+            lines.append(line + ("; the others are listed in run.json." if near[1:] else "."))
     return lines
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from dcai_ray import progress
 from dcai_ray.cleaning.choices import Choice
 from dcai_ray.cleaning.conflicts import (
     Conflicts,
@@ -28,6 +29,7 @@ from dcai_ray.cleaning.conflicts import (
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.images.image_set import Image, images_of
+from dcai_ray.images.shown import NEAR_ACROSS, found_in
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.feature_set import FeatureSet, Split
@@ -113,6 +115,33 @@ def find_copies(points: FeatureSet, config: Config, *, among_train: bool) -> Cop
             if j >= n and not (shown and shown[i] == shown[j])
         ],
     )
+
+
+def near_in_val(points: FeatureSet, config: Config) -> list[str]:
+    """Training images that are nearly, but not quite, the same as images of val: `a.png = b.png`.
+
+    Args:
+        points: the features, with those of val.
+        config: its section resources is used.
+    """
+    n = len(points.train.y)
+    near = _near_pairs(pictures(points.train.x, points.val.x, among_train=False), points, config)
+    table = RunDirectory(points.run).images
+    images = images_of(parquet.read_table(table)) if table.exists() else ()
+    shown = {(image.split, image.id): image.shows for image in images}
+    pairs = [(("train", points.ids[i]), ("val", points.val_ids[j - n])) for i, j in near.tolist()]
+    return [
+        f"{'/'.join(one)} = {'/'.join(other)}"
+        for one, other in pairs
+        if one not in shown or shown[one] != shown.get(other)
+    ]
+
+
+def tell_near_copies(lines: Sequence[str], split: str) -> None:
+    """Warn of training images that are nearly the same as images of another split."""
+    if lines:
+        what = found_in(len(lines), NEAR_ACROSS).format(split=split)
+        progress.warn(f"{what}, such as {lines[0]}")
 
 
 def _near_pairs(compared: Pictures, points: FeatureSet, config: Config) -> Pairs:

@@ -9,12 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dcai_ray import progress
 from dcai_ray.cleaning.choices import Choice
 from dcai_ray.cleaning.recall import Detection, Interval
 from dcai_ray.config import Config, plain
-from dcai_ray.images.shown import NEAR_ACROSS, found_in
 from dcai_ray.run_directory import RunDirectory
+from dcai_ray.steps.conflicts import tell_near_copies
 from dcai_ray.steps.dropping import Decided
 from dcai_ray.steps.evidence import Known
 from dcai_ray.steps.feature_set import FeatureSet
@@ -112,9 +111,7 @@ def note_values(
         known: what is known about the labels.
     """
     choice, separation = decided.choice, known.evidence.probe.separation
-    leaks = known.copies.leaks
-    if leaks:
-        progress.warn(f"{found_in(len(leaks), NEAR_ACROSS)}, such as {leaks[0]}")
+    tell_near_copies(known.copies.leaks, "shapley_val")
     run.record_step(
         "values",
         fingerprint,

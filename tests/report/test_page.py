@@ -360,14 +360,16 @@ def test_what_is_wrong_with_the_pictures_is_named_before_all_else(run):
         "blanks": ["c.png", "d.png"],
     }
     leak = {"near_copies_across_splits": ["train/e = shapley_val/f"]}
-    steps = {**steps, "images": images, "values": {**steps.get("values", {}), **leak}}
+    compared = {step: {**steps.get(step, {}), **leak} for step in ("values", "probes")}
+    steps = {**steps, "images": images, **compared}
     found = replace(findings, record={**findings.record, "steps": steps})
     lines = verdicts.warnings(found, [])
     assert lines[0].startswith("1 image occurs under more than one label, so one of the labels")
     assert lines[0].endswith("The first: a.png = b.png.")
     assert lines[1].startswith("2 images are blank (one colour only), so nothing can be learnt")
     assert lines[1].endswith("The first: c.png; the others are listed at the end.")
-    assert lines[2].startswith("1 image occurs nearly the same in train and in shapley_val")
+    assert lines[2].startswith("1 image occurs nearly the same in train and in shapley_val, so")
+    assert lines[3].startswith("1 image occurs nearly the same in train and in val, which inflates")
 
 
 def test_a_few_clean_images_are_not_to_be_trusted_over_the_training_set(run):
