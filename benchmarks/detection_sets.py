@@ -16,8 +16,8 @@ from dcai_ray.cli import main as command_line
 from dcai_ray.images.image_set import read_image_set
 from dcai_ray.images.truth import read_truth
 from dcai_ray.run_directory import RunDirectory
+from dcai_ray.steps.feature_import import read_feature_file
 from dcai_ray.steps.feature_set import read_points
-from dcai_ray.storage.feature_files import read_feature_pickle
 from dcai_ray.storage.location import Location
 
 Features = NDArray[np.float32]
@@ -102,7 +102,7 @@ def folder_source(name: str, data: str, work: Path, backbone: str, size_px: int)
 def study_source(folder: str) -> Source:
     """The published study's features; which of its labels are wrong is unknown."""
     splits = {
-        split: read_feature_pickle(Location(folder) / f"feature_dump_{split}.pkl")[1:3]
+        split: read_feature_file(Location(folder) / f"feature_dump_{split}.pkl")[1:3]
         for split in ("train", "shapley_val", "val")
     }
     classes = tuple(sorted(set(splits["train"][0])))

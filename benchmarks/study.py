@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from validated_share import validated
 
 from dcai_ray.cleaning.probes import probe_scores
-from dcai_ray.storage.feature_files import read_arrays, read_feature_pickle
+from dcai_ray.steps.feature_import import read_feature_file
+from dcai_ray.steps.user_files import read_arrays
 from dcai_ray.storage.location import Location
 from dcai_ray.valuation import knn_shapley
 
@@ -25,7 +26,7 @@ _HEAD = ("training set", "images", "logistic", "AUROC", "10-nn", "logistic, stan
 
 def points(file: Location) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Features (k, d) and class numbers (k,) of one split."""
-    _, labels, x, _ = read_feature_pickle(file)
+    _, labels, x, _ = read_feature_file(file)
     return x, np.unique(labels, return_inverse=True)[1]
 
 

@@ -5,13 +5,14 @@ values.value, values.stderr, values.low, values.high, values.decision
 values.to_pandas()
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory
@@ -20,6 +21,7 @@ from dcai_ray.storage.features import Features, read_split
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.values import Estimates
 from dcai_ray.valuation.aggregator import Aggregator, Interval
+from dcai_ray.valuation.arrays import texts, whole_number
 from dcai_ray.valuation.plan import Plan, new_plan
 from dcai_ray.valuation.samplers import SamplerName
 from dcai_ray.valuation.sampling import new_aggregator, sample
@@ -57,6 +59,12 @@ class Values:
     def __len__(self) -> int:
         return len(self.value)
 
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> NDArray[np.float64]:
+        """The values alone, as NumPy takes them: `np.asarray(values)[:10]`."""
+        return np.array(self.value, dtype=dtype)
+
     def to_arrow(self) -> pa.Table:
         """As the columns of `values.parquet`, without those of other steps."""
         return Estimates(
@@ -72,7 +80,13 @@ class Values:
         ).table()
 
     def to_pandas(self) -> Any:
-        """The table as a pandas DataFrame; needs pandas."""
+        """The table as a pandas DataFrame.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        if find_spec("pandas") is None:
+            raise UserError("to_pandas needs pandas: pip install pandas; or use to_arrow")
         return self.to_arrow().to_pandas()
 
     def write(self, uri: str) -> None:
@@ -142,8 +156,8 @@ def shapley_values(
     interval: Interval = "asymptotic",
     ray: bool = False,
     num_workers: int | None = None,
-    ids: Sequence[str] | None = None,
-    labels: Sequence[str] | None = None,
+    ids: Iterable[Any] | None = None,
+    labels: Iterable[Any] | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> Values:
     """Values of the training points under any utility, from sampled orders.
@@ -163,14 +177,22 @@ def shapley_values(
         interval: asymptotic, or bernstein where the utility has a `marginal_range`.
         ray: compute on the Ray cluster of RAY_ADDRESS, or on all cores of this machine.
         num_workers: number of actors; by default one per core.
-        ids: names of the points; by default their numbers.
-        labels: class names.
+        ids: names of the points: text, whole numbers or paths; by default their numbers.
+        labels: class names, or class numbers.
         report: called after each wave of blocks, to show progress.
     Raises:
-        UserError: for settings out of range.
+        UserError: for settings out of range, or not exactly one id and one label per point.
         ModelError: a model fails; the message names the coalition.
         Exception: what else the utility raises; with Ray, a RuntimeError caused by it.
     """
+    _check_utility(utility)
+    n = utility.num_players
+    names = texts("ids", range(n) if ids is None else ids, n)
+    classes = texts("labels", [""] * n if labels is None else labels, n)
+    seed = whole_number("seed", seed, minimum=0)
+    num_chains = whole_number("num_chains", num_chains)
+    if num_workers is not None:
+        num_workers = whole_number("num_workers", num_workers)
     plan = new_plan(utility, sampler=sampler, semivalues=(semivalue,), beta=beta, seed=seed)
     aggregator = new_aggregator(
         plan, num_chains=num_chains, confidence=confidence, interval=interval, stop=stop
@@ -181,18 +203,27 @@ def shapley_values(
     else:
         for progress in sample(plan, utility, aggregator):
             show(progress)
-    n = utility.num_players
-    return values_of(
+    return _values_of(
         aggregator,
-        ids=[str(i) for i in range(n)] if ids is None else ids,
-        labels=[""] * n if labels is None else labels,
+        ids=names,
+        labels=classes,
         semivalue=semivalue,
         sampler=plan.name,
         confidence=confidence,
     )
 
 
-def values_of(
+def _check_utility(utility: Any) -> None:
+    """Refuse what is no utility before anything is computed."""
+    members = ("num_players", "components", "score", "marginals")
+    if isinstance(utility, type) or not all(hasattr(utility, name) for name in members):
+        raise UserError(
+            f"utility must be an object with {', '.join(members)}, got {utility!r:.40}; for "
+            "example dcai_ray.KnnAccuracy(x_train, y_train, x_val, y_val)"
+        )
+
+
+def _values_of(
     aggregator: Aggregator,
     *,
     ids: Sequence[str],
@@ -201,17 +232,7 @@ def values_of(
     sampler: str,
     confidence: float,
 ) -> Values:
-    """The main semivalue of an aggregator as a table.
-
-    Raises:
-        UserError: there is not exactly one id and one label per point.
-    """
-    n = len(aggregator.evaluated)
-    if len(ids) != n or len(labels) != n:
-        raise UserError(
-            "there must be exactly one id and one label per point, "
-            f"got {len(ids)} and {len(labels)} for {n} points"
-        )
+    """The main semivalue of an aggregator as a table, with one id and one label per point."""
     low, high = aggregator.interval()
     return Values(
         ids=tuple(ids),
@@ -269,10 +290,17 @@ def read_values(uri: str) -> pa.Table:
     return parquet.read_table(location)
 
 
-def read_features(uri: str) -> Features:
-    """The features of one split (`<run>/features/train`): ids, labels and x (k, d) float32.
+def read_features(uri: str, split: str = "train") -> Features:
+    """The features of one split: ids, labels and x (k, d) float32.
 
+    Args:
+        uri: a run's folder, the folder of its features, or that of one split.
+        split: train, shapley_val or val; not used for the folder of one split.
     Raises:
         UserError: the set is incomplete or damaged; the message names the file.
     """
-    return read_split(Location(uri))
+    location = Location(uri)
+    for folder in (location / "features" / split, location / split):
+        if folder.is_folder():
+            return read_split(folder)
+    return read_split(location)

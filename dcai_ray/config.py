@@ -209,9 +209,10 @@ class ValueConfig:
     about as much as finetune.folds - 1 trainings on all images; use it where the features of
     pretrained networks say little about your classes."""
     probabilities: str = ""
-    """CSV or Parquet file (path or URI) of class probabilities by your own network, as further
-    evidence: columns id, split (train or shapley_val), and one per class. They must be out of fold:
-    from a network that was not trained on the image."""
+    """File (path or URI) of class probabilities by your own network, as further evidence: a table
+    (CSV, Parquet) of id, split (train or shapley_val) and one column per class, or a matrix (.npy,
+    .npz, .pt, .safetensors) in the order of images and classes. They must be out of fold: from a
+    network that was not trained on the image."""
     self_weight: float = 0.4
     """Weight of a training image that serves as a validation image, relative to an image of
     shapley_val (validation both only)."""

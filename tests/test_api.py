@@ -6,9 +6,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 import dcai_ray
+from dcai_ray.errors import UserError
 from dcai_ray.storage import schemas
 from dcai_ray.valuation.stopping import MaxRounds
 from tests.support import games
+from tests.support.feature_sets import write_features
 
 COSTS = [1, 2, 2, 3, 5, 8, 8, 9, 13, 20, 21, 22]
 
@@ -35,6 +37,12 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not():
 
     assert bits(1) == bits(1)
     assert bits(1) != bits(2)
+
+
+def test_numpy_gets_the_values_alone(values):
+    assert np.asarray(values).tolist() == values.value.tolist()
+    assert np.argsort(values).tolist() == np.argsort(values.value).tolist()
+    assert np.asarray(values, dtype=np.float32).dtype == np.float32
 
 
 def test_pandas_gets_a_row_a_point(values):
@@ -93,11 +101,49 @@ def test_bernstein_intervals_contain_the_asymptotic_ones():
     assert (narrow.high < wide.high).all()
 
 
-def test_names_must_be_one_a_point():
-    with pytest.raises(
-        ValueError, match="one id and one label per point, got 2 and 5 for 5 points"
-    ):
-        dcai_ray.shapley_values(games.majority(5), stop=MaxRounds(rounds=8), ids=["a", "b"])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"ids": ["a", "b"]}, "ids must hold one entry per point, got 2 for 5"),
+        ({"labels": np.ones(4)}, "labels must hold one entry per point, got 4 for 5"),
+        ({"ids": [None, 1, 2, 3, 4]}, "ids must be text, whole numbers or paths, got None"),
+        ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"num_chains": True}, "num_chains must be a whole number, got True"),
+        ({"num_workers": 0}, "num_workers must be at least 1, got 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_sampling(wrong, message):
+    def fail(_):
+        raise AssertionError("sampled")
+
+    with pytest.raises(UserError, match=message):
+        dcai_ray.shapley_values(games.Game(5, fail), **wrong)
+
+
+def test_numbers_and_paths_are_names(tmp_path):
+    found = dcai_ray.shapley_values(
+        games.majority(3),
+        stop=MaxRounds(rounds=8),
+        ids=[7, tmp_path / "a.png", "b"],
+        labels=np.array([0, 1, 1]),
+    )
+    assert found.to_pandas().id.tolist() == ["7", str(tmp_path / "a.png"), "b"]
+    assert found.to_pandas().label.tolist() == ["0", "1", "1"]
+    assert "a.png" in repr(found)
+
+
+@pytest.mark.parametrize("wrong", ["knn-accuracy", dcai_ray.KnnAccuracy, np.ones((3, 2))])
+def test_what_is_no_utility_is_refused(wrong):
+    with pytest.raises(UserError, match=r"utility must be an object with num_players, .* got"):
+        dcai_ray.shapley_values(wrong)
+
+
+def test_features_are_found_from_the_run_from_their_folder_and_from_the_split(tmp_path):
+    x, y = np.arange(8.0).reshape(4, 2), np.array([0, 1, 0, 1])
+    write_features(tmp_path / "run/features", {"train": (x, y), "val": (x + 1, y)})
+    for uri in ("run", "run/features", "run/features/train"):
+        assert (dcai_ray.read_features(str(tmp_path / uri)).x == x).all()
+    assert (dcai_ray.read_features(str(tmp_path / "run"), "val").x == x + 1).all()
 
 
 def test_an_error_of_the_utility_comes_out_as_it_is():

@@ -1,7 +1,7 @@
 """Pictures that occur twice under different labels: one of the two labels is certainly wrong.
 
-Two files with the same bytes are *the same* picture. Two pictures are *nearly* the same if the
-cosine of their centred features is at least `SIMILAR`, and if they are nearer than different
+Two files that decode to the same pixels show *the same* picture. Two pictures are *nearly* the same
+if the cosine of their centred features is at least `SIMILAR`, and if they are nearer than different
 pictures come by chance: with distance d = 1 - cosine, d_5 the distance of the fifth neighbour and D
 the dimension of the features,
 
@@ -11,6 +11,10 @@ for points that lie anywhere alike around a picture: a ball of radius sqrt(d) ho
 d^(D/2) of its neighbours. So a pair is near if d <= r d_5 with n 4 r^(D/2) = `CHANCE`: among n
 training images, `CHANCE` pairs are expected where no picture occurs twice. D is that of the data
 itself: by the same formula (d_2 / d_5)^(D/2) has the distribution Beta(2, 3), and so its median.
+A burst of g + 1 pictures lies within each other's fifth neighbour. The first g neighbours are near,
+too, if d_g <= r d_{g+4}: by chance that is rarer, (d_g / d_{g+4})^(D/2) having the distribution
+Beta(g, 4). g is bounded, as a whole class may be alike to a network.
+
 Features of few dimensions, or those of a network for which all images of a class are alike,
 therefore have no near pairs.
 
@@ -20,6 +24,7 @@ second and fifth neighbour instead of the first and second: a copy may be the fi
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +45,11 @@ two of them .98, one .99; `CHANCE` leaves none."""
 CHANCE = 0.1
 """Pairs of different pictures that are expected to be near, in a whole training set."""
 
-_FIFTH = 5  # neighbours; a picture with as many copies under other names is not compared
+_FIFTH = 5  # neighbours
 _SAMPLE = 1000  # images that the dimension is estimated from
 _LARGEST_RATIO = 0.5  # r: in hundreds of dimensions any two pictures are about equally far apart
+_MOST_COPIES = 31
+_LARGEST_GROUP = 1000  # of equal pictures whose pairs are listed: of more it is a placeholder
 _ROUNDING = 2e-6  # of a cosine in float32
 _TILE_BYTES = 64 * 2**20
 
@@ -67,7 +74,7 @@ class Conflicts:
     other: NDArray[np.intp]
     """(n,) the first such picture, clean ones before training images and the same before nearly the
     same: a training image, or n + j for the j-th clean one; -1 for none."""
-    same: NDArray[np.bool_]  # (n,) whether that one has the same bytes
+    same: NDArray[np.bool_]  # (n,) whether that one has the same pixels
     refuted: NDArray[np.bool_]
     """(n,) whether clean copies have another label and none has that of the image."""
     pairs: Pairs  # of training images in conflict with each other
@@ -88,7 +95,7 @@ def pictures(
         x_clean: (m, d); m may be 0.
         among_train: whether training images are also compared with each other.
     """
-    train, clean, _ = aligned(x_train, x_clean, "cosine")
+    train, clean, _, _ = aligned(x_train, x_clean, "cosine")
     x = np.concatenate([train, clean]).astype(np.float32)
     return Pictures(x, len(train), 0 if among_train else len(train))
 
@@ -114,14 +121,16 @@ def distance_ratio(points: Pictures) -> float:
     return float(min(_LARGEST_RATIO, (CHANCE / (4 * n)) ** (1 / half_dimension)))
 
 
-def near_pairs(points: Pictures, rows: slice, ratio: float) -> Pairs:
+def near_pairs(points: Pictures, rows: slice, ratio: float, most_copies: int = 1) -> Pairs:
     """The pictures that are nearly the same as some of the training images.
 
     Args:
         points: what is compared.
         rows: training images.
         ratio: r, of `distance_ratio`.
+        most_copies: g, the copies that a picture may have at most; of more, none is near.
     """
+    nearest = min(max(most_copies, 1) + _FIFTH - 1, len(points.x) - points.first - 1)
     found = [np.empty((0, 2), np.intp)]
     height = _height(points)
     for start in range(rows.start, rows.stop if ratio > 0 else rows.start, height):
@@ -129,8 +138,12 @@ def near_pairs(points: Pictures, rows: slice, ratio: float) -> Pairs:
         distance = _distances(points, tile)
         candidates = np.flatnonzero((distance <= 1 - SIMILAR).any(axis=1))
         distance = distance[candidates]
-        fifth = np.partition(distance, _FIFTH - 1, axis=1)[:, _FIFTH - 1 : _FIFTH]
-        row, column = np.nonzero(distance <= np.minimum(ratio * fifth, 1 - SIMILAR))
+        few = np.sort(np.partition(distance, nearest - 1, axis=1)[:, :nearest], axis=1)
+        limit = ratio * few[:, _FIFTH - 1]
+        for last, beyond in enumerate(range(_FIFTH - 1, nearest)):  # g = last + 1
+            is_gap = few[:, last] <= ratio * few[:, beyond]
+            limit = np.where(is_gap, np.maximum(limit, few[:, last]), limit)
+        row, column = np.nonzero(distance <= np.minimum(limit, 1 - SIMILAR)[:, np.newaxis])
         found.append(np.stack([tile[candidates[row]], points.first + column], axis=1))
     return np.concatenate(found)
 
@@ -148,8 +161,34 @@ def _distances(points: Pictures, rows: NDArray[np.intp]) -> NDArray[np.float32]:
     return distance
 
 
+def most_copies(num_train: int, num_classes: int) -> int:
+    """How many copies of a picture are looked for: a part of a class, not all of it."""
+    return max(1, min(_MOST_COPIES, num_train // (4 * num_classes)))
+
+
+def copies_of_each(same: Sequence[str], near: Pairs, num_train: int) -> Pairs:
+    """Pairs of training images that show the same or nearly the same, whatever their labels.
+
+    Args:
+        same: (n + m,) hashes of training images, then of clean ones; empty if they are unknown.
+        near: of `near_pairs`.
+        num_train: n.
+    """
+    among = near[near[:, 1] < num_train]
+    groups: dict[str, list[int]] = {}
+    for i, content in enumerate(same[:num_train]):
+        groups.setdefault(content, []).append(i)
+    found = [
+        pair
+        for group in groups.values()
+        if len(group) <= _LARGEST_GROUP
+        for pair in permutations(group, 2)
+    ]
+    return np.concatenate([among, np.array(found, dtype=np.intp).reshape(-1, 2)])
+
+
 def same_pairs(contents: Sequence[str], labels: NDArray[np.integer], num_train: int) -> Pairs:
-    """Pictures with the same bytes as a training image; of each label the first one is enough.
+    """Pictures with the same pixels as a training image; of each label the first one is enough.
 
     Args:
         contents: (n + m,) hashes of training images, then of clean ones.
@@ -170,11 +209,11 @@ def same_pairs(contents: Sequence[str], labels: NDArray[np.integer], num_train: 
 def conflicts(same: Pairs, near: Pairs, labels: NDArray[np.integer], num_train: int) -> Conflicts:
     """Which of these copies have other labels.
 
-    Where there are clean copies with the same bytes, clean ones that are only nearly the same
+    Where there are clean copies with the same pixels, clean ones that are only nearly the same
     refute nothing.
 
     Args:
-        same: pairs with the same bytes.
+        same: pairs with the same pixels.
         near: pairs that are nearly the same.
         labels: (n + m,) class numbers of training images, then of clean ones.
         num_train: n.

@@ -24,10 +24,10 @@ def neighbours(
         left_out: (q,) index in `x_to` that is excluded, as the query itself; -1 for none.
         rows_at_a_time: limits memory; does not affect the result.
     """
-    train, val, offset = aligned(x_to, x_from, metric)
+    train, val, offset, far = aligned(x_to, x_from, metric)
     found = []
     for start in range(0, len(val), rows_at_a_time):
         rows = slice(start, start + rows_at_a_time)
         own = None if left_out is None else left_out[rows]
-        found.append(ranked(train, val[rows], offset, own)[:, :k])
+        found.append(ranked(train, val[rows], offset, own, far)[:, :k])
     return np.concatenate(found)

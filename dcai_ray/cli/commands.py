@@ -11,8 +11,6 @@ from dcai_ray.config import Config, ValueConfig, parse_config
 from dcai_ray.errors import UserError
 from dcai_ray.images.folders import list_folder, list_splits
 from dcai_ray.run_directory import RunDirectory
-from dcai_ray.storage import parquet
-from dcai_ray.storage.features import write_split
 from dcai_ray.storage.location import Location
 
 logger = logging.getLogger(__name__)
@@ -149,17 +147,16 @@ def export(arguments: Sequence[str]) -> None:
 
 
 def import_features(arguments: Sequence[str]) -> None:
-    """Features of a pickle as Parquet."""
-    from dcai_ray.storage.feature_files import FORMAT, read_feature_pickle
+    """Features of a file as Parquet."""
+    from dcai_ray.steps import feature_import
 
     chosen = parse(flags.ImportFeatures, arguments, Config(), "import-features")
-    source = Location(chosen.file)
-    ids, labels, x, digest = read_feature_pickle(source)
     folder = _lasting("--features", chosen.features) / chosen.split
-    fingerprint = parquet.new_fingerprint("imported", FORMAT, chosen.backbone, digest)
-    notes = {"backbone": chosen.backbone, "source_sha256": digest}
-    write_split(folder, ids, labels, x, notes, fingerprint)
-    print(f"{len(ids)} x {x.shape[1]} features in {folder}")
+    labels = Location(chosen.labels) if chosen.labels else None
+    count, width = feature_import.import_features(
+        Location(chosen.file), labels, folder, chosen.backbone
+    )
+    print(f"{count} x {width} features in {folder}")
 
 
 def _pipeline(data: Location, run: str, config: Config, *, no_finetune: bool) -> None:

@@ -257,18 +257,23 @@ class Export(OfRun):
 
 @dataclass(frozen=True, kw_only=True)
 class ImportFeatures:
-    """Convert features from a pickle (a dictionary of arrays) to Parquet.
+    """Convert features that you have (.npy, .npz, .pt, .safetensors, CSV, Parquet, or a pickle of
+    arrays) to the files of a run.
 
     Example:
-      dcai-ray import-features train.pkl --split train --features outputs/features
+      dcai-ray import-features x.npy --labels y.npy --split train --features outputs/features
     """
 
     file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
-    """Pickle of a dictionary with one (k, d) array of features and one (k,) array of labels."""
+    """One (k, d) array of features, or a table whose columns of numbers are the features; labels as
+    `label`, `labels` or `y`, and `id` or `ids` if the rows have names."""
     split: Literal["train", "shapley_val", "val"]
     """Split that these features belong to."""
     features: Folder
     """Folder or URI that collects the splits; pass it to `dcai-ray value --features`."""
+    labels: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
+    """File of the labels, if they are not in FILE: in the order of its rows, or with ids if both
+    have them."""
     backbone: str = "imported"
     """Name of the network that computed the features; all splits must have the same."""
     shown: Annotated[Shown, Flat] = Shown()

@@ -31,7 +31,7 @@ _COMMANDS = {
     "report": "write report.html from what a run has found so far",
     "status": "show a run's progress",
     "export": "write the cleaned training set as a folder of images",
-    "import-features": "convert features from a pickle to Parquet",
+    "import-features": "convert features that you have (NumPy, torch, CSV, ...)",
 }
 _USAGE = f"""usage: dcai-ray COMMAND [FLAGS]
 

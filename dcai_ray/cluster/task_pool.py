@@ -149,12 +149,14 @@ class _Tasks:
         self._function = ray.put(function)
         self._remote = ray.remote(max_retries=_RETRIES, **options)(_call)
         self._in_flight: dict[ray.ObjectRef[Any], int] = {}
+        self._words: dict[ray.ObjectRef[Any], str] = {}
 
     def submit(self, number: int, job: Any, name: str, ticks: Any) -> None:
         ref = self._remote.options(name=name).remote(
             self._function, job, ticks, number, installed()
         )
         self._in_flight[ref] = number
+        self._words[ref] = described(job, name)
 
     def arrived(self) -> Iterator[tuple[int, Any]]:
         """(number, result) of the finished tasks; waits a moment for the first of them."""
@@ -163,7 +165,7 @@ class _Tasks:
         if ready:
             ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         for ref in ready:
-            yield self._in_flight.pop(ref), _result(ref)
+            yield self._in_flight.pop(ref), _result(ref, self._words.pop(ref))
 
     def abandon(self) -> None:
         """Leave the tasks in flight to Ray, which ends them with the driver.
@@ -183,7 +185,12 @@ class _Tasks:
                 _, left = ray.wait(left, num_returns=len(left), timeout=_POLL_S)
 
 
-def _result(ref: Any) -> Any:
+def described(job: Any, name: str) -> str:
+    """A task in words: its name and, if the job can `describe` itself, what it holds."""
+    return f"{name} ({job.describe()})" if hasattr(job, "describe") else name
+
+
+def _result(ref: Any, words: str) -> Any:
     try:
         return ray.get(ref)
     except RayTaskError as error:
@@ -191,13 +198,14 @@ def _result(ref: Any) -> Any:
         raise error.cause from None if can_be_mended(error.cause) else error
     except OutOfMemoryError:
         raise ClusterError(
-            "a node ran out of memory and its tasks were ended; run fewer at a time (--num-cpus) "
-            "or end other programs, then run the same command again to resume"
+            f"a node ran out of memory and its tasks were ended, among them {words}; run fewer at "
+            "a time (--num-cpus), end other programs or make the largest of its files smaller, "
+            "then run the same command again to resume"
         ) from None
     except (WorkerCrashedError, NodeDiedError, ObjectLostError):
         raise ClusterError(
-            f"the process or node of a task died {_RETRIES + 1} times; see Ray's logs, then run "
-            "the same command again to resume"
+            f"the process or node of a task died {_RETRIES + 1} times: {words}; see Ray's logs, "
+            "then run the same command again to resume"
         ) from None
 
 

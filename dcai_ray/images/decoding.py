@@ -1,4 +1,9 @@
-"""Decode image files of any format to 8-bit RGB pixels."""
+"""Decode image files of any format to 8-bit RGB pixels.
+
+Greys of more than 8 bits are scaled by their `depth`: by the bit depth that the file declares or,
+where it declares none, by one range for the whole data set, so that a single hot pixel does not
+turn its picture black.
+"""
 
 import hashlib
 import io
@@ -11,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dcai_ray.errors import UserError
+from dcai_ray.images.depth import Depth, depth_of, suggested_white, to_8_bits
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.read_ahead import read_ahead
 
@@ -19,6 +25,7 @@ R = TypeVar("R")
 # Formats that Pillow opens only with an external program, or that are not pictures.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 _MAX_PIXELS = 178_956_970  # Pillow refuses more as a decompression bomb
+_NEARLY_WHITE = 224  # a picture of which no value is darker hardly shows on white
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +37,66 @@ class Inspected:
     sha256: str
     reason: str = ""
     """Why the file is unreadable; empty if it is readable."""
+    pixels: str = ""
+    """Hash of the decoded, upright picture: alike for files of other formats that show the same."""
+    blank: bool = False
+    """Whether the whole picture has one colour."""
+    depth: Depth | None = None
+    """Of a grey picture of more than 8 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeepFile:
+    """A file whose grey values are scaled by a range that was chosen for the whole data set."""
+
+    location: Location
+    white: float
+    """The value that is shown as white."""
+
+    def __str__(self) -> str:
+        return str(self.location)
+
+
+Source = Location | DeepFile
 
 
 def inspect(content: bytes) -> Inspected:
-    """Try to decode a file; returns its size in pixels and the SHA-256 of its bytes."""
+    """Try to decode a file; returns its size in pixels, hashes of its bytes and of its pixels."""
     digest = hashlib.sha256(content).hexdigest()
     try:
-        image = decode(content)
+        upright, depth = _opened(content)
+        if depth is None:
+            upright = _to_rgb(upright)
     except UserError as error:
         return Inspected(0, 0, digest, str(error))
-    return Inspected(image.width, image.height, digest)
+    # Deep greys as float64, whatever the kind and byte order of their file.
+    pixels = np.ascontiguousarray(upright, dtype=None if depth is None else np.float64)
+    shown = hashlib.sha256(f"{pixels.dtype.kind} {pixels.shape}".encode())
+    shown.update(pixels.data)
+    blank = bool((pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all())
+    return Inspected(
+        upright.width, upright.height, digest, pixels=shown.hexdigest(), blank=blank, depth=depth
+    )
 
 
-def decode(content: bytes) -> Image.Image:
+def decode(content: bytes, white: float = 0.0) -> Image.Image:
     """An 8-bit RGB picture from the bytes of an image file.
 
+    Args:
+        content: the bytes.
+        white: the value that deep greys show as white; 0: as the file declares, or else the range
+            that its own values suggest.
     Raises:
         UserError: the file is empty, damaged, of an unknown format or too large to be a picture.
     """
+    upright, depth = _opened(content)
+    if depth is None:
+        return _to_rgb(upright)
+    return to_8_bits(upright, white or depth.declared or suggested_white([depth]))
+
+
+def _opened(content: bytes) -> tuple[Image.Image, Depth | None]:
+    """The upright picture as Pillow decodes it, and its depth."""
     if not content:
         raise UserError("empty file (0 bytes)")
     try:
@@ -55,31 +104,32 @@ def decode(content: bytes) -> Image.Image:
             if image.width * image.height > _MAX_PIXELS:
                 raise UserError(f"{image.width} x {image.height} pixels: too large to decode")
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            return ImageOps.exif_transpose(image), depth_of(image)
     except UserError:
         raise
     except Image.DecompressionBombError:
         raise UserError(f"more than {_MAX_PIXELS:,} pixels: too large to decode") from None
     except UnidentifiedImageError:
         raise UserError("not an image that Pillow can identify") from None
+    except MemoryError:
+        raise UserError("not enough memory to decode it; make it smaller") from None
     except Exception as error:  # Pillow's readers raise errors of any kind on malformed bytes
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise UserError(f"damaged: {reason}") from None
-    return _to_rgb(upright)
 
 
-def read(file: Location) -> Image.Image:
+def read(file: Source) -> Image.Image:
     """The decoded picture of a file.
 
     Raises:
         UserError: the file cannot be decoded; the message names it.
         OSError: the file cannot be read.
     """
-    return _decode_file(file, file.read_bytes())
+    return _decode_file(file, _read_bytes(file))
 
 
 def read_each(
-    files: Sequence[Location],
+    files: Sequence[Source],
     use: Callable[[int, Image.Image], R],
     *,
     readers: int,
@@ -95,7 +145,7 @@ def read_each(
     Raises:
         UserError, OSError: as `read`.
     """
-    contents = read_ahead(Location.read_bytes, files, readers)
+    contents = read_ahead(_read_bytes, files, readers)
 
     def used(entry: tuple[int, bytes]) -> R:
         place, content = entry
@@ -104,30 +154,33 @@ def read_each(
     return read_ahead(used, enumerate(contents), threads)
 
 
-def _decode_file(file: Location, content: bytes) -> Image.Image:
+def _read_bytes(file: Source) -> bytes:
+    return (file.location if isinstance(file, DeepFile) else file).read_bytes()
+
+
+def _decode_file(file: Source, content: bytes) -> Image.Image:
     try:
-        return decode(content)
+        return decode(content, file.white if isinstance(file, DeepFile) else 0.0)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":  # 16-bit, 32-bit and float grey
-        grey = np.asarray(image, dtype=np.float64)
-        if image.mode == "F":
-            scale = 255.0 if np.nanmax(grey, initial=0) <= 1 else 1.0
-        else:
-            scale = 1 / 257 if grey.max(initial=0) > 255 or image.mode != "I" else 1.0
-        pixels = np.clip(np.nan_to_num(grey) * scale, 0, 255).round().astype(np.uint8)
-        return Image.fromarray(pixels).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        opaque = image.convert("RGBA")
-        white = Image.new("RGBA", opaque.size, "white")
-        return Image.alpha_composite(white, opaque).convert("RGB")
+        return _on_ground(image.convert("RGBA"))
     try:
         return image.convert("RGB")
     except ValueError as error:  # for example Lab
         raise UserError(f"cannot be converted to RGB: {error}") from None
+
+
+def _on_ground(image: Image.Image) -> Image.Image:
+    """A transparent picture on white or, if it would hardly show there, on black."""
+    white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    least, most = np.asarray(image.getchannel("A").getextrema())
+    if least < 255 and most > 0 and np.min(white.getextrema()) >= _NEARLY_WHITE:
+        return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
+    return white
 
 
 @lru_cache(maxsize=1)

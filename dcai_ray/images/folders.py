@@ -5,7 +5,7 @@
 
 Subfolders of a class belong to it. Images are ordered by class, then by id (the path below the
 split), so the order does not depend on the file system. Every file that Pillow reads is decoded to
-8-bit RGB: EXIF orientation is applied, transparency is laid over white, 16 bits are scaled down,
+8-bit RGB: EXIF orientation is applied, transparency is laid over a ground, 16 bits are scaled down,
 and an animation is represented by its first frame.
 """
 

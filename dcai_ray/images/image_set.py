@@ -20,6 +20,17 @@ class Image(ImageFile):
     height: int
     sha256: str
     """Hash of the file's content."""
+    pixels: str = ""
+    """Hash of the decoded picture; empty in runs that did not record it."""
+    blank: bool = False
+    """Whether the whole picture has one colour."""
+    white: float = 0.0
+    """The value that deep greys show as white; 0 for pictures of 8 bits."""
+
+    @property
+    def shows(self) -> str:
+        """A hash of what the picture shows."""
+        return self.pixels or self.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,13 @@ def image_table(images: Iterable[Image]) -> pa.Table:
 
 def images_of(table: pa.Table) -> tuple[Image, ...]:
     """The images of a table of `schemas.IMAGES`."""
-    return tuple(Image(**row) for row in table.select(schemas.IMAGES.names).to_pylist())
+    known = [name for name in schemas.IMAGES.names if name in table.column_names]
+    return tuple(Image(**row) for row in table.select(known).to_pylist())
+
+
+def whites(images: Iterable[Image]) -> dict[str, float]:
+    """What deep greys show as white, by path; empty for pictures of 8 bits."""
+    return {image.path: image.white for image in images if image.white}
 
 
 def read_image_set(run: RunDirectory) -> ImageSet | None:

@@ -15,12 +15,11 @@ from torch import nn
 from dcai_ray.errors import UserError
 from dcai_ray.images import decoding
 from dcai_ray.networks.transforms import Pixels, centre_crop, normalized
-from dcai_ray.storage.location import Location
 
 
 def extract(
     network: nn.Module,
-    files: Sequence[Location],
+    files: Sequence[decoding.Source],
     *,
     pixels: Pixels,
     batch_size: int = 32,

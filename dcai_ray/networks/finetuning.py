@@ -22,7 +22,6 @@ from dcai_ray.errors import UserError
 from dcai_ray.images import decoding
 from dcai_ray.networks.backbones import head_parameters
 from dcai_ray.networks.transforms import Pixels, centre_crop, normalized, random_crop
-from dcai_ray.storage.location import Location
 from dcai_ray.valuation.utilities.scores import auroc
 
 _AUXILIARY_WEIGHT = 0.4  # weight of Inception's second head in the loss
@@ -32,7 +31,7 @@ _AUXILIARY_WEIGHT = 0.4  # weight of Inception's second head in the loss
 class Pictures:
     """Image files and their classes."""
 
-    files: Sequence[Location]
+    files: Sequence[decoding.Source]
     targets: NDArray[np.int64]  # (k,) class numbers
 
 
@@ -278,7 +277,7 @@ def _training_batches(
 
 
 def _decoded(
-    files: Sequence[Location],
+    files: Sequence[decoding.Source],
     order: NDArray[np.int64],
     picture: Callable[[int, Image.Image], torch.Tensor],
     batch_size: int,

@@ -17,6 +17,9 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LONG = 8  # times as long as wide: only the middle is resized
+_SUPPORT = 3  # pixels that the widest kind of interpolation looks at to each side
+_TRANSPOSE = Image.Transpose.TRANSPOSE
 _RATIO = (3 / 4, 4 / 3)  # range of a random crop's width / height
 
 
@@ -66,9 +69,31 @@ def _listed(numbers: Sequence[float]) -> str:
 
 def centre_crop(image: Image.Image, pixels: Pixels) -> torch.Tensor:
     """Resize a picture and crop its centre: (3, size_px, size_px) uint8."""
+    if not pixels.whole and max(image.size) > _LONG * min(image.size):
+        return F.pil_to_tensor(_centre_of_strip(image, pixels))
     size = [pixels.resize_px] * (2 if pixels.whole else 1)
     resized = F.resize(image, size, pixels.interpolation)
     return F.pil_to_tensor(F.center_crop(resized, pixels.size_px))
+
+
+def _centre_of_strip(image: Image.Image, pixels: Pixels) -> Image.Image:
+    """The same for a very long picture, of which only the middle is resized.
+
+    The whole would take memory in proportion to the length: 13.8 GB for one of 1 x 20,000 pixels.
+    The part has a margin of what interpolation looks at beyond the crop.
+    """
+    if image.width < image.height:
+        return _centre_of_strip(image.transpose(_TRANSPOSE), pixels).transpose(_TRANSPOSE)
+    short, side = pixels.resize_px, pixels.size_px
+    length = int(short * image.width / image.height)  # what the whole would be resized to
+    scale = image.width / length  # pixels of the picture per pixel of the result
+    margin = 2 + math.ceil(_SUPPORT * max(scale, 1) / scale)
+    left, top = round((length - side) / 2), round((short - side) / 2)
+    start, stop = max(0, left - margin), min(length, left + side + margin)
+    box = (start * scale, 0, min(stop * scale, image.width), image.height)
+    kind = F.pil_modes_mapping[pixels.interpolation]
+    part = image.resize((stop - start, short), kind, box)
+    return part.crop((left - start, top, left - start + side, top + side))
 
 
 def random_crop(

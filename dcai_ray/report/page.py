@@ -18,6 +18,7 @@ import yaml
 import dcai_ray
 from dcai_ray.cleaning.arms import ARMS
 from dcai_ray.cleaning.choices import ORDERINGS
+from dcai_ray.images.shown import FINDINGS, found_in
 from dcai_ray.report import figures, trust, verdicts
 from dcai_ray.report.findings import Findings, biased
 from dcai_ray.report.gallery import most_suspicious
@@ -347,19 +348,16 @@ def _images(step: dict[str, Any]) -> dict[str, Any] | None:
     """What reading the images found; long lists are truncated."""
     if not step:
         return None
-    duplicates = []
-    for key, where in (
-        ("duplicates_across_splits", "in more than one split"),
-        ("duplicates_in_train", "more than once in train"),
-    ):
+    lists = []
+    for key, finding in FINDINGS.items():
         groups = step.get(key, [])
         if groups:
-            duplicates.append((where, len(groups), groups[:_SHOWN]))
+            lists.append((found_in(len(groups), finding), len(groups), groups[:_SHOWN]))
     return {
         "counts": step.get("images", {}),
         "unreadable": step.get("unreadable", 0),
         "notes": step.get("notes", []),
-        "duplicates": duplicates,
+        "lists": lists,
     }
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 from dcai_ray.cleaning import rules
 from dcai_ray.cleaning.arms import ARMS
 from dcai_ray.cleaning.evaluation import Row
+from dcai_ray.images.shown import FINDINGS, NEAR_ACROSS, found_in
 from dcai_ray.report import trust
 from dcai_ray.report.findings import NOT_CLEANING, Findings, mistrust
 from dcai_ray.report.sampling_summary import Check
@@ -30,6 +31,17 @@ _OTHERS = {
     "kept+clean": "Kept and clean images together",
     "truth": "Perfect cleaning (only the wrong labels dropped)",
 }
+_CONSEQUENCES = {
+    "duplicates_under_two_labels": "so one of the labels is wrong, or they show nothing",
+    "duplicates_across_splits": "which inflates the scores",
+    "blanks": "so nothing can be learnt from them",
+}
+"""Why it matters what is found when images are read (`FINDINGS`)."""
+_NEAR_COPIES = (
+    ("values", "shapley_val", "so that labels are judged by copies of the image"),
+    ("probes", "val", "which inflates the scores"),
+)
+"""Steps that compare features, the split compared with train, and why it matters."""
 _MEANING = {
     "all": "On this evidence, do not clean for these models.",
     "random": "For these models the values are no better than random.",
@@ -137,7 +149,7 @@ def _against(kept: Row, baseline: Row, num_val: int) -> Against:
 
 def warnings(findings: Findings, found: Sequence[Verdict]) -> list[str]:
     """Reasons not to trust the result, most important first."""
-    lines = []
+    lines = _picture_warnings(findings)
     if findings.values is not None and findings.num_dropped == 0:
         what = "flags" if findings.dropped == "flagged" else "drops"
         lines.append(f"The rule {what} nothing, so the kept images are all images.")
@@ -146,14 +158,27 @@ def warnings(findings: Findings, found: Sequence[Verdict]) -> list[str]:
     lines += [_sentence(text) for text in mistrust(findings)]
     if findings.settings.get("value", {}).get("validation") == "self":
         lines.append(_SELF)
-    across = findings.record.get("steps", {}).get("images", {}).get("duplicates_across_splits", [])
-    if across:
-        what = "1 image occurs" if len(across) == 1 else f"{len(across)} images occur"
-        lines.append(
-            f"{what} in more than one split, which inflates the scores. See the list at the end."
-        )
     if findings.values is not None and not found:
         lines.append(_NO_TRAINING)
+    return lines
+
+
+def _picture_warnings(findings: Findings) -> list[str]:
+    """What is wrong with the pictures themselves, with the first of each kind."""
+    steps = findings.record.get("steps", {})
+    read = steps.get("images", {})
+    lines = []
+    for key, consequence in _CONSEQUENCES.items():
+        groups = read.get(key, [])
+        if groups:
+            line = f"{found_in(len(groups), FINDINGS[key])}, {consequence}. The first: {groups[0]}"
+            lines.append(line + ("; the others are listed at the end." if groups[1:] else "."))
+    for step, split, consequence in _NEAR_COPIES:
+        near = steps.get(step, {}).get("near_copies_across_splits", [])
+        if near:
+            what = found_in(len(near), NEAR_ACROSS).format(split=split)
+            line = f"{what}, {consequence}. The first: {near[0]}"
+            lines.append(line + ("; the others are listed in run.json." if near[1:] else "."))
     return lines
 
 

@@ -11,14 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from dcai_ray import progress
 from dcai_ray.cleaning.choices import Choice
 from dcai_ray.cleaning.conflicts import (
     Conflicts,
     Pairs,
     Pictures,
     conflicts,
+    copies_of_each,
     described,
     distance_ratio,
+    most_copies,
     pictures,
     resolved,
     same_pairs,
@@ -26,6 +29,7 @@ from dcai_ray.cleaning.conflicts import (
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.images.image_set import Image, images_of
+from dcai_ray.images.shown import NEAR_ACROSS, found_in
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.feature_set import FeatureSet, Split
@@ -43,6 +47,10 @@ class Copies:
     labels: Sequence[str]  # (n + m,) of training, then of clean images
     classes: Sequence[str]
     y: NDArray[np.int64]  # (n,)
+    among_train: Pairs
+    """Training images that show the same or nearly the same, whatever their labels."""
+    leaks: Sequence[str]
+    """Training images that are nearly, but not quite, the same as clean ones: `a.png = b.png`."""
 
     @property
     def count(self) -> int:
@@ -84,7 +92,8 @@ def find_copies(points: FeatureSet, config: Config, *, among_train: bool) -> Cop
         clean, clean_ids = Split(clean.x[:0], clean.y[:0]), ()
     labels = np.concatenate([y, clean.y])
     files = _files(points, clean_ids)
-    same = same_pairs([image.sha256 for image in files], labels, n)
+    shown = [image.shows for image in files]
+    same = same_pairs(shown, labels, n)
     near = _near_pairs(pictures(points.train.x, clean.x, among_train=among_train), points, config)
     found = conflicts(same, near, labels, n)
     class_names = [points.classes[c] for c in labels]
@@ -99,7 +108,40 @@ def find_copies(points: FeatureSet, config: Config, *, among_train: bool) -> Cop
         labels=class_names,
         classes=points.classes,
         y=y,
+        among_train=copies_of_each(shown, near, n),
+        leaks=[
+            f"{names[i]} = {names[j]}"
+            for i, j in near.tolist()
+            if j >= n and not (shown and shown[i] == shown[j])
+        ],
     )
+
+
+def near_in_val(points: FeatureSet, config: Config) -> list[str]:
+    """Training images that are nearly, but not quite, the same as images of val: `a.png = b.png`.
+
+    Args:
+        points: the features, with those of val.
+        config: its section resources is used.
+    """
+    n = len(points.train.y)
+    near = _near_pairs(pictures(points.train.x, points.val.x, among_train=False), points, config)
+    table = RunDirectory(points.run).images
+    images = images_of(parquet.read_table(table)) if table.exists() else ()
+    shown = {(image.split, image.id): image.shows for image in images}
+    pairs = [(("train", points.ids[i]), ("val", points.val_ids[j - n])) for i, j in near.tolist()]
+    return [
+        f"{'/'.join(one)} = {'/'.join(other)}"
+        for one, other in pairs
+        if one not in shown or shown[one] != shown.get(other)
+    ]
+
+
+def tell_near_copies(lines: Sequence[str], split: str) -> None:
+    """Warn of training images that are nearly the same as images of another split."""
+    if lines:
+        what = found_in(len(lines), NEAR_ACROSS).format(split=split)
+        progress.warn(f"{what}, such as {lines[0]}")
 
 
 def _near_pairs(compared: Pictures, points: FeatureSet, config: Config) -> Pairs:
@@ -117,7 +159,8 @@ def _near_pairs(compared: Pictures, points: FeatureSet, config: Config) -> Pairs
         task_names=[f"{name} {block.start}-{block.stop - 1}" for block in blocks],
         run=points.run,
     )
-    function = partial(tasks.compare_pictures, points=compared, ratio=ratio)
+    most = most_copies(n, len(points.classes))
+    function = partial(tasks.compare_pictures, points=compared, ratio=ratio, most_copies=most)
     parts = run_tasks(function, blocks, step, config.resources)
     return np.concatenate([np.empty((0, 2), np.intp), *parts])
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from dcai_ray import progress
+from dcai_ray.cleaning.conflicts import Pairs
 from dcai_ray.cleaning.doubts import NEIGHBOURS, Doubts, doubts
 from dcai_ray.cleaning.evidence import (
     Evidence,
@@ -189,7 +190,8 @@ def _gather(
     folds = _folds(clean.y) if validate else []
     learnt_from = [whole & with_clean, *(~test for test in folds)]
     probes = _probes(points, config, learnt_from, rows, trusted)
-    by_own = _valued(points, config, None, rows, trusted) if use_own else None
+    copies = find_copies(points, config, among_train=use_own)
+    by_own = _valued(points, config, None, rows, trusted, copies.among_train) if use_own else None
     by_set = _valued(points, config, whole, rows, trusted) if use_clean else None
     evidence = _gathered(
         points, by_set if trusted else None, by_own, probes[0], predicted, rows, learnt_from[0]
@@ -215,7 +217,7 @@ def _gather(
         by_clean=trusted,
         num_clean=len(clean.y),
         folds=found,
-        copies=find_copies(points, config, among_train=use_own),
+        copies=copies,
     )
 
 
@@ -262,8 +264,12 @@ def _valued(
     kept: NDArray[np.bool_] | None,
     rows: NDArray[np.intp],
     by_clean: bool,
+    copies: Pairs | None = None,
 ) -> Valued:
-    """Values by some of the clean images (m,), or by the training images for None."""
+    """Values by some of the clean images (m,), or by the training images for None.
+
+    Training images that show the same do not value each other.
+    """
     settings, train, clean = config.value, points.train, points.clean
     by_self = kept is None
     others = (None, None) if kept is None else (clean.x[kept], clean.y[kept])
@@ -278,7 +284,7 @@ def _valued(
     elif by_self:
         further = {"relabelled": rows}
     counts = neighbour_counts(len(train.y), len(points.classes))
-    game = partial(knn_game, train.x, train.y, *others, metric=settings.metric)
+    game = partial(knn_game, train.x, train.y, *others, metric=settings.metric, copies=copies)
     chosen: dict[str, Any] = {
         "k": settings.k,
         "semivalue": settings.semivalue,

@@ -16,7 +16,7 @@ from dcai_ray.steps.value_tables import is_valued, note_values, write_values
 from dcai_ray.storage.parquet import new_fingerprint
 from dcai_ray.storage.values import Estimates
 
-FORMAT = 2
+FORMAT = 3
 """Raise this when a formula or constant of the closed form (`valuation.knn_shapley`,
 `valuation.neighbours`) changes."""
 

@@ -97,7 +97,12 @@ class FeatureSet:
     @cached_property
     def val(self) -> Split:
         """The images of val, for a set that was opened with it."""
-        return self._numbered("val", self._beside_train("val"))
+        return self._numbered("val", self._val)
+
+    @property
+    def val_ids(self) -> tuple[str, ...]:
+        """Of the images of val."""
+        return self._val.ids
 
     @cached_property
     def _train(self) -> Features:
@@ -106,6 +111,10 @@ class FeatureSet:
     @cached_property
     def _clean(self) -> Features:
         return self._beside_train("shapley_val")
+
+    @cached_property
+    def _val(self) -> Features:
+        return self._beside_train("val")
 
     def _beside_train(self, split: str) -> Features:
         features = read_split(self.folder / split, self.manifests[split])

@@ -2,7 +2,7 @@
 
 With `value.evidence finetune`, all labelled images but val, noisy and clean ones, are dealt into
 folds; for each fold a network is fine-tuned on the others (`training`), and it predicts the classes
-of the fold. Equal files are in the same fold, or a network would know the label of a copy. The
+of the fold. Equal pictures are in the same fold, or a network would know the label of a copy. The
 predictions of a user's own network are read from a file instead, or as well.
 """
 
@@ -23,15 +23,13 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.feature_set import FeatureSet
 from dcai_ray.steps.freshness import is_current
+from dcai_ray.steps.probability_import import probabilities_among
 from dcai_ray.steps.training import new_jobs, train
+from dcai_ray.steps.user_files import read_arrays
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.parquet import new_fingerprint
-from dcai_ray.storage.probabilities import (
-    Probabilities,
-    read_probabilities,
-    select,
-)
+from dcai_ray.storage.probabilities import Probabilities, select
 
 FORMAT = 1
 """Raise this when images are dealt into folds in another way, or predicted in another way."""
@@ -102,8 +100,8 @@ def _folds(images: Sequence[Image], num_folds: int, seed: int) -> NDArray[np.int
     """The fold of each image: the classes are shuffled and dealt out in turn, copies together."""
     first: dict[str, int] = {}
     for i, image in enumerate(images):
-        first.setdefault(image.sha256, i)
-    own = np.array([first[image.sha256] for image in images])
+        first.setdefault(image.shows, i)
+    own = np.array([first[image.shows] for image in images])
     leaders = np.unique(own)
     rng = np.random.default_rng(seed)
     order = sorted(rng.permutation(leaders).tolist(), key=lambda i: images[i].label)
@@ -135,7 +133,7 @@ def read_predictions(points: FeatureSet, config: Config, *, of_clean: bool) -> l
     if config.value.probabilities:
         wanted = {"train": points.ids} | ({"shapley_val": points.clean_ids} if of_clean else {})
         file = Location(config.value.probabilities)
-        p = read_probabilities(file, wanted, points.classes)
+        p = probabilities_among(file, read_arrays(file)[0], wanted, points.classes)
         clean = log_odds(p["shapley_val"]) if of_clean else None
         found.append(Predicted("network", log_odds(p["train"]), clean))
     if config.value.evidence == "finetune":

@@ -15,6 +15,7 @@ from dcai_ray.config import Config, plain
 from dcai_ray.images.truth import Truth
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
+from dcai_ray.steps.conflicts import near_in_val, tell_near_copies
 from dcai_ray.steps.feature_set import FeatureSet, read_points
 from dcai_ray.steps.freshness import is_current
 from dcai_ray.storage import parquet, schemas
@@ -74,7 +75,10 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
     scores = _scores(points, arms, _trials(arms, seeds), config)
     rows = _rows(scores, arms, seeds)
     parquet.write_table(run.probes, pa.Table.from_pylist(rows, schemas.PROBES), fingerprint)
-    run.record_step("probes", fingerprint, time.monotonic() - start)
+    leaks = near_in_val(points, config)
+    tell_near_copies(leaks, "val")
+    seconds = time.monotonic() - start
+    run.record_step("probes", fingerprint, seconds, near_copies_across_splits=leaks)
 
 
 def _trials(arms: Arms, seeds: Sequence[int]) -> list[Trial]:

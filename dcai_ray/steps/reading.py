@@ -16,15 +16,17 @@ from dcai_ray import progress
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.errors import UserError
+from dcai_ray.images import depth
 from dcai_ray.images.decoding import Inspected
 from dcai_ray.images.folders import SPLITS, ImageFile, Listing, duplicates
-from dcai_ray.images.image_set import Image, ImageSet, image_table, images_of
+from dcai_ray.images.image_set import Image, ImageSet, image_table, images_of, whites
+from dcai_ray.images.shown import FINDINGS, blanks, found_in, under_two_labels
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.parquet import new_fingerprint
 
-FORMAT = 1
+FORMAT = 2
 """Raise this when `images.decoding` turns some file into other pixels or refuses others: every step
 that reads images is then computed again."""
 
@@ -33,8 +35,10 @@ _LINES_SHOWN = 10
 
 
 def contents(images: Sequence[Image]) -> str:
-    """A fingerprint of images: their decoding, ids, labels and the content of their files."""
-    return new_fingerprint(FORMAT, [[image.id, image.label, image.sha256] for image in images])
+    """A fingerprint of images: their decoding, ids, labels, contents and scales."""
+    return new_fingerprint(
+        FORMAT, [[image.id, image.label, image.sha256, image.white] for image in images]
+    )
 
 
 def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet:
@@ -59,10 +63,19 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
     good = [(image, found) for image, found in pairs if not found.reason]
     if bad:
         _skip(run, listing, bad, good, config, fingerprint)
-    across, inside = duplicates([image for image, _ in good], [found.sha256 for _, found in good])
-    _warn(across, "in more than one split")
-    _warn(inside, "more than once in train")
-    images = tuple(_record(image, found) for image, found in good)
+    images = _records(good)
+    across, inside = duplicates(images, [image.shows for image in images])
+    findings = dict(
+        zip(FINDINGS, (under_two_labels(images), across, inside, blanks(images)), strict=True)
+    )
+    for key, groups in findings.items():
+        _warn(groups, FINDINGS[key])
+    levels = whites(images)
+    if levels:
+        progress.say(
+            f"{progress.counted(len(levels), 'images')} with more than 8 bits of grey: "
+            f"{', '.join(f'{level:g}' for level in sorted(set(levels.values())))} is shown as white"
+        )
     run.record_step(
         "images",
         fingerprint,
@@ -70,8 +83,8 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
         images={split: sum(image.split == split for image in images) for split in SPLITS},
         unreadable=len(bad),
         notes=list(listing.notes),
-        duplicates_across_splits=across,
-        duplicates_in_train=inside,
+        **findings,
+        deep_greys_show_as_white=sorted(set(levels.values())),
     )
     parquet.write_table(run.images, image_table(images), fingerprint)
     return ImageSet(listing.root, images, listing.classes)
@@ -138,15 +151,28 @@ def _skip(
     progress.say(f"{skipped} skipped, listed in {run.skipped}", logging.WARNING)
 
 
-def _record(image: ImageFile, found: Inspected) -> Image:
+def _records(good: Sequence[tuple[ImageFile, Inspected]]) -> tuple[Image, ...]:
+    """The readable images, their deep greys scaled alike."""
+    white = depth.whites([found.depth for _, found in good])
+    return tuple(_record(*pair, level) for pair, level in zip(good, white, strict=True))
+
+
+def _record(image: ImageFile, found: Inspected, white: float) -> Image:
     listed: dict[str, Any] = asdict(image)
-    return Image(**listed, width=found.width, height=found.height, sha256=found.sha256)
+    return Image(
+        **listed,
+        width=found.width,
+        height=found.height,
+        sha256=found.sha256,
+        pixels=found.pixels,
+        blank=found.blank,
+        white=white,
+    )
 
 
-def _warn(groups: Sequence[str], where: str) -> None:
+def _warn(groups: Sequence[str], finding: str) -> None:
     if groups:
-        what = "1 image occurs" if len(groups) == 1 else f"{len(groups)} images occur"
-        progress.warn(f"{what} {where}:")
+        progress.warn(f"{found_in(len(groups), finding)}:")
         for line in groups[:_LINES_SHOWN]:
             progress.say(f"  {line}", logging.WARNING)
         if len(groups) > _LINES_SHOWN:

@@ -28,7 +28,7 @@ from dcai_ray.valuation.blocks import run_block
 from dcai_ray.valuation.plan import Plan
 from dcai_ray.valuation.utilities import Utility
 
-FORMAT = 1
+FORMAT = 2
 """Raise this when a formula or constant of sampling changes (utilities, pilot, samplers,
 aggregator): it then starts anew instead of resuming from older checkpoints."""
 

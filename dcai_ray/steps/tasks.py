@@ -7,7 +7,7 @@ work before scikit-learn would be loaded.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,10 @@ class InspectJob:
     paths: Sequence[str]
     read_threads: int
 
+    def describe(self) -> str:
+        """What it holds, for a message."""
+        return _span(self.paths)
+
 
 def inspect_images(job: InspectJob) -> list[decoding.Inspected]:
     """Decode every file once, to find unreadable files before anything is computed."""
@@ -56,6 +60,21 @@ def _content(file: Location) -> bytes | str:
         return (error.strerror or "cannot be read").lower()
 
 
+def _sources(
+    data: Location, paths: Sequence[str], whites: Mapping[str, float]
+) -> list[decoding.Source]:
+    """The files of a job, with what deep greys show as white."""
+    return [
+        decoding.DeepFile(data / path, whites[path]) if path in whites else data / path
+        for path in paths
+    ]
+
+
+def _span(paths: Sequence[str]) -> str:
+    """Files by their number, the first and the last."""
+    return f"{len(paths)} images, {paths[0]} to {paths[-1]}" if len(paths) > 1 else paths[0]
+
+
 @dataclass(frozen=True, slots=True)
 class ExtractJob:
     """One shard of features."""
@@ -74,6 +93,12 @@ class ExtractJob:
     notes: Mapping[str, str]
     read_threads: int
     decode_threads: int
+    whites: Mapping[str, float] = field(default_factory=dict)
+    """What deep greys show as white, by path."""
+
+    def describe(self) -> str:
+        """What it holds, for a message."""
+        return _span(self.paths)
 
 
 def extract_shard(job: ExtractJob) -> int:
@@ -84,7 +109,7 @@ def extract_shard(job: ExtractJob) -> int:
     pixels = _pixels(job.settings.backbone, job.settings.size_px, job.code)
     x = extract(
         _feature_extractor(job.settings.backbone, job.settings.weights, pixels.size_px),
-        [job.data / path for path in job.paths],
+        _sources(job.data, job.paths, job.whites),
         pixels=pixels,
         batch_size=job.settings.batch_size,
         threads=job.decode_threads,
@@ -117,6 +142,12 @@ class FinetuneJob:
     val: tuple[Sequence[str], NDArray[np.int64]]
     read_threads: int
     decode_threads: int
+    whites: Mapping[str, float] = field(default_factory=dict)
+    """What deep greys show as white, by path."""
+
+    def describe(self) -> str:
+        """What it holds, for a message."""
+        return _span(self.train[0])
 
 
 def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[dict[str, Any]]:
@@ -154,7 +185,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
         tick(training.epoch)
 
     train, val = (
-        Pictures([job.data / path for path in paths], targets)
+        Pictures(_sources(job.data, paths, job.whites), targets)
         for paths, targets in (job.train, job.val)
     )
     finetune(
@@ -196,7 +227,7 @@ def predict_fold(job: FinetuneJob) -> NDArray[np.float64]:
     network.load_state_dict(load(job.target.read_bytes()))
     logits = extract(
         network.eval(),
-        [job.data / path for path in job.val[0]],
+        _sources(job.data, job.val[0], job.whites),
         pixels=pixels,
         batch_size=job.recipe.batch_size,
         threads=job.decode_threads,
@@ -252,11 +283,11 @@ def fit_ridge(kept: NDArray[np.bool_], data: RidgeData) -> "Probe":
     return run_probe(*data.train, x, y, rows, data.num_classes)
 
 
-def compare_pictures(rows: slice, points: "Pictures", ratio: float) -> "Pairs":
+def compare_pictures(rows: slice, points: "Pictures", ratio: float, most_copies: int) -> "Pairs":
     """The pictures that are nearly the same as one block of training images."""
     from dcai_ray.cleaning.conflicts import near_pairs
 
-    return near_pairs(points, rows, ratio)
+    return near_pairs(points, rows, ratio, most_copies)
 
 
 @dataclass(frozen=True, slots=True)

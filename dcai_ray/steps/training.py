@@ -13,7 +13,7 @@ from dcai_ray import progress
 from dcai_ray.cleaning.arms import Arm, arms_of, new_labels
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
-from dcai_ray.images.image_set import Image, ImageSet
+from dcai_ray.images.image_set import Image, ImageSet, whites
 from dcai_ray.images.truth import Truth
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
@@ -177,6 +177,7 @@ def new_jobs(
                         val=_examples(val, images.classes),
                         read_threads=config.resources.read_threads,
                         decode_threads=config.resources.decode_threads,
+                        whites=whites([*train, *val]),
                     )
                 )
     return jobs

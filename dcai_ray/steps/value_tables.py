@@ -13,6 +13,7 @@ from dcai_ray.cleaning.choices import Choice
 from dcai_ray.cleaning.recall import Detection, Interval
 from dcai_ray.config import Config, plain
 from dcai_ray.run_directory import RunDirectory
+from dcai_ray.steps.conflicts import tell_near_copies
 from dcai_ray.steps.dropping import Decided
 from dcai_ray.steps.evidence import Known
 from dcai_ray.steps.feature_set import FeatureSet
@@ -110,12 +111,14 @@ def note_values(
         known: what is known about the labels.
     """
     choice, separation = decided.choice, known.evidence.probe.separation
+    tell_near_copies(known.copies.leaks, "shapley_val")
     run.record_step(
         "values",
         fingerprint,
         time.monotonic() - start,
         kept=int(choice.kept.sum()),
         conflicts=known.copies.count,
+        near_copies_across_splits=list(known.copies.leaks),
         choice=choice.note(),
         clean=known.num_clean,
         clean_errors=known.clean_errors,

@@ -11,7 +11,10 @@ IMAGES = pa.schema(
         ("bytes", pa.int64()),
         ("width", pa.int32()),
         ("height", pa.int32()),
-        ("sha256", pa.string()),
+        ("sha256", pa.string()),  # of the file
+        ("pixels", pa.string()),  # hash of the decoded picture
+        ("blank", pa.bool_()),  # whether it has one colour only
+        ("white", pa.float64()),  # the value that deep greys show as white; 0 for 8 bits
     ]
 )
 SKIPPED = pa.schema(

@@ -5,6 +5,7 @@ C classes. A *utility* v(S) scores a model trained on the coalition S of trainin
 *marginal* of i is v(S + i) - v(S); a *semivalue* is the mean of i's marginals, weighted by the size
 of S. Shapley weighs all sizes alike.
 
+    arrays          what users pass as features, labels and ids, checked
     neighbours      training points ranked by distance; ties broken alike on every machine
     knn_shapley     values of the nearest-neighbour utility in closed form
     utilities       what a coalition is worth, one file per kind

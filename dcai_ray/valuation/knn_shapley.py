@@ -29,6 +29,11 @@ every label that it might have, in the game of n + 1 players. Behind it all rank
     t_j = t_{j+1} + (a_j - a_{j+1}) / K * g_{j+1}
     newcomer with p nearer points and match a:      t_{p+1} + (a - a_{p+1}) / K * g_{p+1}
 
+A training point that is valued by the others, each left out of its own ranking, can have *near
+copies* among them, such as the frames of a burst, which would vouch for each other's label. They
+are left out of the ranking, too: for that validation point they change no coalition's utility, so
+they have the value 0 there and the others have that of the game without them.
+
 A training point that had another label would have, from a validation point for which it ranks j-th,
 s_j + (a' - a_j) / K * g_j: the walk behind it does not change.
 
@@ -39,15 +44,16 @@ Source: Jia et al. 2019, PVLDB 12(11), Theorem 1 (Shapley, n >= K); the table, a
 same argument.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice, pairwise
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dcai_ray.errors import UserError
+from dcai_ray.valuation.arrays import feature_matrix, whole_number
 from dcai_ray.valuation.neighbours import (
     ClassWeights,
     Metric,
@@ -58,6 +64,7 @@ from dcai_ray.valuation.neighbours import (
     offsets,
     tiles,
 )
+from dcai_ray.valuation.utilities.inputs import check_sizes, labelled_points
 
 VAL_BLOCK = 64
 """Validation points whose values are summed before they are merged with the rest."""
@@ -110,6 +117,9 @@ class KnnGame:
     newcomer_offset: NDArray[np.float64]  # (r,), as `offset`
     own_newcomer: NDArray[np.intp]  # (m,) newcomer that is the validation point itself; -1: none
     relabelled: NDArray[np.intp]  # (s,) training points that could have another label
+    far: NDArray[np.intp]  # (f,) training points far from all others
+    copies: NDArray[np.intp]  # near copies of each training point, point by point
+    copy_starts: NDArray[np.intp]  # (n + 1,) where those of each point begin
 
     @property
     def val_blocks(self) -> list[slice]:
@@ -122,10 +132,10 @@ class KnnGame:
 
 
 def knn_shapley(
-    x_train: NDArray[np.floating],
-    y_train: NDArray[np.integer],
-    x_val: NDArray[np.floating] | None = None,
-    y_val: NDArray[np.integer] | None = None,
+    x_train: ArrayLike,
+    y_train: ArrayLike,
+    x_val: ArrayLike | None = None,
+    y_val: ArrayLike | None = None,
     *,
     k: int = 10,
     metric: Metric = "cosine",
@@ -135,8 +145,9 @@ def knn_shapley(
     """Exact Shapley value of every training point for the K-nearest-neighbour utility.
 
     Args:
-        x_train: (n, d) features; centred here by their mean.
-        y_train: (n,) integer labels.
+        x_train: (n, d) features; arrays, lists, data frames, tensors or sparse matrices, made dense
+            and centred here by their mean.
+        y_train: (n,) labels: whole numbers, booleans or text.
         x_val: (m, d) features of the validation points; None: the training points serve, each
             left out of its own ranking.
         y_val: (m,) their labels; None together with x_val.
@@ -148,9 +159,22 @@ def knn_shapley(
     Returns:
         (n,) values in units of accuracy; they sum to the utility of the whole training set.
     Raises:
-        UserError: for k < 1, sizes that do not fit, or features that are not finite.
+        UserError: for a k that is no whole number above 0, sizes that do not fit, features that
+            are not finite, or labels that are soft, missing, fractions or of several kinds.
     """
-    game = knn_game(x_train, y_train, x_val, y_val, k=k, metric=metric, class_weights=class_weights)
+    k = whole_number("k", k)
+    if class_weights not in ("balanced", "none"):
+        raise UserError(f"class_weights must be balanced or none, got {class_weights!r}")
+    if (x_val is None) != (y_val is None):
+        raise UserError("x_val and y_val must be given together, or neither")
+    x_train = feature_matrix("x_train", x_train)
+    by_self = x_val is None or y_val is None
+    pair = (x_train, y_train) if x_val is None or y_val is None else (x_val, y_val)
+    points = labelled_points(x_train, y_train, *pair)
+    others = (None, None) if by_self else (points.x_val, points.y_val)
+    game = knn_game(
+        points.x_train, points.y_train, *others, k=k, metric=metric, class_weights=class_weights
+    )
     return game_values(game, tile_bytes).value[0]
 
 
@@ -169,6 +193,7 @@ def knn_game(
     x_newcomers: NDArray[np.floating] | None = None,
     own_newcomer: NDArray[np.integer] | None = None,
     relabelled: NDArray[np.integer] | None = None,
+    copies: NDArray[np.integer] | None = None,
 ) -> KnnGame:
     """Check and align the points; arguments as in `knn_shapley` and `vote_chances`.
 
@@ -179,6 +204,8 @@ def knn_game(
             -1 for none. None if no validation point is a newcomer.
         relabelled: (s,) training points whose values with other labels are computed too (class
             weights `balanced` only).
+        copies: (p, 2) pairs of training points that are near copies of each other, in either order;
+            used where the training points serve as validation points.
 
     Raises:
         UserError: for k < 1, sizes that do not fit, or features that are not finite.
@@ -188,18 +215,23 @@ def knn_game(
     leave_one_out = x_val is None or y_val is None
     if x_val is None or y_val is None:
         x_val, y_val = x_train, y_train
-    _check(x_train, y_train, x_val, y_val, k)
+    k = whole_number("k", k)
+    for name, x in (("x_train", x_train), ("x_val", x_val)):
+        feature_matrix(name, x)
+    check_sizes(x_train, y_train, x_val, y_val)
     if leave_one_out and len(x_train) < 2:
         raise UserError(f"x_train must hold at least 2 points to value itself, got {len(x_train)}")
     assert (x_newcomers is None and relabelled is None) or class_weights == "balanced"
     order, groups = _grouped(np.asarray(y_val), class_weights)
     x_new = x_train[:0] if x_newcomers is None else x_newcomers
     x_others = x_new if leave_one_out else np.concatenate([x_val, x_new])
-    train, others, offset = aligned(x_train, x_others, metric)
+    train, others, offset, far = aligned(x_train, x_others, metric)
     val, newcomers = (train, others) if leave_one_out else np.split(others, [len(x_val)])
     own = np.full(len(x_val), -1) if own_newcomer is None else np.asarray(own_newcomer, np.intp)
     chances = [vote_chances(len(x_train) + 1 - leave_one_out, k, semivalue, beta) / k]
     chances += [vote_chances(len(chances[0]), other) / other for other in further_k]
+    pairs = np.empty((0, 2), np.intp) if copies is None or not leave_one_out else copies
+    pairs = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)  # by the first of the two
     return KnnGame(
         train=train,
         val=val,
@@ -214,6 +246,9 @@ def knn_game(
         newcomer_offset=offsets(newcomers, metric),
         own_newcomer=own[order],
         relabelled=np.arange(0) if relabelled is None else np.asarray(relabelled, np.intp),
+        far=far,
+        copies=np.ascontiguousarray(pairs[:, 1], np.intp),
+        copy_starts=np.searchsorted(pairs[:, 0], np.arange(len(x_train) + 1)),
     )
 
 
@@ -245,17 +280,43 @@ def val_block_sums(game: KnnGame, block: slice, tile_bytes: int = 256 * 2**20) -
         own, y_val = game.order[tile], game.y_val[tile]
         val = game.val[own]
         distance = distances(game.train, val, game.offset)
-        order = neighbour_order(distance, own if game.leave_one_out else None)
-        add_values(order, game.y_train, y_val, gains, total, squares)
-        if len(gained):
-            add_gains(order, gains, gained)
-        if r:
-            further = distances(game.newcomers, val, game.newcomer_offset)
-            places = newcomer_places(distance, order, further)
-            newcomer = game.own_newcomer[tile]
-            add_newcomers(order, places, newcomer, game.y_train, y_val, gains, match, mismatch)
+        order = neighbour_order(distance, own if game.leave_one_out else None, game.far)
+        further = distances(game.newcomers, val, game.newcomer_offset) if r else None
+        for rows, ranked in _without_copies(game, own, order):
+            add_values(ranked, game.y_train, y_val[rows], gains, total, squares)
+            if len(gained):
+                add_gains(ranked, gains, gained)
+            if further is not None:
+                places = newcomer_places(distance[rows], ranked, further[rows], game.far)
+                add_newcomers(
+                    ranked, places, game.own_newcomer[tile][rows], game.y_train, y_val[rows], gains,
+                    match, mismatch,
+                )  # fmt: skip
     chosen = gained[game.relabelled]
     return Sums(total.T, squares.T, match.T, mismatch.T, chosen.T)
+
+
+def _without_copies(
+    game: KnnGame, own: NDArray[np.intp], order: NDArray[np.int32]
+) -> Iterator[tuple[slice, NDArray[np.int32]]]:
+    """The rows of a tile in their order: those without near copies together, others one by one.
+
+    Args:
+        game: the points.
+        own: (m,) the training points that the rows belong to, in self-valuation.
+        order: (m, n or n - 1) training indices nearest first.
+    """
+    start = 0
+    ends = game.copy_starts
+    has_copies = ends[own + 1] > ends[own] if game.leave_one_out else np.zeros(len(own), bool)
+    for row in np.flatnonzero(has_copies).tolist():
+        if start < row:
+            yield slice(start, row), order[start:row]
+        left_out = game.copies[ends[own[row]] : ends[own[row] + 1]]
+        yield slice(row, row + 1), order[row : row + 1, ~np.isin(order[row], left_out)]
+        start = row + 1
+    if start < len(order):
+        yield slice(start, len(order)), order[start:]
 
 
 def game_values(game: KnnGame, tile_bytes: int = 256 * 2**20) -> Values:
@@ -425,28 +486,3 @@ def add_newcomers(  # type: ignore[no-untyped-def]
                 behind = values[place, table] - matches[place] * gains[place, table]
                 match[newcomer, table] += behind + gains[place, table]
                 mismatch[newcomer, table] += behind
-
-
-def _check(
-    x_train: NDArray[np.floating],
-    y_train: NDArray[np.integer],
-    x_val: NDArray[np.floating],
-    y_val: NDArray[np.integer],
-    k: int,
-) -> None:
-    if k < 1:
-        raise UserError(f"k must be at least 1, got {k}")
-    for name, x, y in (("train", x_train, y_train), ("val", x_val, y_val)):
-        if x.ndim != 2 or len(x) == 0:
-            raise UserError(
-                f"x_{name} must be a non-empty (points, features) array, got shape {x.shape}"
-            )
-        if len(x) != len(y):
-            sizes = f"{len(x)} and {len(y)}"
-            raise UserError(f"x_{name} and y_{name} must have one row per point, got {sizes}")
-        if not np.isfinite(x).all():
-            bad = np.count_nonzero(~np.isfinite(x))
-            raise UserError(f"x_{name} must be finite, got {bad} NaN or infinite entries")
-    if x_train.shape[1] != x_val.shape[1]:
-        widths = f"{x_train.shape[1]} and {x_val.shape[1]}"
-        raise UserError(f"x_train and x_val must have the same number of features, got {widths}")

@@ -1,5 +1,7 @@
 """Copies under other labels: found against theory and by hand, decided by hand."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -9,8 +11,10 @@ from dcai_ray.cleaning import conflicts as module
 from dcai_ray.cleaning.choices import Choice
 from dcai_ray.cleaning.conflicts import (
     conflicts,
+    copies_of_each,
     described,
     distance_ratio,
+    most_copies,
     near_pairs,
     pictures,
     resolved,
@@ -94,6 +98,36 @@ def test_pictures_of_a_class_are_not_near_where_a_network_makes_them_alike(sprea
     rng = np.random.default_rng(0)
     x = rng.standard_normal((10, 64))[np.arange(500) % 10]
     assert all_near(np.float32(x + spread * rng.standard_normal(x.shape))) == []
+
+
+@pytest.mark.parametrize("size", [2, 5, 6, 12, 30])
+def test_all_of_a_burst_are_near_each_other_and_nothing_else_is(size):
+    """From six frames on, the fifth neighbour of a frame is a frame."""
+    rng = np.random.default_rng(0)
+    x = gauss(400, 64)
+    x[:size] = with_copies(np.repeat(x[:1], size, axis=0), rng)
+    points = pictures(x, x[:0], among_train=True)
+    found = near_pairs(points, slice(0, 400), distance_ratio(points), most_copies(400, 2))
+    assert most_copies(400, 2) == 31
+    assert set(map(tuple, found.tolist())) == set(permutations(range(size), 2))
+
+
+@pytest.mark.parametrize("spread", [0.3, 0.1, 0.01, 0.0])
+def test_a_class_that_a_network_makes_alike_is_no_burst(spread):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((10, 64))[np.arange(500) % 10]
+    x = np.float32(x + spread * rng.standard_normal(x.shape))
+    points = pictures(x, x[:0], among_train=True)
+    most = most_copies(500, 10)
+    assert most == 12
+    assert len(near_pairs(points, slice(0, 500), distance_ratio(points), most)) == 0
+
+
+def test_copies_of_each_are_those_of_the_same_content_or_nearly_the_same():
+    near = np.array([(0, 3), (2, 5), (1, 4)])  # 5 is clean
+    found = copies_of_each(["a", "b", "c", "d", "b", "a"], near, 5)
+    assert sorted(map(tuple, found.tolist())) == [(0, 3), (1, 4), (1, 4), (4, 1)]
+    assert copies_of_each([], near[:0], 5).shape == (0, 2)
 
 
 def test_digits_are_not_near_and_their_copies_are():

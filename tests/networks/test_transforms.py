@@ -1,6 +1,7 @@
 """Pixels against torchvision's own transforms."""
 
 import itertools
+import resource
 import threading
 
 import numpy as np
@@ -34,6 +35,26 @@ def test_centre_crop_is_torchvisions_resize_and_centre_crop(size):
     image = noise(*size)
     theirs = v2.Compose([v2.Resize(48), v2.CenterCrop(48), v2.PILToTensor()])
     assert_array_equal(centre_crop(image, usual_pixels(48)), theirs(image))
+
+
+@pytest.mark.parametrize("length", [9, 100, 801, 3000])
+@pytest.mark.parametrize("breadth", [1, 2, 7, 90])
+def test_the_middle_of_a_long_strip_is_that_of_the_whole_resized(length, breadth):
+    """The two passes of the resize are rounded to whole levels in another order when it is tall."""
+    whole = v2.Compose([v2.Resize(48), v2.CenterCrop(48), v2.PILToTensor()])
+    for size in ((length, breadth), (breadth, length)):
+        got, theirs = centre_crop(noise(*size), 48).int(), whole(noise(*size)).int()
+        assert (got - theirs).abs().max() <= 1
+
+
+def test_a_strip_of_a_few_bytes_takes_little_memory():
+    """Resized whole, each of the first two takes 300 MB, and the others 10 GB."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for size in ((2_000, 1), (1, 2_000), (65_535, 1), (1, 65_535)):
+        centre_crop(Image.new("RGB", size), 224)
+        random_crop(Image.new("RGB", size), 224, np.random.default_rng(0))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert peak - before < 50_000  # KB
 
 
 def test_normalized_is_torchvisions_for_imagenet():

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -372,6 +373,27 @@ def test_validation_by_itself_comes_with_its_weakness(run):
 def test_values_that_disagree_by_clean_set_and_by_training_set_are_warned_of(run):
     assert any("disagree" in line for line in verdicts.warnings(with_settings(run, 0.1), []))
     assert not any("disagree" in line for line in verdicts.warnings(with_settings(run, 0.8), []))
+
+
+def test_what_is_wrong_with_the_pictures_is_named_before_all_else(run):
+    findings = read_findings(run)
+    steps = findings.record["steps"]
+    images = {
+        **steps["images"],
+        "duplicates_under_two_labels": ["a.png = b.png"],
+        "blanks": ["c.png", "d.png"],
+    }
+    leak = {"near_copies_across_splits": ["train/e = shapley_val/f"]}
+    compared = {step: {**steps.get(step, {}), **leak} for step in ("values", "probes")}
+    steps = {**steps, "images": images, **compared}
+    found = replace(findings, record={**findings.record, "steps": steps})
+    lines = verdicts.warnings(found, [])
+    assert lines[0].startswith("1 image occurs under more than one label, so one of the labels")
+    assert lines[0].endswith("The first: a.png = b.png.")
+    assert lines[1].startswith("2 images are blank (one colour only), so nothing can be learnt")
+    assert lines[1].endswith("The first: c.png; the others are listed at the end.")
+    assert lines[2].startswith("1 image occurs nearly the same in train and in shapley_val, so")
+    assert lines[3].startswith("1 image occurs nearly the same in train and in val, which inflates")
 
 
 def test_a_few_clean_images_are_not_to_be_trusted_over_the_training_set(run):

@@ -1,13 +1,23 @@
 """Copies under other labels, from the files or the features to the table, summary and report."""
 
+import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from dcai_ray.storage.features import write_split
+from dcai_ray.config import Config
+from dcai_ray.images.image_set import image_table
+from dcai_ray.run_directory import RunDirectory
+from dcai_ray.steps.conflicts import near_in_val
+from dcai_ray.steps.feature_set import read_points
+from dcai_ray.storage import parquet
+from dcai_ray.storage.features import read_split, write_split
 from dcai_ray.storage.location import Location
+from tests.support import in_process
+from tests.support.image_sets import image_set
 from tests.support.small_runs import done, files
 
 BLUE_COPY, RED_COPY = "blue/90.png", "red/91.png"
@@ -89,8 +99,13 @@ def valued(features, run, *flags):
     return pd.read_parquet(run / "values/values.parquet").set_index("id")
 
 
-def test_features_alone_show_near_copies(features, tmp_path, ray_cluster):
+def test_features_alone_show_near_copies(features, tmp_path, ray_cluster, capsys):
     values = valued(features, tmp_path / "run")
+    leak = "train/005 = shapley_val/004"
+    said = "1 image occurs nearly the same in train and in shapley_val, such as "
+    assert said + leak in capsys.readouterr().err
+    record = json.loads((tmp_path / "run/run.json").read_text())["steps"]["values"]
+    assert record["near_copies_across_splits"] == [leak]
     assert values.conflict.dropna().to_dict() == NEARLY
     assert values.decision["005"] == "drop"
     assert values.reason["005"] == "clean copy is labelled class1"
@@ -119,3 +134,24 @@ def test_without_a_second_opinion_only_clean_images_are_compared_with(
 ):
     values = valued(features, tmp_path / "run", "--second-opinion-up-to", 0)
     assert values.conflict.dropna().to_dict() == {"005": NEARLY["005"]}
+
+
+def test_near_copies_in_val_are_named_and_those_known_by_their_pixels_are_not(
+    features, tmp_path, monkeypatch
+):
+    in_process.patch(monkeypatch)
+    folder = shutil.copytree(features, tmp_path / "features")
+    train = read_split(Location(str(folder / "train")))
+    x = np.concatenate([np.random.default_rng(1).standard_normal((20, 32)), train.x[[7, 9]] + 0.01])
+    ids = [f"{i:03d}" for i in range(22)]
+    write_split(
+        Location(str(folder / "val")), ids, list(train.labels[:22]), np.float32(x), {}, "made val"
+    )
+    run = RunDirectory(Location(str(tmp_path)), Location(str(folder)))
+    points = read_points(run, with_val=True)
+    assert near_in_val(points, Config()) == ["train/007 = val/020", "train/009 = val/021"]
+    images = image_set(tmp_path, ["train/007", "val/020"], ["a", "b"]).images
+    parquet.write_table(
+        run.images, image_table([replace(image, pixels="same") for image in images]), "made"
+    )
+    assert near_in_val(points, Config()) == ["train/009 = val/021"]

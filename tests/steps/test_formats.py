@@ -106,7 +106,7 @@ def raise_format(monkeypatch, step):
         ("exact_values", {*VALUES, PROBES}),
         ("evidence", {*VALUES, PROBES}),
         ("dropping", {*VALUES, PROBES}),
-        ("probing", {PROBES}),
+        ("probing", {PROBES, COPIES}),
         ("sampled_values", set()),
         ("sampling_session", set()),
     ],

@@ -23,7 +23,10 @@ RESULTS = (
 ARMS = {"all", "kept", "relabelled", "random", "clean", "kept+clean", "truth"}
 SCORES = ["loss", "accuracy", "auroc"]
 COLUMNS = {  # docs/design.md
-    "images.parquet": ["split", "id", "label", "path", "bytes", "width", "height", "sha256"],
+    "images.parquet": [
+        *("split", "id", "label", "path", "bytes", "width", "height", "sha256"),
+        *("pixels", "blank", "white"),
+    ],
     "baseline/metrics.parquet": ["arm", "backbone", "seed", "epoch", "split", *SCORES],
     "cleaned/metrics.parquet": ["arm", "backbone", "seed", "epoch", "split", *SCORES],
     "cleaned/probes.parquet": ["arm", "probe", "seed", "images", *SCORES],

@@ -17,7 +17,7 @@ from dcai_ray.valuation.knn_shapley import (
     merged,
     val_block_sums,
 )
-from dcai_ray.valuation.neighbours import neighbour_order, newcomer_places
+from dcai_ray.valuation.neighbours import far_points, neighbour_order, newcomer_places
 
 SUM_OF_FEW = 1e-13  # a few hundred terms below 1
 METRICS = ("euclidean", "cosine")
@@ -222,6 +222,69 @@ def test_ranks_do_not_depend_on_scale_or_place(metric):
         assert_array_equal(moved, expected)
 
 
+@pytest.mark.parametrize("far", [10**4, 10**6, 10**9, 10**15])
+@pytest.mark.parametrize("places", [[3], [3, 11]])
+@pytest.mark.parametrize("n", [12, 60])
+def test_far_points_change_no_rank_of_the_others(far, places, n):
+    """The truth is in whole numbers of any size."""
+    x, y, x_val, y_val = small_game(1, n, m=8, d=3)
+    x, x_val = x.astype(object), x_val.astype(object)
+    for place in places[: n // 10]:
+        x[place, 1] = far + place
+    x_val[0, 1] = min(far, 10**6) - 1  # nearest to the far ones; farther, it would see ties itself
+    rankings = [exact_ranking(x, point, "euclidean") for point in x_val]
+    for k in (1, 4):
+        found = knn_shapley(np.float64(x), y, np.float64(x_val), y_val, k=k, metric="euclidean")
+        in_order = np.zeros(n)
+        for ranking, label in zip(rankings, y_val, strict=True):
+            line = np.empty((n, 1))
+            line[ranking, 0] = np.arange(n)
+            in_order += knn_shapley(line, y, [[-1.0]], [label], k=k, metric="euclidean") / 8
+        assert_allclose(found, in_order, atol=SUM_OF_FEW)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_sentinel_in_one_row_leaves_the_values_of_the_others_almost_as_they_are(metric):
+    x, y, x_val, y_val = cloud(2, n=400, m=60)
+    expected = knn_shapley(x, y, x_val, y_val, metric=metric)
+    spoilt = x.copy()
+    spoilt[17, 2] = 1e6
+    found = knn_shapley(spoilt, y, x_val, y_val, metric=metric)
+    others = np.arange(400) != 17
+    # Only the ranks beyond the one that has moved change, by one.
+    assert np.abs(found - expected)[others].max() < 0.05 * np.abs(expected).max()
+    assert np.corrcoef(found[others], expected[others])[0, 1] > 0.999
+    by_self = knn_shapley(spoilt, y, metric=metric)  # one validation point of 400 has moved, too
+    assert np.corrcoef(by_self[others], knn_shapley(x, y, metric=metric)[others])[0, 1] > 0.99
+
+
+def test_newcomers_find_their_places_beside_far_points():
+    x, y, x_val, y_val = small_game(5, 20, m=9)
+    x, extra = np.float64(x), np.array([[1.0, 2.0], [1e7, 0.0], [3e6, 1.0], [1e300, 0.0]])
+    x[4, 0] = 5e6
+    options = {"k": 3, "metric": "euclidean", "class_weights": "balanced"}
+    found = game_values(knn_game(x, y, x_val, y_val, **options, x_newcomers=extra)).newcomers[0]
+    for newcomer, label in itertools.product(range(3), range(3)):
+        joined = np.vstack([x, extra[[newcomer]]]), np.append(y, label)
+        expected = knn_shapley(*joined, x_val, y_val, **options)[-1]
+        assert_allclose(found[newcomer, label], expected, atol=SUM_OF_FEW)
+    assert np.isfinite(found).all()
+
+
+def test_what_is_spread_wide_has_no_far_points():
+    rng = np.random.default_rng(0)
+    for x in (
+        rng.standard_normal((500, 6)),
+        rng.standard_t(2, (500, 6)),
+        np.repeat(np.eye(4), 20, axis=0) * [1, 1, 1, 1e6],  # a quarter of the points
+        np.zeros((50, 3)),
+        np.eye(3)[[0] * 48 + [1, 2]],  # nearly all are equal
+    ):
+        assert len(far_points(x)) == 0
+    x[7] = 1e5
+    assert far_points(rng.standard_normal((50, 3)) + x).tolist() == [7]
+
+
 def one_by_one(x, y, x_val, y_val, k):
     """(m, n) values for each validation point alone."""
     points = [(x_val[[j]], y_val[[j]]) for j in range(len(y_val))]
@@ -274,14 +337,78 @@ def test_balanced_values_without_validation_set_equal_enumeration(n):
         assert_allclose(found, expected, atol=SUM_OF_FEW)
 
 
-def left_out_utilities(x, y, point, k):
-    """(2^n,) v(S) for one training point as the only validation point, left out itself."""
+def left_out_utilities(x, y, point, k, others=None):
+    """(2^n,) v(S) for one training point as the only validation point, left out itself; of some
+    `others` only."""
     n = len(x)
     ranking = [i for i in exact_ranking(x, x[point], "euclidean") if i != point]
+    ranking = [i for i in ranking if others is None or i in others]
     members = (np.arange(2**n)[:, np.newaxis] >> np.arange(n) & 1).astype(bool)
     there = members[:, ranking]
     votes = there & (there.cumsum(axis=1) <= k)
     return (votes & (y[ranking] == y[point])).sum(axis=1) / k
+
+
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+@pytest.mark.parametrize("semivalue_name", ["shapley", "banzhaf"])
+@pytest.mark.parametrize("n", range(2, 8))
+def test_values_without_near_copies_equal_enumeration_of_the_game_without_them(
+    n, semivalue_name, class_weights
+):
+    weights = np.full(n, 1 / n) if semivalue_name == "shapley" else banzhaf_weights(n)
+    for k, seed in itertools.product((1, 2, n), range(3)):
+        x, y, _, _ = small_game(seed, n)
+        rng = np.random.default_rng(seed)
+        copies = rng.integers(0, n, (n, 2))
+        copies = copies[copies[:, 0] != copies[:, 1]]
+        apart = {frozenset(pair) for pair in copies.tolist()}
+        own = []
+        for point in range(n):
+            without = [i for i in range(n) if frozenset((i, point)) not in apart and i != point]
+            own.append(left_out_utilities(x, y, point, k, without))
+        groups = [np.arange(n)]
+        if class_weights == "balanced":
+            groups = [np.flatnonzero(y == c) for c in np.unique(y)]
+        v = np.mean([np.mean([own[i] for i in group], axis=0) for group in groups], axis=0)
+        game = knn_game(
+            x, y, None, None, k=k, metric="euclidean", semivalue=semivalue_name,
+            class_weights=class_weights, copies=copies,
+        )  # fmt: skip
+        assert_allclose(game_values(game).value[0], semivalue(v, weights), atol=SUM_OF_FEW)
+
+
+def banzhaf_weights(n):
+    """Of a coalition of each size, as `semivalue` wants them: every coalition alike."""
+    return np.array([comb(n - 1, size) for size in range(n)]) / 2 ** (n - 1)
+
+
+def test_without_near_copies_no_bit_changes_and_clean_points_know_none():
+    x, y, x_val, y_val = cloud(3, n=90, m=20)
+    options = {"k": 5, "metric": "cosine", "class_weights": "balanced"}
+    none, some = np.empty((0, 2), int), np.array([[0, 1], [5, 70]])
+    by_self = game_values(knn_game(x, y, None, None, **options)).value
+    again = game_values(knn_game(x, y, None, None, **options, copies=none)).value
+    assert_array_equal(again, by_self)
+    assert (game_values(knn_game(x, y, None, None, **options, copies=some)).value != by_self).any()
+    by_clean = game_values(knn_game(x, y, x_val, y_val, **options)).value
+    again = game_values(knn_game(x, y, x_val, y_val, **options, copies=some)).value
+    assert_array_equal(again, by_clean)
+
+
+def test_a_burst_under_a_wrong_label_does_not_vouch_for_itself():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 100)
+    x = rng.standard_normal((200, 8)) + 3 * y[:, np.newaxis]
+    burst = np.arange(12)
+    x[burst] = 1 + 0.01 * rng.standard_normal((12, 8))  # nearer to class 0 than to class 1
+    y[burst] = 1
+    pairs = np.array(list(itertools.combinations(burst, 2)))
+    options = {"k": 10, "metric": "euclidean"}
+    with_copies = game_values(knn_game(x, y, None, None, **options)).value[0]
+    without = game_values(knn_game(x, y, None, None, **options, copies=pairs)).value[0]
+    assert (with_copies[burst] > 0).all()
+    assert (without[burst] < 0).all()
+    assert set(without.argsort()[:12]) == set(burst)
 
 
 def test_balanced_and_plain_values_agree_where_classes_are_equally_frequent():

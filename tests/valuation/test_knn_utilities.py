@@ -474,8 +474,8 @@ def test_costs_fall_with_position_and_are_shared_among_parts(kind):
         ({"x_train": np.full((7, 2), np.nan)}, "x_train must be finite, got 14 NaN"),
         ({"x_val": np.ones((3, 5))}, "same number of features, got 2 and 5"),
         ({"x_val": np.ones((0, 2)), "y_val": np.ones(0, int)}, "x_val must be a non-empty"),
-        ({"y_train": np.ones(6, int)}, "each of 7 points, got shape .6,."),
-        ({"y_val": np.ones(3)}, "y_val must be integers, got float64"),
+        ({"y_train": np.ones(6, int)}, "must have one row per point, got 7 and 6"),
+        ({"y_val": np.full(3, 0.5)}, "y_val must be class labels .* got 0.5"),
     ],
 )
 def test_bad_input_names_the_value(kind, change, message):

@@ -208,9 +208,9 @@ def test_inputs_that_do_not_fit_are_named(make):
     for game, message in [
         ((x[:0], y[:0], x_val, y_val), "x_train must be a non-empty .* got shape \\(0, 4\\)"),
         ((x[0], y, x_val, y_val), "x_train must be a non-empty"),
-        ((x, y[1:], x_val, y_val), "y_train must hold one label for each of 40 points"),
+        ((x, y[1:], x_val, y_val), "must have one row per point, got 40 and 39"),
         ((x, y, x_val, y_val[:, np.newaxis]), "y_val must hold one label"),
-        ((x, y / 2, x_val, y_val), "y_train must be integers, got float64"),
+        ((x, y / 2, x_val, y_val), "y_train must be class labels .* got 0.5"),
         ((holes, y, x_val, y_val), "x_train must be finite, got 2 NaN or infinite entries"),
         ((x, y, x_val[:, :3], y_val), "same number of features, got 4 and 3"),
     ]:
@@ -224,7 +224,7 @@ def test_inputs_that_do_not_fit_are_named(make):
         (lambda *g: LeastSquares(*g, ridge=0), "ridge must be finite and at least"),
         (lambda *g: LeastSquares(*g, ridge=np.nan), "ridge must be finite and at least"),
         (lambda *g: LeastSquares(*g, score="auroc"), "score must be accuracy or margin"),
-        (lambda *g: LeastSquares(*g, num_features=0), "num_features must be at least 1 or None"),
+        (lambda *g: LeastSquares(*g, num_features=0), "num_features must be at least 1, got 0"),
         (lambda *g: LeastSquares(*g, empty=2), "empty must be a value of accuracy"),
         (lambda *g: LeastSquares(*g, score="margin", empty=0.5), "empty must be a value of margin"),
         (lambda *g: Logistic(*g, c=0), "c must be positive"),

@@ -5,11 +5,13 @@ that only one of them has counts too.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dcai_ray.errors import UserError
+from dcai_ray.valuation.arrays import class_labels, feature_matrix, numbered, whole_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,47 +22,45 @@ class LabelledPoints:
     y_train: NDArray[np.int64]  # (n,) in 0..C-1
     x_val: NDArray[np.floating]  # (m, d)
     y_val: NDArray[np.int64]  # (m,) in 0..C-1
-    labels: NDArray[np.integer]  # (C,) the label of each class number, increasing
+    labels: NDArray[Any]  # (C,) the label of each class number, increasing: int64 or text
 
 
 def labelled_points(
-    x_train: NDArray[np.floating],
-    y_train: NDArray[np.integer],
-    x_val: NDArray[np.floating],
-    y_val: NDArray[np.integer],
+    x_train: ArrayLike, y_train: ArrayLike, x_val: ArrayLike, y_val: ArrayLike
 ) -> LabelledPoints:
-    """The points as given, their classes numbered.
+    """The points as arrays, their classes numbered.
 
     Args:
-        x_train: (n, d) features.
-        y_train: (n,) labels, any integers.
+        x_train: (n, d) features; arrays, lists, data frames, tensors or sparse matrices.
+        y_train: (n,) labels: whole numbers, booleans or text.
         x_val: (m, d) features of the validation points.
         y_val: (m,) their labels.
     Raises:
-        UserError: for sizes that do not fit, features that are not finite or labels that are not
-            integers.
+        UserError: for sizes that do not fit, features that are not finite, or labels that are soft,
+            missing, fractions or of several kinds.
+    """
+    train, val = feature_matrix("x_train", x_train), feature_matrix("x_val", x_val)
+    given, wanted = class_labels("y_train", y_train), class_labels("y_val", y_val)
+    check_sizes(train, given, val, wanted)
+    numbers, others, labels = numbered(given, wanted)
+    return LabelledPoints(train, numbers, val, others, labels)
+
+
+def check_sizes(
+    x_train: NDArray[Any], y_train: NDArray[Any], x_val: NDArray[Any], y_val: NDArray[Any]
+) -> None:
+    """Refuse points that do not fit together.
+
+    Raises:
+        UserError: not one label per point, or features of different widths.
     """
     for name, x, y in (("train", x_train, y_train), ("val", x_val, y_val)):
-        if x.ndim != 2 or 0 in x.shape:
-            raise UserError(
-                f"x_{name} must be a non-empty (points, features) array, got shape {x.shape}"
-            )
-        if y.shape != (len(x),):
-            raise UserError(
-                f"y_{name} must hold one label for each of {len(x)} points, got shape {y.shape}"
-            )
-        if not np.issubdtype(y.dtype, np.integer):
-            raise UserError(f"y_{name} must be integers, got {y.dtype}")
-        bad = np.count_nonzero(~np.isfinite(x))
-        if bad:
-            raise UserError(f"x_{name} must be finite, got {bad} NaN or infinite entries")
+        if len(x) != len(y):
+            sizes = f"{len(x)} and {len(y)}"
+            raise UserError(f"x_{name} and y_{name} must have one row per point, got {sizes}")
     if x_train.shape[1] != x_val.shape[1]:
         widths = f"{x_train.shape[1]} and {x_val.shape[1]}"
         raise UserError(f"x_train and x_val must have the same number of features, got {widths}")
-    labels, numbers = np.unique(np.concatenate([y_train, y_val]), return_inverse=True)
-    numbers = numbers.astype(np.int64)
-    n = len(x_train)
-    return LabelledPoints(x_train, numbers[:n], x_val, numbers[n:], labels)
 
 
 def projected(points: LabelledPoints, num_features: int | None) -> LabelledPoints:
@@ -78,8 +78,8 @@ def projected(points: LabelledPoints, num_features: int | None) -> LabelledPoint
     Raises:
         UserError: for num_features < 1.
     """
-    if num_features is not None and num_features < 1:
-        raise UserError(f"num_features must be at least 1 or None, got {num_features}")
+    if num_features is not None:
+        num_features = whole_number("num_features", num_features)
     centre = points.x_train.mean(axis=0, dtype=np.float64)
     train, val = points.x_train - centre, points.x_val - centre
     if num_features is not None and num_features < train.shape[1]:

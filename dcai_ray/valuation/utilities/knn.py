@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from copy import copy
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dcai_ray.valuation.neighbours import ClassWeights, Metric
 from dcai_ray.valuation.utilities import Orders
@@ -30,7 +30,7 @@ class Knn:
 
     Args:
         x_train: (n, d) features; centred here by their mean.
-        y_train: (n,) integer labels, any integers.
+        y_train: (n,) labels: whole numbers, booleans or text.
         x_val: (m, d) features of the validation points.
         y_val: (m,) their labels; one that no training point has never matches.
         k: the number of neighbours K; may exceed n.
@@ -40,16 +40,16 @@ class Knn:
         max_component_bytes: bound on the tables of one component, which makes for more of them; a
             component has at least one validation point.
     Raises:
-        UserError: for k < 1, num_components < 1, sizes that do not fit, features that are not
-            finite or labels that are not integers.
+        UserError: for k < 1, num_components < 1, sizes that do not fit, or features or labels that
+            cannot be used.
     """
 
     def __init__(
         self,
-        x_train: NDArray[np.floating],
-        y_train: NDArray[np.integer],
-        x_val: NDArray[np.floating],
-        y_val: NDArray[np.integer],
+        x_train: ArrayLike,
+        y_train: ArrayLike,
+        x_val: ArrayLike,
+        y_val: ArrayLike,
         *,
         k: int = 10,
         metric: Metric = "cosine",
@@ -61,6 +61,9 @@ class Knn:
         self._table = neighbour_table(
             *points, k, metric, class_weights, num_components, max_component_bytes
         )
+
+    def __repr__(self) -> str:
+        return f"Knn({self._table.describe()})"
 
     @property
     def num_players(self) -> int:

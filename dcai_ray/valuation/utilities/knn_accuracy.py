@@ -18,7 +18,7 @@ from copy import copy
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dcai_ray.errors import UserError
 from dcai_ray.valuation.neighbours import ClassWeights, Metric
@@ -39,10 +39,10 @@ class KnnAccuracy:
 
     def __init__(
         self,
-        x_train: NDArray[np.floating],
-        y_train: NDArray[np.integer],
-        x_val: NDArray[np.floating],
-        y_val: NDArray[np.integer],
+        x_train: ArrayLike,
+        y_train: ArrayLike,
+        x_val: ArrayLike,
+        y_val: ArrayLike,
         *,
         k: int = 10,
         metric: Metric = "cosine",
@@ -65,6 +65,9 @@ class KnnAccuracy:
             empty = float(self._table.mean(by_class.max()))
         self._empty = float(empty)
         self._quorum = 1 if few == "vote" else k
+
+    def __repr__(self) -> str:
+        return f"KnnAccuracy({self._table.describe()})"
 
     @property
     def num_players(self) -> int:

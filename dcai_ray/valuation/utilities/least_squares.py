@@ -25,7 +25,7 @@ from typing import Literal
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dcai_ray.errors import UserError
 from dcai_ray.valuation.utilities import Orders
@@ -41,7 +41,7 @@ class LeastSquares:
 
     Args:
         x_train: (n, d) features; centred here by their mean.
-        y_train: (n,) integer labels, any integers.
+        y_train: (n,) labels: whole numbers, booleans or text.
         x_val: (m, d) features of the validation points.
         y_val: (m,) their labels.
         ridge: penalty on squared weights, in units of squared features.
@@ -51,16 +51,16 @@ class LeastSquares:
         empty: v(empty); None: the share of the largest class of the validation set, and for
             "margin" that of zero scores, -1.
     Raises:
-        UserError: for sizes that do not fit, features that are not finite, labels that are not
-            integers, a ridge too small for the recursion or an `empty` that no score can have.
+        UserError: for sizes that do not fit, features or labels that cannot be used, a ridge too
+            small for the recursion or an `empty` that no score can have.
     """
 
     def __init__(
         self,
-        x_train: NDArray[np.floating],
-        y_train: NDArray[np.integer],
-        x_val: NDArray[np.floating],
-        y_val: NDArray[np.integer],
+        x_train: ArrayLike,
+        y_train: ArrayLike,
+        x_val: ArrayLike,
+        y_val: ArrayLike,
         *,
         ridge: float = 10.0,
         num_features: int | None = 32,

@@ -25,7 +25,7 @@ Source: Boyd & Vandenberghe 2004, Convex Optimization, 9.5-9.7 (damped Newton, f
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dcai_ray.errors import ModelError, UserError
 from dcai_ray.valuation.utilities import Orders
@@ -48,7 +48,7 @@ class Logistic:
 
     Args:
         x_train: (n, d) features; centred here by their mean.
-        y_train: (n,) integer labels, any integers.
+        y_train: (n,) labels: whole numbers, booleans or text.
         x_val: (m, d) features of the validation points.
         y_val: (m,) their labels.
         c: inverse strength of the penalty, as scikit-learn's C.
@@ -58,16 +58,16 @@ class Logistic:
         empty: v(empty); None: the score of the validation set's class frequencies as constant
             prediction.
     Raises:
-        UserError: for sizes that do not fit, features that are not finite, labels that are not
-            integers, c <= 0 or an `empty` that no score can have.
+        UserError: for sizes that do not fit, features or labels that cannot be used, c <= 0 or an
+            `empty` that no score can have.
     """
 
     def __init__(
         self,
-        x_train: NDArray[np.floating],
-        y_train: NDArray[np.integer],
-        x_val: NDArray[np.floating],
-        y_val: NDArray[np.integer],
+        x_train: ArrayLike,
+        y_train: ArrayLike,
+        x_val: ArrayLike,
+        y_val: ArrayLike,
         *,
         c: float = 1.0,
         num_features: int | None = 32,

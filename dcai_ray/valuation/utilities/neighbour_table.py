@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dcai_ray.errors import UserError
+from dcai_ray.valuation.arrays import whole_number
 from dcai_ray.valuation.knn_shapley import knn_game
 from dcai_ray.valuation.neighbours import ClassWeights, Metric, ranked, tiles
 from dcai_ray.valuation.utilities import Orders
@@ -61,6 +62,10 @@ class NeighbourTable:
     val_weights: NDArray[np.int64]  # (m,) w_j
     denominator: int  # D, a multiple of num_components
     num_components: int
+
+    def describe(self) -> str:
+        """Its sizes."""
+        return f"n={self.num_players}, m={len(self.y_val)}, k={self.k}"
 
     @property
     def num_players(self) -> int:
@@ -134,10 +139,10 @@ class NeighbourTable:
 
 
 def neighbour_table(
-    x_train: NDArray[np.floating],
-    y_train: NDArray[np.integer],
-    x_val: NDArray[np.floating],
-    y_val: NDArray[np.integer],
+    x_train: ArrayLike,
+    y_train: ArrayLike,
+    x_val: ArrayLike,
+    y_val: ArrayLike,
     k: int,
     metric: Metric,
     class_weights: ClassWeights,
@@ -145,8 +150,8 @@ def neighbour_table(
     max_component_bytes: int,
 ) -> NeighbourTable:
     """Rank all points; arguments and what is raised as in `Knn`."""
-    if num_components < 1:
-        raise UserError(f"num_components must be at least 1, got {num_components}")
+    num_components = whole_number("num_components", num_components)
+    k = whole_number("k", k)
     if class_weights not in ("balanced", "none"):
         raise UserError(f"class_weights must be balanced or none, got {class_weights!r}")
     points = labelled_points(x_train, y_train, x_val, y_val)
@@ -158,12 +163,12 @@ def neighbour_table(
     dealt = _dealt(points.y_val, class_weights, num_components)
     own = points.y_val[dealt]
     val_weights, denominator = _weights(own, class_weights, num_components)
-    game = knn_game(x_train, points.y_train, x_val[dealt], own, k=k, metric=metric)
+    game = knn_game(points.x_train, points.y_train, points.x_val[dealt], own, k=k, metric=metric)
     places = np.arange(num_players, dtype=kind)[np.newaxis]
     ranks = np.empty((num_val, num_players), dtype=kind)
     by_rank = np.empty_like(ranks) if walked else None
     for tile in tiles(slice(0, num_val), num_players, _TILE_BYTES):
-        nearest_first = ranked(game.train, game.val[tile], game.offset)
+        nearest_first = ranked(game.train, game.val[tile], game.offset, far=game.far)
         np.put_along_axis(ranks[tile], nearest_first, places, axis=1)
         if by_rank is not None:
             by_rank[tile] = nearest_first

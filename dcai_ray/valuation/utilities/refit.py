@@ -24,10 +24,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone, is_classifier
 
 from dcai_ray.errors import ModelError, UserError
+from dcai_ray.valuation.arrays import whole_number
 from dcai_ray.valuation.utilities import Orders
 from dcai_ray.valuation.utilities.inputs import labelled_points
 from dcai_ray.valuation.utilities.scores import (
@@ -50,7 +51,8 @@ class Refit:
         model: a classifier, cloned for every fit. With an integer as
             its `random_state` the utility is a function; with None its scores are random.
         x_train: (n, d) features, handed to the model as they are.
-        y_train: (n,) integer labels, any numbers, handed to the model as they are.
+        y_train: (n,) labels: whole numbers, booleans or text, handed to the model,
+            booleans as 0 and 1.
         x_val: (m, d) features of the validation points.
         y_val: (m,) their labels.
         score: of the probabilities ("accuracy" and "balanced-accuracy": of the predicted classes,
@@ -61,27 +63,26 @@ class Refit:
         empty: v(empty); None: the score of the validation set's class frequencies as constant
             prediction.
     Raises:
-        UserError: for sizes that do not fit, features that are not finite, labels that are not
-            integers, a model that is no classifier or lacks `predict_proba` where it is needed,
-            every < 1, truncation < 0 or an `empty` that no score can have.
+        UserError: for sizes that do not fit, features or labels that cannot be used, a model that
+            is no classifier or lacks `predict_proba` where it is needed, every < 1, truncation < 0
+            or an `empty` that no score can have.
         ModelError: with `truncation`, if the model fails on all points.
     """
 
     def __init__(
         self,
         model: Any,
-        x_train: NDArray[np.floating],
-        y_train: NDArray[np.integer],
-        x_val: NDArray[np.floating],
-        y_val: NDArray[np.integer],
+        x_train: ArrayLike,
+        y_train: ArrayLike,
+        x_val: ArrayLike,
+        y_val: ArrayLike,
         *,
         score: Score = "accuracy",
         every: int = 1,
         truncation: float | None = None,
         empty: float | None = None,
     ) -> None:
-        if every < 1:
-            raise UserError(f"every must be at least 1, got {every}")
+        every = whole_number("every", every)
         if truncation is not None and not truncation >= 0:
             raise UserError(f"truncation must be None or at least 0, got {truncation}")
         self._points = labelled_points(x_train, y_train, x_val, y_val)

@@ -1,4 +1,4 @@
-"""Features from untrusted pickles, read by an unpickler that can make only arrays.
+"""Arrays from untrusted pickles, read by an unpickler that can make only arrays.
 
 A pickle is a program: loading one the usual way runs its author's code. This unpickler makes only
 NumPy arrays and plain containers and refuses anything else by name. It does not call NumPy's own
@@ -6,7 +6,6 @@ unpickling functions either, since they can be made to interpret bytes as pointe
 """
 
 import codecs
-import hashlib
 import io
 import pickle
 import sys
@@ -20,9 +19,6 @@ from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
 
 # What the unpickler and NumPy raise on malformed bytes.
-FORMAT = 1
-"""Raise this when a reader gives other features for the same file: imports are then made again."""
-
 _DAMAGE = (
     EOFError,
     ValueError,
@@ -107,18 +103,19 @@ class _ArrayUnpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
-def read_arrays(file: Location) -> tuple[dict[str, NDArray[Any]], str]:
-    """The arrays of a pickled dict of arrays, and the SHA-256 of the file.
+def pickled_arrays(file: Location, content: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of a pickled dict of arrays.
 
+    Args:
+        file: what messages call it.
+        content: its bytes.
     Raises:
         UserError: the pickle tries to import anything else, is damaged, or is not such a dict.
-        OSError: the file cannot be read.
     """
-    content = file.read_bytes()
     try:
         found = _ArrayUnpickler(io.BytesIO(content)).load()
         entries = found.items() if isinstance(found, dict) else ()
-        arrays = {key: np.asarray(entry) for key, entry in entries}
+        arrays = {str(key): np.asarray(entry) for key, entry in entries}
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{file}: refused, only NumPy arrays are read from a pickle ({_line(error)})"
@@ -127,53 +124,8 @@ def read_arrays(file: Location) -> tuple[dict[str, NDArray[Any]], str]:
         raise UserError(f"{file}: not a readable pickle ({_line(error)})") from None
     if not isinstance(found, dict):
         raise UserError(f"{file}: expected a dict of arrays, got {type(found).__name__}")
-    return arrays, hashlib.sha256(content).hexdigest()
-
-
-def read_feature_pickle(
-    file: Location,
-) -> tuple[list[str], list[str], NDArray[np.float32], str]:
-    """The features of a pickled dict of arrays.
-
-    The dict holds one two-dimensional array, the features, and one one-dimensional array, the label
-    of each row; the order of the rows is kept.
-
-    Returns:
-        ids (`<label>/<row>`), labels, x (k, d), and the SHA-256 of the file.
-    Raises:
-        UserError: as `read_arrays`, or the arrays are not features with labels.
-        OSError: the file cannot be read.
-    """
-    arrays, digest = read_arrays(file)
-    features = [a for a in arrays.values() if a.ndim == 2 and np.issubdtype(a.dtype, np.number)]
-    labels = [a for a in arrays.values() if a.ndim == 1 and a.dtype.kind in "iubUS"]
-    if len(features) != 1 or len(labels) != 1:
-        shapes = ", ".join(f"{key} {a.dtype} {a.shape}" for key, a in arrays.items())
-        raise UserError(
-            f"{file}: expected one (k, d) array of features and one (k,) array of labels, "
-            f"got {shapes}"
-        )
-    try:
-        y = [_text(label) for label in labels[0].tolist()]
-    except UnicodeError as error:
-        raise UserError(f"{file}: labels must be UTF-8 ({error})") from None
-    x = features[0].astype(np.float32)
-    if not x.shape[1]:
-        raise UserError(f"{file}: features of width 0; at least one column is needed")
-    if len(x) != len(y):
-        raise UserError(f"{file}: {len(x)} rows of features, but {len(y)} labels")
-    if not np.isfinite(x).all():
-        bad = int((~np.isfinite(x)).any(axis=1).sum())
-        raise UserError(f"{file}: {bad} rows with NaN or infinite features")
-    ids = [f"{label}/{row:06d}" for row, label in enumerate(y)]
-    return ids, y, x, digest
+    return arrays
 
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _text(label: object) -> str:
-    text = label.decode() if isinstance(label, bytes) else str(label)
-    text.encode()  # NumPy's strings may hold lone surrogates, which no file can
-    return text
