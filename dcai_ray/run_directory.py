@@ -31,6 +31,7 @@ _PACKAGES = ("dcai_ray", "numpy", "scikit-learn", "torch", "torchvision", "ray",
 # The first outputs of a section's steps: until one it exists, the section may still change.
 _WRITES = {
     "data": ("images.parquet",),
+    "splits": ("images.parquet",),
     "images": ("images.parquet",),
     "finetune": ("baseline", "crossfit"),
     "extract": ("features",),

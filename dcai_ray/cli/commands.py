@@ -10,6 +10,8 @@ from dcai_ray.cli.flags import parse, settings_of
 from dcai_ray.config import Config, ValueConfig, parse_config
 from dcai_ray.errors import UserError
 from dcai_ray.images.folders import list_folder, list_splits
+from dcai_ray.images.listing import Listing
+from dcai_ray.images.split_folders import parse_splits
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import write_split
@@ -40,7 +42,8 @@ def run(arguments: Sequence[str]) -> None:
     """All steps."""
     chosen = parse(flags.Run, arguments, Config(), "run")
     data = _lasting("--data", chosen.data)
-    _pipeline(data, chosen.run, settings_of(chosen), no_finetune=chosen.no_finetune)
+    config = settings_of(chosen)
+    _pipeline(data, chosen.run, config, splits=chosen.splits, no_finetune=chosen.no_finetune)
 
 
 def audit(arguments: Sequence[str]) -> None:
@@ -54,7 +57,8 @@ def audit(arguments: Sequence[str]) -> None:
     data = _lasting("FOLDER", chosen.folder)
     directory = _directory(chosen.run or f"outputs/{data.name}")
     config = settings_of(chosen)
-    pipeline.run_audit(directory, list_folder(data), config)
+    listing = list_folder(data, splits=parse_splits(chosen.splits))
+    pipeline.run_audit(directory, listing, config)
     _finish(directory)
 
 
@@ -65,7 +69,7 @@ def finetune(arguments: Sequence[str]) -> None:
     chosen = parse(flags.Finetune, arguments, Config(), "finetune")
     data, config = _lasting("--data", chosen.data), settings_of(chosen)
     directory = _directory(chosen.run)
-    listing = list_splits(data, split_seed=config.images.split_seed)
+    listing = _list(data, chosen.splits, config)
     pipeline.run_baseline(directory, listing, config)
     print(f"done: {directory.metrics('baseline')}")
 
@@ -77,7 +81,7 @@ def extract(arguments: Sequence[str]) -> None:
     chosen = parse(flags.Extract, arguments, Config(), "extract")
     data, config = _lasting("--data", chosen.data), settings_of(chosen)
     directory = _directory(chosen.run)
-    listing = list_splits(data, split_seed=config.images.split_seed)
+    listing = _list(data, chosen.splits, config)
     pipeline.run_extraction(directory, listing, config)
     print(f"done: {directory.features}")
 
@@ -112,7 +116,7 @@ def retrain(arguments: Sequence[str]) -> None:
         pipeline.run_probes(directory, config)
     else:
         location = _lasting("--data", str(data))
-        listing = list_splits(location, split_seed=config.images.split_seed)
+        listing = _list(location, chosen.splits, config, directory)
         pipeline.run_retraining(directory, listing, config)
     _finish(directory)
 
@@ -162,11 +166,23 @@ def import_features(arguments: Sequence[str]) -> None:
     print(f"{len(ids)} x {x.shape[1]} features in {folder}")
 
 
-def _pipeline(data: Location, run: str, config: Config, *, no_finetune: bool) -> None:
+def _list(
+    data: Location, splits: Sequence[str], config: Config, run: RunDirectory | None = None
+) -> Listing:
+    """The images; their splits as the flag says, or as a run's earlier steps had them."""
+    named = parse_splits(splits)
+    if named is None and run is not None:
+        named = run.settings().get("splits")
+    return list_splits(data, split_seed=config.images.split_seed, splits=named)
+
+
+def _pipeline(
+    data: Location, run: str, config: Config, *, splits: Sequence[str] = (), no_finetune: bool
+) -> None:
     """All steps, each skipping what is there."""
     from dcai_ray.steps import pipeline
 
-    listing = list_splits(data, split_seed=config.images.split_seed)
+    listing = _list(data, splits, config)
     directory = _directory(run)
     pipeline.run_pipeline(directory, listing, config, networks=not no_finetune)
     _finish(directory)

@@ -42,6 +42,7 @@ OptionalRun = Annotated[str | None, _optional("RUN")]
 OptionalFile = Annotated[str | None, _optional("FILE")]
 OptionalBackbone = Annotated[Backbone | None, _optional(f"{{{','.join(get_args(Backbone))}}}")]
 OptionalPreset = Annotated[Literal["study"] | None, _optional("{study}")]
+Splits = Annotated[tuple[str, ...], tyro.conf.arg(metavar="SPLIT=FOLDER ...")]
 Switch = tyro.conf.FlagCreatePairsOff[bool]  # off unless given; a setting also has its --no- flag
 Flat = tyro.conf.arg(name="")  # the flags of a section without its name before them
 _SECTIONS = tuple(field.name for field in fields(Config))
@@ -65,6 +66,8 @@ class Where:
     data: Folder
     """Folder or URI with train, val and, optionally, shapley_val; each has one subfolder per
     class."""
+    splits: Splits = ()
+    """Folders of the splits where they have other names: train=Training val=Test."""
     run: RunFolder
     """Folder or URI that collects the results. Run the same command again to resume."""
     config: OptionalFile = None
@@ -124,6 +127,8 @@ class Audit:
 
     folder: tyro.conf.Positional[Folder]
     """Folder or URI with one subfolder per class."""
+    splits: Splits = ()
+    """The folder of the training images, train=Training; or none, if all folders are classes."""
     run: OptionalRun = None
     """Folder or URI that collects the results; outputs/<name of FOLDER> by default."""
     config: OptionalFile = None
@@ -201,6 +206,8 @@ class Retrain:
     """Folder or URI of the run; it must hold the values."""
     data: OptionalFolder = None
     """Folder or URI with the images; by default that of the run's earlier steps."""
+    splits: Splits = ()
+    """Folders of the splits where they have other names: train=Training val=Test."""
     config: OptionalFile = None
     """YAML file with settings; flags override it."""
     no_finetune: Switch = False

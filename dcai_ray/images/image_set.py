@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from dcai_ray.images.folders import ImageFile
+from dcai_ray.images.listing import ImageFile
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.location import Location

@@ -7,8 +7,8 @@ are never mixed, whoever calls it.
 from typing import Any
 
 from dcai_ray.config import Config, plain
-from dcai_ray.images.folders import Listing
 from dcai_ray.images.image_set import ImageSet, read_image_set
+from dcai_ray.images.listing import Listing
 from dcai_ray.images.truth import read_truth
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.exact_values import compute_values
@@ -115,7 +115,8 @@ def run_retraining(run: RunDirectory, listing: Listing, config: Config) -> None:
 
 def _open(run: RunDirectory, listing: Listing, config: Config, *names: str) -> ImageSet:
     """Bind the run folder to the data and these sections, and read the images."""
-    run.bind_settings({"data": listing.root.uri, **_sections(config, *names)})
+    data = {"data": listing.root.uri, **listing.origin}
+    run.bind_settings({**data, **_sections(config, *names)})
     return read_images(run, listing, config)
 
 

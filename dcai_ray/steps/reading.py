@@ -17,8 +17,8 @@ from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.errors import UserError
 from dcai_ray.images.decoding import Inspected
-from dcai_ray.images.folders import SPLITS, ImageFile, Listing, duplicates
 from dcai_ray.images.image_set import Image, ImageSet, image_table, images_of
+from dcai_ray.images.listing import SPLITS, ImageFile, Listing, duplicates
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.storage import parquet, schemas
@@ -44,7 +44,7 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
         UserError: images are unreadable (all are named), the run belongs to other images, or
             leaving out the unreadable would empty a class.
     """
-    for note in listing.notes:
+    for note in (f"{listing.root}: {listing.summary}", *listing.notes):
         progress.say(note)
     fingerprint = new_fingerprint("images", FORMAT, _names_and_sizes(listing))
     if parquet.is_up_to_date(run.images, fingerprint):
