@@ -29,12 +29,12 @@ def run_pipeline(run: RunDirectory, listing: Listing, config: Config, *, network
     trains = networks or config.value.evidence == "finetune"
     first = ("images", "finetune") if trains else ("images",)
     images = _open(run, listing, config, *first, "extract", "value", "sample", "retrain")
+    truth = read_truth(images)  # first, as what it refuses would come after all the work
     if networks:
         train_baseline(run, images, config)
     extract_features(run, images, config)
     predict_out_of_fold(run, images, config)
     _value(run, config)
-    truth = read_truth(images)
     score_probes(run, config, truth)
     if networks:
         retrain_networks(run, images, config, truth)
@@ -48,6 +48,7 @@ def run_audit(run: RunDirectory, listing: Listing, config: Config) -> None:
     """
     first = ("finetune",) if config.value.evidence == "finetune" else ()
     images = _open(run, listing, config, *first, "images", "extract", "value")
+    read_truth(images)  # the report reads it; what it refuses would come after all the work
     extract_features(run, images, config)
     predict_out_of_fold(run, images, config)
     _value(run, config)

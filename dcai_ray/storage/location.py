@@ -130,7 +130,8 @@ class Location:
             return
         folder, name = os.path.split(self.uri)
         os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+        # No longer than a name may be, whatever the length of this one.
+        temporary = os.path.join(folder, f".{name[:40]}.{uuid.uuid4().hex}.tmp")
         try:
             with open(temporary, "wb") as stream:
                 stream.write(content)
