@@ -9,8 +9,8 @@ from dcai_ray.cli import flags, logs
 from dcai_ray.cli.flags import parse, settings_of
 from dcai_ray.config import Config, ValueConfig, parse_config
 from dcai_ray.errors import UserError
-from dcai_ray.images.folders import list_folder, list_splits
 from dcai_ray.images.listing import Listing
+from dcai_ray.images.sources import list_audit, list_run
 from dcai_ray.images.split_folders import parse_splits
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
@@ -57,7 +57,7 @@ def audit(arguments: Sequence[str]) -> None:
     data = _lasting("FOLDER", chosen.folder)
     directory = _directory(chosen.run or f"outputs/{data.name}")
     config = settings_of(chosen)
-    listing = list_folder(data, splits=parse_splits(chosen.splits))
+    listing = list_audit(data, splits=parse_splits(chosen.splits))
     pipeline.run_audit(directory, listing, config)
     _finish(directory)
 
@@ -107,7 +107,8 @@ def retrain(arguments: Sequence[str]) -> None:
 
     chosen = parse(flags.Retrain, arguments, Config(), "retrain")
     directory, config = _directory(chosen.run), settings_of(chosen)
-    data = chosen.data or directory.settings().get("data")
+    there = directory.settings()
+    data = chosen.data or there.get("list") or there.get("data")
     if not chosen.no_finetune and data is None:
         raise UserError(
             f"{directory.location}: no images known to fine-tune on; give --data, or --no-finetune"
@@ -124,7 +125,7 @@ def retrain(arguments: Sequence[str]) -> None:
 def report(arguments: Sequence[str]) -> None:
     """The report of what is there."""
     chosen = parse(flags.Report, arguments, Config(), "report")
-    _finish(_existing(chosen.run))
+    _finish(_existing(chosen.run, chosen.data))
 
 
 def status(arguments: Sequence[str]) -> None:
@@ -148,7 +149,7 @@ def export(arguments: Sequence[str]) -> None:
     from dcai_ray.images.export import export_kept
 
     chosen = parse(flags.Export, arguments, Config(), "export")
-    count = export_kept(_existing(chosen.run), _lasting("--to", chosen.to), chosen.how)
+    count = export_kept(_existing(chosen.run, chosen.data), _lasting("--to", chosen.to), chosen.how)
     print(f"{count} images in {chosen.to}")
 
 
@@ -173,7 +174,7 @@ def _list(
     named = parse_splits(splits)
     if named is None and run is not None:
         named = run.settings().get("splits")
-    return list_splits(data, split_seed=config.images.split_seed, splits=named)
+    return list_run(data, split_seed=config.images.split_seed, splits=named)
 
 
 def _pipeline(
@@ -229,7 +230,12 @@ def _lasting(flag: str, uri: str) -> Location:
     return location
 
 
-def _existing(run: str) -> RunDirectory:
+def _existing(run: str, data: str | None = None) -> RunDirectory:
     if not (Location(run) / "config.yaml").exists():
         raise UserError(f"{run}: not a run folder (no config.yaml)")
-    return _directory(run)
+    directory = _directory(run)
+    if data is not None:
+        from dcai_ray.images.unchanged import follow
+
+        follow(directory, _lasting("--data", data))
+    return directory

@@ -236,6 +236,9 @@ class Report(OfRun):
       dcai-ray report --run outputs/mine
     """
 
+    data: OptionalFolder = None
+    """The folder that the images have moved to since; their content must be the same."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Status(OfRun):
@@ -258,6 +261,8 @@ class Export(OfRun):
     """Folder to write to; it must be empty or not exist yet."""
     how: Literal["copy", "hardlink", "symlink"] = "copy"
     """Copy each file, or make a hard link or symbolic link to it (local folders only)."""
+    data: OptionalFolder = None
+    """The folder that the images have moved to since; their content must be the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,11 @@ class Listing:
         return tuple(image for image in self.images if image.split == name)
 
     @property
+    def table(self) -> Location | None:
+        """The table that lists the images, if there is one."""
+        return Location(self.origin["list"]) if "list" in self.origin else None
+
+    @property
     def summary(self) -> str:
         """What was understood: `3 classes, no splits, 920 images`."""
         counts = Counter(image.split for image in self.images)

@@ -9,7 +9,7 @@ data's root (`/home/me/pets/train/cat/0001.jpg`, or `cat/0001.jpg` below train).
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dcai_ray.errors import UserError
 from dcai_ray.images.image_set import Image, ImageSet
 from dcai_ray.images.listing import normalized
+from dcai_ray.images.lists import read_rows
 from dcai_ray.storage.location import Location
 
 
@@ -34,10 +35,14 @@ class Truth:
 def read_truth(images: ImageSet) -> Truth | None:
     """The true labels of the training images; None if the data has no truth.csv.
 
+    Of a table of images, its column `true_label` takes the place of truth.csv.
+
     Raises:
         UserError: the file lacks a column, lists an image twice, has rows but none of a training
             image, or contradicts an image's folder about its given label.
     """
+    if images.table is not None:
+        return _truth_of_table(images, images.table)
     file = images.root / "truth.csv"
     if not file.exists():
         return None
@@ -56,6 +61,17 @@ def read_truth(images: ImageSet) -> Truth | None:
                 f"{file}: {image.path} has label {row['label']}, but its folder is {image.label}"
             )
         true_labels.append(normalized(row["true_label"] or "") if row else "")
+    return _truth(train, true_labels)
+
+
+def _truth_of_table(images: ImageSet, table: Location) -> Truth | None:
+    """The column `true_label` of the table that lists the images."""
+    known = {row.path: row.true_label for row in read_rows(table)[1] if row.true_label}
+    train = images.split("train")
+    return _truth(train, [known.get(image.path, "") for image in train]) if known else None
+
+
+def _truth(train: Sequence[Image], true_labels: Sequence[str]) -> Truth:
     known = np.array([bool(true) for true in true_labels])
     differs = np.array([t != i.label for t, i in zip(true_labels, train, strict=True)])
     ids = tuple(image.id for image in train)

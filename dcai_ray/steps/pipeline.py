@@ -10,6 +10,7 @@ from dcai_ray.config import Config, plain
 from dcai_ray.images.image_set import ImageSet, read_image_set
 from dcai_ray.images.listing import Listing
 from dcai_ray.images.truth import read_truth
+from dcai_ray.images.unchanged import follow
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.exact_values import compute_values
 from dcai_ray.steps.extraction import extract_features
@@ -116,6 +117,9 @@ def run_retraining(run: RunDirectory, listing: Listing, config: Config) -> None:
 
 def _open(run: RunDirectory, listing: Listing, config: Config, *names: str) -> ImageSet:
     """Bind the run folder to the data and these sections, and read the images."""
+    there = read_image_set(run)
+    if there is not None and there.root != listing.root:
+        follow(run, listing.root)
     data = {"data": listing.root.uri, **listing.origin}
     run.bind_settings({**data, **_sections(config, *names)})
     return read_images(run, listing, config)

@@ -262,10 +262,6 @@ def _check_shard(path: Location, table: pa.Table, first: pa.Table) -> None:
         )
     if any(table[name].null_count for name in ("id", "label", "feature")):
         raise UserError(f"{path}: empty cells; every image needs id, label and feature")
-    ids, labels = table["id"].to_pylist(), table["label"].to_pylist()
-    for name, label in zip(ids, labels, strict=True):
-        if "/" in name and name.split("/", 1)[0] != label:
-            raise UserError(f"{path}: id {name} does not match its label {label}; extract again")
     values = table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     bad = np.flatnonzero(~np.isfinite(values).reshape(len(table), -1).all(axis=1))
     if len(bad):
