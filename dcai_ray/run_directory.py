@@ -189,9 +189,12 @@ class RunDirectory:
             text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
             (self.location / "config.yaml").write_bytes(text.encode())
 
-    def move_data(self, root: Location) -> None:
+    def move_data(self, root: Location, table: Location | None) -> None:
         """Bind the run to another place of the same data; the caller has compared them."""
         moved = {**self.settings(), "data": root.uri}
+        moved.pop("list", None)
+        if table is not None:
+            moved["list"] = table.uri
         text = yaml.safe_dump(moved, sort_keys=False, allow_unicode=True)
         (self.location / "config.yaml").write_bytes(text.encode())
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from dcai_ray.errors import UserError
 from dcai_ray.images.image_set import Image, read_image_set
+from dcai_ray.images.lists import is_list, read_rows
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.read_ahead import read_ahead
@@ -39,8 +40,8 @@ def different(root: Location, images: Sequence[Image]) -> list[str]:
     return [image.path for image, fits in zip(images, same, strict=True) if not fits]
 
 
-def follow(run: RunDirectory, root: Location) -> None:
-    """Bind a run to the new place of its data.
+def follow(run: RunDirectory, data: Location) -> None:
+    """Bind a run to the new place of its data, a folder or a table of images.
 
     Raises:
         UserError: the run has no images, or those in the new place are others.
@@ -48,12 +49,14 @@ def follow(run: RunDirectory, root: Location) -> None:
     there = read_image_set(run)
     if there is None:
         raise UserError(f"{run.location}: has no images; --data is of no use here")
-    if there.root == root:
+    table = data if is_list(data) else None
+    root = read_rows(data)[0] if table else data
+    if (there.root, there.table) == (root, table):
         return
     others = different(root, there.images)
     if others:
         raise UserError(
-            f"{root}: not the data of {run.location}: {len(others)} of {len(there.images)} images "
+            f"{data}: not the data of {run.location}: {len(others)} of {len(there.images)} images "
             f"are missing or differ, the first {others[0]}"
         )
-    run.move_data(root)
+    run.move_data(root, table)

@@ -117,9 +117,8 @@ def run_retraining(run: RunDirectory, listing: Listing, config: Config) -> None:
 
 def _open(run: RunDirectory, listing: Listing, config: Config, *names: str) -> ImageSet:
     """Bind the run folder to the data and these sections, and read the images."""
-    there = read_image_set(run)
-    if there is not None and there.root != listing.root:
-        follow(run, listing.root)
+    if read_image_set(run) is not None:
+        follow(run, listing.table or listing.root)
     data = {"data": listing.root.uri, **listing.origin}
     run.bind_settings({**data, **_sections(config, *names)})
     return read_images(run, listing, config)

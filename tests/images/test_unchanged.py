@@ -62,3 +62,16 @@ def test_a_run_does_not_follow_to_other_images(run, tmp_path, fault):
     with pytest.raises(ValueError, match=r"1 of 4 images are missing or differ, the first cat/000"):
         follow(run, Location(str(other)))
     assert read_image_set(run).root == Location(str(tmp_path / "data"))
+
+
+def test_a_run_of_a_table_follows_the_table(tmp_path, run):
+    data = tmp_path / "data"
+    images = read_image_set(run).images
+    rows = "".join(f"{image.path},{image.label}\n" for image in images)
+    (data / "list.csv").write_text("path,label\n" + rows)
+    run.move_data(Location(str(data)), Location(str(data / "list.csv")))
+    data.rename(tmp_path / "moved")
+    follow(run, Location(str(tmp_path / "moved/list.csv")))
+    there = read_image_set(run)
+    assert there.root == Location(str(tmp_path / "moved"))
+    assert there.table == Location(str(tmp_path / "moved/list.csv"))
