@@ -33,6 +33,8 @@ _PACKAGES = ("dcai_ray", "numpy", "scikit-learn", "torch", "torchvision", "ray",
 # The first outputs of a section's steps: until one it exists, the section may still change.
 _WRITES = {
     "data": ("images.parquet",),
+    "list": ("images.parquet",),
+    "splits": ("images.parquet",),
     "images": ("images.parquet",),
     "finetune": ("baseline", "crossfit"),
     "extract": ("features",),
@@ -189,6 +191,15 @@ class RunDirectory:
         if merged != there:
             text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
             (self.location / "config.yaml").write_bytes(text.encode())
+
+    def move_data(self, root: Location, table: Location | None) -> None:
+        """Bind the run to another place of the same data; the caller has compared them."""
+        moved = {**self.settings(), "data": root.uri}
+        moved.pop("list", None)
+        if table is not None:
+            moved["list"] = table.uri
+        text = yaml.safe_dump(moved, sort_keys=False, allow_unicode=True)
+        (self.location / "config.yaml").write_bytes(text.encode())
 
     def _has_used(self, section: str) -> bool:
         files = _WRITES.get(section, ("config.yaml",))

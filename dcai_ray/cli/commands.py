@@ -9,7 +9,9 @@ from dcai_ray.cli import flags, logs
 from dcai_ray.cli.flags import parse, settings_of
 from dcai_ray.config import Config, ValueConfig, parse_config
 from dcai_ray.errors import UserError
-from dcai_ray.images.folders import list_folder, list_splits
+from dcai_ray.images.listing import Listing
+from dcai_ray.images.sources import list_audit, list_run
+from dcai_ray.images.split_folders import parse_splits
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.location import Location
 
@@ -38,7 +40,8 @@ def run(arguments: Sequence[str]) -> None:
     """All steps."""
     chosen = parse(flags.Run, arguments, Config(), "run")
     data = _lasting("--data", chosen.data)
-    _pipeline(data, chosen.run, settings_of(chosen), no_finetune=chosen.no_finetune)
+    config = settings_of(chosen)
+    _pipeline(data, chosen.run, config, splits=chosen.splits, no_finetune=chosen.no_finetune)
 
 
 def audit(arguments: Sequence[str]) -> None:
@@ -52,7 +55,8 @@ def audit(arguments: Sequence[str]) -> None:
     data = _lasting("FOLDER", chosen.folder)
     directory = _directory(chosen.run or f"outputs/{data.name}")
     config = settings_of(chosen)
-    pipeline.run_audit(directory, list_folder(data), config)
+    listing = list_audit(data, splits=parse_splits(chosen.splits))
+    pipeline.run_audit(directory, listing, config)
     _finish(directory)
 
 
@@ -63,7 +67,7 @@ def finetune(arguments: Sequence[str]) -> None:
     chosen = parse(flags.Finetune, arguments, Config(), "finetune")
     data, config = _lasting("--data", chosen.data), settings_of(chosen)
     directory = _directory(chosen.run)
-    listing = list_splits(data, split_seed=config.images.split_seed)
+    listing = _list(data, chosen.splits, config)
     pipeline.run_baseline(directory, listing, config)
     print(f"done: {directory.metrics('baseline')}")
 
@@ -75,7 +79,7 @@ def extract(arguments: Sequence[str]) -> None:
     chosen = parse(flags.Extract, arguments, Config(), "extract")
     data, config = _lasting("--data", chosen.data), settings_of(chosen)
     directory = _directory(chosen.run)
-    listing = list_splits(data, split_seed=config.images.split_seed)
+    listing = _list(data, chosen.splits, config)
     pipeline.run_extraction(directory, listing, config)
     print(f"done: {directory.features}")
 
@@ -101,7 +105,8 @@ def retrain(arguments: Sequence[str]) -> None:
 
     chosen = parse(flags.Retrain, arguments, Config(), "retrain")
     directory, config = _directory(chosen.run), settings_of(chosen)
-    data = chosen.data or directory.settings().get("data")
+    there = directory.settings()
+    data = chosen.data or there.get("list") or there.get("data")
     if not chosen.no_finetune and data is None:
         raise UserError(
             f"{directory.location}: no images known to fine-tune on; give --data, or --no-finetune"
@@ -110,7 +115,7 @@ def retrain(arguments: Sequence[str]) -> None:
         pipeline.run_probes(directory, config)
     else:
         location = _lasting("--data", str(data))
-        listing = list_splits(location, split_seed=config.images.split_seed)
+        listing = _list(location, chosen.splits, config, directory)
         pipeline.run_retraining(directory, listing, config)
     _finish(directory)
 
@@ -118,7 +123,7 @@ def retrain(arguments: Sequence[str]) -> None:
 def report(arguments: Sequence[str]) -> None:
     """The report of what is there."""
     chosen = parse(flags.Report, arguments, Config(), "report")
-    _finish(_existing(chosen.run))
+    _finish(_existing(chosen.run, chosen.data))
 
 
 def status(arguments: Sequence[str]) -> None:
@@ -142,7 +147,7 @@ def export(arguments: Sequence[str]) -> None:
     from dcai_ray.images.export import export_kept
 
     chosen = parse(flags.Export, arguments, Config(), "export")
-    count = export_kept(_existing(chosen.run), _lasting("--to", chosen.to), chosen.how)
+    count = export_kept(_existing(chosen.run, chosen.data), _lasting("--to", chosen.to), chosen.how)
     print(f"{count} images in {chosen.to}")
 
 
@@ -159,11 +164,23 @@ def import_features(arguments: Sequence[str]) -> None:
     print(f"{count} x {width} features in {folder}")
 
 
-def _pipeline(data: Location, run: str, config: Config, *, no_finetune: bool) -> None:
+def _list(
+    data: Location, splits: Sequence[str], config: Config, run: RunDirectory | None = None
+) -> Listing:
+    """The images; their splits as the flag says, or as a run's earlier steps had them."""
+    named = parse_splits(splits)
+    if named is None and run is not None:
+        named = run.settings().get("splits")
+    return list_run(data, split_seed=config.images.split_seed, splits=named)
+
+
+def _pipeline(
+    data: Location, run: str, config: Config, *, splits: Sequence[str] = (), no_finetune: bool
+) -> None:
     """All steps, each skipping what is there."""
     from dcai_ray.steps import pipeline
 
-    listing = list_splits(data, split_seed=config.images.split_seed)
+    listing = _list(data, splits, config)
     directory = _directory(run)
     pipeline.run_pipeline(directory, listing, config, networks=not no_finetune)
     _finish(directory)
@@ -210,7 +227,12 @@ def _lasting(flag: str, uri: str) -> Location:
     return location
 
 
-def _existing(run: str) -> RunDirectory:
+def _existing(run: str, data: str | None = None) -> RunDirectory:
     if not (Location(run) / "config.yaml").exists():
         raise UserError(f"{run}: not a run folder (no config.yaml)")
-    return _directory(run)
+    directory = _directory(run)
+    if data is not None:
+        from dcai_ray.images.unchanged import follow
+
+        follow(directory, _lasting("--data", data))
+    return directory

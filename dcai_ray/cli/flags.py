@@ -43,6 +43,7 @@ OptionalRun = Annotated[str | None, _optional("RUN")]
 OptionalFile = Annotated[str | None, _optional("FILE")]
 OptionalBackbone = Annotated[str | None, _optional("NAME")]
 OptionalPreset = Annotated[Literal["study"] | None, _optional("{study}")]
+Splits = Annotated[tuple[str, ...], tyro.conf.arg(metavar="SPLIT=FOLDER ...")]
 Switch = tyro.conf.FlagCreatePairsOff[bool]  # off unless given; a setting also has its --no- flag
 Flat = tyro.conf.arg(name="")  # the flags of a section without its name before them
 _SECTIONS = tuple(field.name for field in fields(Config))
@@ -66,6 +67,8 @@ class Where:
     data: Folder
     """Folder or URI with train, val and, optionally, shapley_val; each has one subfolder per
     class."""
+    splits: Splits = ()
+    """Folders of the splits where they have other names: train=Training val=Test."""
     run: RunFolder
     """Folder or URI that collects the results. Run the same command again to resume."""
     config: OptionalFile = None
@@ -126,6 +129,8 @@ class Audit:
 
     folder: tyro.conf.Positional[Folder]
     """Folder or URI with one subfolder per class."""
+    splits: Splits = ()
+    """The folder of the training images, train=Training; or none, if all folders are classes."""
     run: OptionalRun = None
     """Folder or URI that collects the results; outputs/<name of FOLDER> by default."""
     config: OptionalFile = None
@@ -203,6 +208,8 @@ class Retrain:
     """Folder or URI of the run; it must hold the values."""
     data: OptionalFolder = None
     """Folder or URI with the images; by default that of the run's earlier steps."""
+    splits: Splits = ()
+    """Folders of the splits where they have other names: train=Training val=Test."""
     config: OptionalFile = None
     """YAML file with settings; flags override it."""
     no_finetune: Switch = False
@@ -231,6 +238,9 @@ class Report(OfRun):
       dcai-ray report --run outputs/mine
     """
 
+    data: OptionalFolder = None
+    """The folder that the images have moved to since; their content must be the same."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Status(OfRun):
@@ -253,6 +263,8 @@ class Export(OfRun):
     """Folder to write to; it must be empty or not exist yet."""
     how: Literal["copy", "hardlink", "symlink"] = "copy"
     """Copy each file, or make a hard link or symbolic link to it (local folders only)."""
+    data: OptionalFolder = None
+    """The folder that the images have moved to since; their content must be the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,218 +1,194 @@
-"""List the images of a folder by class, in a stable order.
+"""List the images of a folder, or of an archive of folders, by class.
 
     <data>/{train,shapley_val,val}/<class>/<image>       the three splits of a run
     <data>/<class>/<image>                               a plain folder: all of it is `train`
 
-Subfolders of a class belong to it. Images are ordered by class, then by id (the path below the
-split), so the order does not depend on the file system. Every file that Pillow reads is decoded to
-8-bit RGB: EXIF orientation is applied, transparency is laid over a ground, 16 bits are scaled down,
-and an animation is represented by its first frame.
+Subfolders of a class belong to it. Which folders are splits, `split_folders` says; which files are
+pictures, `kinds`. A folder in which a run keeps its results is no data.
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from dcai_ray.errors import UserError
-from dcai_ray.images.decoding import extensions
+from dcai_ray.images import kinds, split_folders
+from dcai_ray.images.listing import (
+    SPLITS,
+    ImageFile,
+    Listing,
+    check_ids_differ,
+    normalized,
+    plain_listing,
+    split_listing,
+)
+from dcai_ray.images.split_folders import Splits
 from dcai_ray.storage.location import Location
 
-SPLITS = ("train", "shapley_val", "val")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # newlines, escape sequences of terminals
+_OF_A_RUN = ("run.json", "run.log")
 
 
 @dataclass(frozen=True, slots=True)
-class ImageFile:
-    """One image of a data folder."""
-
-    split: str
-    id: str
-    """Path below the split's folder, POSIX."""
-    label: str
-    path: str
-    """Path below the data's root."""
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """The content of a data folder, before any file is opened."""
+class Files:
+    """The files of a data folder, without those of runs that lie in it."""
 
     root: Location
-    """The data's root, to which the paths of the images are relative."""
-    images: tuple[ImageFile, ...]
-    classes: tuple[str, ...]
-    notes: tuple[str, ...]
-    """Messages for the user: skipped files, a split made by halving."""
+    found: tuple[tuple[str, int], ...]
+    """Path below the root, and size."""
+    runs: tuple[str, ...]
+    """Folders of runs, which were skipped."""
 
-    def split(self, name: str) -> tuple[ImageFile, ...]:
-        """The images of one split, in order."""
-        return tuple(image for image in self.images if image.split == name)
+    def below(self, folder: str) -> list[tuple[str, int]]:
+        """The files of one folder ("" for all), with their paths below it."""
+        start = f"{folder}/" if folder else ""
+        return [(path[len(start) :], size) for path, size in self.found if path.startswith(start)]
+
+    def shapes(self) -> dict[str, split_folders.Shape]:
+        """What lies in each folder at the top that is not hidden."""
+        return split_folders.shapes(path for path, _ in self.found if not kinds.is_hidden(path))
 
 
-def list_splits(data: Location, *, split_seed: int = 0) -> Listing:
+def list_splits(data: Location, *, split_seed: int = 0, splits: Splits | None = None) -> Listing:
     """The images of `<data>/{train,shapley_val,val}/<class>/<image>`.
 
     Without a shapley_val, a seeded, stratified half of val is used instead.
 
+    Args:
+        data: a folder, or a tar or zip file.
+        split_seed: seed of the halving.
+        splits: the folder of each split; by default by their names.
     Raises:
         UserError: the folder or a split is missing, or classes are missing or do not match.
     """
-    _check_folder(data)
-    folders = data.folders()
-    for split in ("train", "val"):
-        if split not in folders:
-            raise UserError(
-                f"{data}: no folder {split}; expected train, val and (optionally) shapley_val, "
-                "each with one folder per class. For a plain folder of class folders, use dcai-ray "
-                "audit"
-            )
-    listed, notes = {}, []
+    files = _files(data)
+    named = splits
+    if splits is None:
+        tops = files.shapes()
+        empty = {name: split_folders.Shape(False, frozenset()) for name in data.folders()}
+        splits = split_folders.splits_of_run(data, {**empty, **tops})
+    if "val" not in splits:
+        raise UserError("--splits: val=FOLDER is missing; an audit needs train alone")
+    listed, notes = {}, _notes_of(files, splits)
     for split in SPLITS:
-        if split in folders:
-            listed[split], skipped = _list_split(data, split)
+        if split in splits:
+            listed[split], skipped = _list_split(files, splits[split], split)
             notes += skipped
-    classes = _check_classes(data, listed)
-    images = [image for files in listed.values() for image in files]
-    if "shapley_val" not in listed:
-        images = halve_val(images, split_seed)
-        halves = Counter(image.split for image in images)
-        if not halves["val"]:
-            raise UserError(f"{data / 'val'}: too few images to halve; a class needs at least two")
-        notes.append(
-            f"no shapley_val: a seeded half of val is used instead ({halves['shapley_val']} "
-            f"images); the other half stays val ({halves['val']})"
-        )
-    there = {image.label for image in images if image.split == "shapley_val"}
-    if missing := sorted(set(classes) - there):
-        notes.append(
-            f"shapley_val has no image of class {', '.join(missing)}: the training images of that "
-            "class cannot be judged by it and stay undecided"
-        )
-    return Listing(data, tuple(sorted(images, key=_order)), classes, tuple(notes))
+
+    def place(split: str) -> str:
+        return str(data / splits[split])
+
+    listing = split_listing(data, listed, notes, place, split_seed=split_seed)
+    return _with_origin(listing, named)
 
 
-def list_folder(data: Location) -> Listing:
-    """The images of a plain folder of class folders (of `<data>/train` if it exists), as `train`.
+def list_folder(data: Location, *, splits: Splits | None = None) -> Listing:
+    """The images of a plain folder of class folders, or of the train split of a folder of splits.
 
+    Args:
+        data: a folder, or a tar or zip file.
+        splits: the folder of train; none (an empty mapping) says that the top holds the classes;
+            by default by what lies there.
     Raises:
-        UserError: the folder is missing, has fewer than two classes, or a class is empty.
+        UserError: the folder is missing, has fewer than two classes, or a class is empty; or it is
+            not clear whether its folders are splits or classes.
     """
-    _check_folder(data)
-    files, notes = _list_split(data, "train" if "train" in data.folders() else "")
-    classes = _check_classes(data, {"train": files})
-    return Listing(data, tuple(sorted(files, key=_order)), classes, tuple(notes))
+    files = _files(data)
+    if splits is None:
+        train = split_folders.train_of_audit(data, files.shapes())
+    else:
+        train = splits.get("train", "")
+    images, notes = _list_split(files, train, "train")
+    if train:
+        others = sorted(files.shapes().keys() - {train})
+        if others:
+            notes.append(f"only {train} is valued, as train; not {', '.join(others)}")
+    where = str(data / train if train else data)
+    listing = plain_listing(data, images, _runs(files) + notes, lambda _: where)
+    return _with_origin(listing, splits)
 
 
-def halve_val(images: Iterable[ImageFile], seed: int) -> list[ImageFile]:
-    """Move a stratified half of val to shapley_val; of an odd class, the larger half."""
-    by_class: dict[str, list[ImageFile]] = defaultdict(list)
-    halved = []
-    for image in images:
-        if image.split == "val":
-            by_class[image.label].append(image)
-        else:
-            halved.append(image)
-    for place, label in enumerate(sorted(by_class)):
-        files = sorted(by_class[label], key=_order)
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(place,)))
-        chosen = set(rng.permutation(len(files))[: (len(files) + 1) // 2].tolist())
-        halved += [
-            replace(file, split="shapley_val") if i in chosen else file
-            for i, file in enumerate(files)
-        ]
-    return halved
-
-
-def duplicates(files: Sequence[ImageFile], sha256: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Groups of files with equal content: those across splits, and those within train.
-
-    Returns:
-        Two lists of lines, one per group: `train/a.png = val/b.png`.
-    """
-    groups: dict[str, list[ImageFile]] = defaultdict(list)
-    for file, digest in zip(files, sha256, strict=True):
-        groups[digest].append(file)
-    across, inside = [], []
-    for group in groups.values():
-        line = " = ".join(file.path for file in group)
-        splits = [file.split for file in group]
-        if len(set(splits)) > 1:
-            across.append(line)
-        if splits.count("train") > 1:
-            inside.append(" = ".join(file.path for file in group if file.split == "train"))
-    return across, inside
-
-
-def _check_folder(data: Location) -> None:
+def _files(data: Location) -> Files:
     if not data.is_folder():
         raise UserError(f"{data}: no such folder")
+    found = list(data.walk())
+    names = {path for path, _ in found}
+    runs = sorted(
+        folder
+        for folder in {path.rpartition("/")[0] for path in names}
+        if folder and any(f"{folder}/{name}" in names for name in _OF_A_RUN)
+    )
+    if runs:
+        start = tuple(f"{folder}/" for folder in runs)
+        found = [(path, size) for path, size in found if not path.startswith(start)]
+    return Files(data, tuple(found), tuple(runs))
 
 
-def _list_split(data: Location, split: str) -> tuple[list[ImageFile], list[str]]:
-    """The images of one split ("" for a plain folder), and notes on the files that were skipped."""
-    root = data / split if split else data
+def _with_origin(listing: Listing, splits: Splits | None) -> Listing:
+    if splits is None:
+        return listing
+    origin = {"splits": dict(splits)}
+    return Listing(listing.root, listing.images, listing.classes, listing.notes, origin)
+
+
+def _notes_of(files: Files, splits: Splits) -> list[str]:
+    """Which folders serve as splits, where their names are other ones, and which do not."""
+    notes = _runs(files)
+    if any(split != folder for split, folder in splits.items()):
+        notes.append("splits: " + ", ".join(f"{s} is {folder}" for s, folder in splits.items()))
+    others = sorted(files.shapes().keys() - {folder.split("/")[0] for folder in splits.values()})
+    if others:
+        notes.append(f"folders that are no split are skipped: {', '.join(others)}")
+    return notes
+
+
+def _runs(files: Files) -> list[str]:
+    return [f"{folder}: skipped, as it is the folder of a run" for folder in files.runs]
+
+
+def _list_split(files: Files, folder: str, split: str) -> tuple[list[ImageFile], list[str]]:
+    """The images of one split (folder "" for a plain set), and notes on what was skipped."""
+    root = files.root / folder if folder else files.root
+    if folder and not root.is_folder():
+        raise UserError(f"{root}: no such folder")
     images, skipped = [], Counter[str]()
-    for path, size in root.walk():
+    for path, size in files.below(folder):
         if _CONTROL.search(path):
             raise UserError(f"{root}: the name {path!r} has control characters; rename it")
-        if _is_hidden(path):
-            skipped["hidden"] += 1
+        if kinds.is_hidden(path):
+            skipped["hidden, or made by the system"] += 1
         elif "/" not in path:
             # A plain folder may hold truth.csv and the like beside its classes.
-            if split or _is_image(path):
+            if folder or kinds.is_image(root, path):
                 skipped["outside class folders"] += 1
-        elif not _is_image(path):
-            skipped["without an image extension"] += 1
+        elif not kinds.is_image(root, path):
+            skipped["not an image"] += 1
         else:
-            full = f"{split}/{path}" if split else path
-            images.append(ImageFile(split or "train", path, path.split("/")[0], full, size))
-    _check_no_class_is_empty(root, images)
-    name = split or data.name
+            full, name = f"{folder}/{path}" if folder else path, normalized(path)
+            images.append(ImageFile(split, name, name.split("/")[0], full, size))
+    check_ids_differ(images, root)
+    _check_no_class_is_empty(root, images, files, folder)
+    name = folder or files.root.name
     return images, [
         f"{name}: {n} {'file' if n == 1 else 'files'} skipped ({why})"
         for why, n in sorted(skipped.items())
     ]
 
 
-def _is_hidden(path: str) -> bool:
-    return any(name.startswith(".") or name == "__MACOSX" for name in path.split("/"))
-
-
-def _is_image(path: str) -> bool:
-    return "." + path.rsplit(".", 1)[-1].lower() in extensions()
-
-
-def _check_no_class_is_empty(root: Location, images: Sequence[ImageFile]) -> None:
-    folders = {name for name in root.folders() if not name.startswith((".", "__MACOSX"))}
-    empty = sorted(folders - {image.label for image in images})
+def _check_no_class_is_empty(
+    root: Location, images: Sequence[ImageFile], files: Files, folder: str
+) -> None:
+    of_runs = set(_tops(files.runs, folder)) - set(_tops((p for p, _ in files.found), folder))
+    folders = {normalized(name) for name in root.folders() if not kinds.is_hidden(name)}
+    empty = sorted(folders - {image.label for image in images} - of_runs)
     if empty:
         raise UserError(
             f"{root}: no image in class {', '.join(empty)}; add images or remove the folder"
         )
 
 
-def _check_classes(data: Location, listed: dict[str, list[ImageFile]]) -> tuple[str, ...]:
-    classes = sorted({image.label for image in listed["train"]})
-    where = data / "train" if len(listed) > 1 else data
-    if not classes:
-        raise UserError(f"{where}: no classes; expected one folder per class with images in it")
-    if len(classes) == 1:
-        raise UserError(f"{where}: only one class ({classes[0]}); at least two are needed")
-    for split, files in listed.items():
-        if not files:
-            raise UserError(f"{data / split}: no images; expected one folder per class")
-        unknown = sorted({image.label for image in files} - set(classes))
-        if unknown:
-            raise UserError(
-                f"{data / split}: class {', '.join(unknown)} does not occur in train "
-                f"({', '.join(classes[:10])}); rename or remove it"
-            )
-    return tuple(classes)
-
-
-def _order(image: ImageFile) -> tuple[int, str, str]:
-    return SPLITS.index(image.split), image.label, image.id
+def _tops(paths: Iterable[str], folder: str) -> list[str]:
+    """The first part of each path below the folder."""
+    start = f"{folder}/" if folder else ""
+    return [path[len(start) :].split("/")[0] for path in paths if path.startswith(start)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from dcai_ray.images.folders import ImageFile
+from dcai_ray.images.listing import ImageFile
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.location import Location
@@ -41,6 +41,8 @@ class ImageSet:
     """The data's root."""
     images: tuple[Image, ...]
     classes: tuple[str, ...]
+    table: Location | None = None
+    """The table that lists them, if there is one; it may know true labels."""
 
     def split(self, name: str) -> tuple[Image, ...]:
         """The images of one split."""
@@ -72,9 +74,10 @@ def read_image_set(run: RunDirectory) -> ImageSet | None:
         UserError: `images.parquet` or `config.yaml` is damaged.
         OSError: a file cannot be read.
     """
-    root = run.settings().get("data")
+    settings = run.settings()
+    root, table = settings.get("data"), settings.get("list")
     if root is None or not run.images.exists():
         return None
     images = images_of(parquet.read_table(run.images))
     classes = sorted({image.label for image in images if image.split == "train"})
-    return ImageSet(Location(root), images, tuple(classes))
+    return ImageSet(Location(root), images, tuple(classes), Location(table) if table else None)

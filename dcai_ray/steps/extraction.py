@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
-from dcai_ray.images.folders import SPLITS
 from dcai_ray.images.image_set import ImageSet, whites
+from dcai_ray.images.listing import SPLITS
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.freshness import are_current

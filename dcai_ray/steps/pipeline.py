@@ -9,9 +9,10 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
 from dcai_ray.config import Config, plain
-from dcai_ray.images.folders import Listing
 from dcai_ray.images.image_set import ImageSet, read_image_set
+from dcai_ray.images.listing import Listing
 from dcai_ray.images.truth import read_truth
+from dcai_ray.images.unchanged import follow
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.backbones import check_backbones, with_names_of_backbones
 from dcai_ray.steps.exact_values import compute_values
@@ -50,12 +51,12 @@ def run_pipeline(run: RunDirectory, listing: Listing, config: Config, *, network
     first = ("images", "finetune") if trains else ("images",)
     sections = (*first, "extract", "value", "sample", "retrain")
     images, config = _open(run, listing, config, *sections)
+    truth = read_truth(images)  # first, as what it refuses would come after all the work
     if networks:
         train_baseline(run, images, config)
     extract_features(run, images, config)
     predict_out_of_fold(run, images, config)
     _value(run, config)
-    truth = read_truth(images)
     score_probes(run, config, truth)
     if networks:
         retrain_networks(run, images, config, truth)
@@ -70,6 +71,7 @@ def run_audit(run: RunDirectory, listing: Listing, config: Config) -> None:
     """
     first = ("finetune",) if config.value.evidence == "finetune" else ()
     images, config = _open(run, listing, config, *first, "images", "extract", "value")
+    read_truth(images)  # the report reads it; what it refuses would come after all the work
     extract_features(run, images, config)
     predict_out_of_fold(run, images, config)
     _value(run, config)
@@ -149,7 +151,10 @@ def _open(
     found out before an image is read.
     """
     config = with_names_of_backbones(run, config, *names)
-    run.bind_settings({"data": listing.root.uri, **_sections(config, *names)})
+    if read_image_set(run) is not None:
+        follow(run, listing.table or listing.root)
+    data = {"data": listing.root.uri, **listing.origin}
+    run.bind_settings({**data, **_sections(config, *names)})
     check_backbones(config, *names)
     return read_images(run, listing, config), config
 

@@ -18,9 +18,10 @@ from dcai_ray.config import Config
 from dcai_ray.errors import UserError
 from dcai_ray.images import depth
 from dcai_ray.images.decoding import Inspected
-from dcai_ray.images.folders import SPLITS, ImageFile, Listing, duplicates
 from dcai_ray.images.image_set import Image, ImageSet, image_table, images_of, whites
+from dcai_ray.images.listing import SPLITS, ImageFile, Listing, duplicates
 from dcai_ray.images.shown import FINDINGS, blanks, found_in, under_two_labels
+from dcai_ray.images.unchanged import replaced
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.storage import parquet, schemas
@@ -48,12 +49,17 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
         UserError: images are unreadable (all are named), the run belongs to other images, or
             leaving out the unreadable would empty a class.
     """
-    for note in listing.notes:
+    for note in (f"{listing.root}: {listing.summary}", *listing.notes):
         progress.say(note)
     fingerprint = new_fingerprint("images", FORMAT, _names_and_sizes(listing))
     if parquet.is_up_to_date(run.images, fingerprint):
         images = images_of(parquet.read_table(run.images))
-        return ImageSet(listing.root, images, listing.classes)
+        if others := replaced(run, listing.root, images):
+            raise UserError(
+                f"{run.location} was made from other images: {len(others)} were replaced since, "
+                f"the first {others[0]}; use another --run"
+            )
+        return ImageSet(listing.root, images, listing.classes, listing.table)
     if run.images.exists():
         _check_same_images(run, listing)
         progress.say(f"{run.images}: the decoding of images has changed; reading them again")
@@ -87,7 +93,7 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
         deep_greys_show_as_white=sorted(set(levels.values())),
     )
     parquet.write_table(run.images, image_table(images), fingerprint)
-    return ImageSet(listing.root, images, listing.classes)
+    return ImageSet(listing.root, images, listing.classes, listing.table)
 
 
 def _inspect(run: RunDirectory, listing: Listing, config: Config) -> list[Inspected]:

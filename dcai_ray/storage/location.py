@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -59,6 +59,14 @@ class Location:
         """The last part of the path."""
         path = "/".join(self._parts[:2]) if self.remote else self.uri
         return path.rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def parent(self) -> "Location":
+        """The folder that this lies in."""
+        if not self.remote:
+            return Location(os.path.dirname(self.uri))
+        store, path, options = self._parts
+        return Location(f"{store}/{posixpath.dirname(path)}".rstrip("/") + options)
 
     def __truediv__(self, name: str) -> "Location":
         """The location of `name`, a POSIX path, below this folder.
@@ -130,7 +138,8 @@ class Location:
             return
         folder, name = os.path.split(self.uri)
         os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+        # No longer than a name may be, whatever the length of this one.
+        temporary = os.path.join(folder, f".{name[:40]}.{uuid.uuid4().hex}.tmp")
         try:
             with open(temporary, "wb") as stream:
                 stream.write(content)
@@ -172,6 +181,29 @@ class Location:
             found = list(_walk_local(self.uri))
         yield from sorted(found)
 
+    def sizes(self, names: Sequence[str]) -> list[int | None]:
+        """The size in bytes of each file below this folder; None for one that does not exist.
+
+        Raises:
+            UserError: a path leads out of the folder.
+        """
+        places = [(self / name)._path for name in names]
+        with explained(self.uri):
+            found = self._filesystem.get_file_info(places)
+        return [info.size if info.type == fs.FileType.File else None for info in found]
+
+    def changed_at(self, names: Sequence[str]) -> list[float]:
+        """When each file below this folder was last changed, in seconds since 1970; 0 if absent.
+
+        Of a local file, its renaming and copying count, as a copy may keep the older time.
+        """
+        places = [(self / name)._path for name in names]
+        if not self.remote:
+            return [_changed_at(place) for place in places]
+        with explained(self.uri):
+            found = self._filesystem.get_file_info(places)
+        return [info.mtime_ns / 1e9 if info.mtime_ns else 0.0 for info in found]
+
     def folders(self) -> list[str]:
         """Names of the direct subfolders, sorted."""
         found = self._list(recursive=False)
@@ -208,6 +240,14 @@ class Location:
         found = _URI.fullmatch(self.uri)
         assert found
         return found[1], found[2], found[3] or ""
+
+
+def _changed_at(path: str) -> float:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return 0.0
+    return max(found.st_mtime, found.st_ctime)
 
 
 def _walk_local(root: str) -> Iterator[tuple[str, int]]:

@@ -181,7 +181,7 @@ def test_numpys_own_value_error_inside_a_step_is_a_bug_with_its_traceback(
 def test_a_bug_before_there_is_a_run_has_its_traceback_and_names_no_log(
     error, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(commands, "list_splits", failing(error))
+    monkeypatch.setattr(commands, "list_run", failing(error))
     assert main(["run", "--data", str(tmp_path), "--run", str(tmp_path / "run")]) == 1
     said = capsys.readouterr().err
     assert "Traceback (most recent call last):" in said
@@ -198,7 +198,7 @@ def test_a_bug_before_there_is_a_run_has_its_traceback_and_names_no_log(
     ],
 )
 def test_what_a_user_can_mend_is_one_line(error, line, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(commands, "list_splits", failing(error))
+    monkeypatch.setattr(commands, "list_run", failing(error))
     assert refused(capsys, "run", "--data", tmp_path, "--run", tmp_path / "run") == line
 
 
@@ -235,7 +235,7 @@ def test_every_command_knows_debug_and_quiet(command, capsys):
 def test_an_interrupted_command_says_so_in_one_line(
     number, code, line, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(commands, "list_splits", lambda *_, **__: signal.raise_signal(number))
+    monkeypatch.setattr(commands, "list_run", lambda *_, **__: signal.raise_signal(number))
     assert main(["run", "--data", str(tmp_path), "--run", str(tmp_path / "run"), "--quiet"]) == code
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1

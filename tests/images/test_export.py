@@ -121,3 +121,69 @@ def test_an_image_that_has_gone_since_is_named(run, data, tmp_path):
     (data / "val/cat/002.png").unlink()
     with pytest.raises(OSError, match=r"val/cat/002\.png"):
         export_kept(run, Location(str(tmp_path / "out")), "copy")
+
+
+@pytest.mark.parametrize("how", ["copy", "hardlink", "symlink"])
+def test_relative_links_in_the_data_become_files_that_open(run, data, tmp_path, how):
+    """Hard links to them were dead links, and the exit code was 0."""
+    before = {name: path.read_bytes() for name, path in images_below(data).items()}
+    (tmp_path / "store").mkdir()
+    for place, path in enumerate(images_below(data).values()):
+        path.rename(tmp_path / f"store/{place}")
+        path.symlink_to(os.path.relpath(tmp_path / f"store/{place}", path.parent))
+    export_kept(run, Location(str(tmp_path / "deep/er/out")), how)
+    after = images_below(tmp_path / "deep/er/out")
+    assert len(after) == 8
+    assert all(path.read_bytes() == before[name] for name, path in after.items())
+
+
+@pytest.mark.parametrize("inside", ["", "cleaned", "train/cleaned"])
+def test_an_export_inside_the_data_is_refused(run, data, inside):
+    """The next audit would take it for a class."""
+    target = Location(str(data / inside))
+    with pytest.raises(ValueError, match=r"inside the data|not empty"):
+        export_kept(run, target, "copy")
+    assert not (data / "cleaned").exists()
+    assert not (data / "train/cleaned").exists()
+
+
+def test_an_export_beside_the_data_with_its_name_as_prefix_is_no_part_of_it(run, data):
+    assert export_kept(run, Location(f"{data}-cleaned"), "copy") == 8
+
+
+def test_an_export_that_fails_leaves_nothing_and_can_be_tried_again(run, data, tmp_path):
+    last = data / "val/cat/002.png"
+    content = last.read_bytes()
+    last.unlink()
+    there = set(tmp_path.iterdir())
+    with pytest.raises(OSError, match=r"002\.png"):
+        export_kept(run, Location(str(tmp_path / "out")), "copy")
+    assert set(tmp_path.iterdir()) == there
+    last.write_bytes(content)
+    assert export_kept(run, Location(str(tmp_path / "out")), "copy") == 8
+
+
+@pytest.mark.parametrize("how", ["copy", "symlink"])
+def test_a_file_that_has_changed_since_is_named_and_nothing_is_exported(run, data, tmp_path, how):
+    (data / "val/cat/002.png").write_bytes(b"shorter")
+    with pytest.raises(ValueError, match=r"002\.png: has 7 bytes, \d+ when the run read it"):
+        export_kept(run, Location(str(tmp_path / "out")), how)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_of_230_bytes_are_exported(image_folder, tmp_path):
+    """Temporary names were longer than the file system allows."""
+    root = image_folder({f"{s}/{c}": 2 for s in ("train", "val") for c in ("cat", "dog")})
+    (root / "train/cat/000.png").rename(root / f"train/cat/{'n' * 226}.png")
+    run = RunDirectory(Location(str(tmp_path / "run")))
+    run.bind_settings({"data": str(root)})
+    files = list_splits(Location(str(root))).images
+    rows = [
+        {"split": i.split, "id": i.id, "label": i.label, "path": i.path, "bytes": i.bytes}
+        for i in files
+    ]
+    kept = [{"id": row["id"], "label": row["label"], "value": 1.0} for row in rows]
+    parquet.write_table(run.images, pa.Table.from_pylist(rows, schemas.IMAGES), "images")
+    parquet.write_table(run.kept, pa.Table.from_pylist(kept, schemas.KEPT), "kept")
+    assert export_kept(run, Location(str(tmp_path / "out")), "copy") == 8
+    assert (tmp_path / f"out/train/cat/{'n' * 226}.png").is_file()

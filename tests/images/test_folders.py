@@ -2,9 +2,12 @@ import random
 import re
 
 import pytest
+from PIL import Image
 
 from dcai_ray.images.decoding import inspect
-from dcai_ray.images.folders import ImageFile, duplicates, halve_val, list_folder, list_splits
+from dcai_ray.images.folders import list_folder, list_splits
+from dcai_ray.images.listing import ImageFile, duplicates, halve_val
+from dcai_ray.images.split_folders import parse_splits
 from dcai_ray.storage.location import Location
 
 TRAIN = {"train/cat": 3, "train/dog": 2}
@@ -99,10 +102,10 @@ def test_hidden_and_other_files_are_counted_and_said(image_folder):
     (root / "train/__MACOSX/cat/000.png").write_bytes(b"x")
     listing = splits(root)
     assert listing.notes == (
-        "train: 4 files skipped (hidden)",
+        "train: 5 files skipped (hidden, or made by the system)",
+        "train: 2 files skipped (not an image)",
         "train: 1 file skipped (outside class folders)",
-        "train: 3 files skipped (without an image extension)",
-        "val: 1 file skipped (hidden)",
+        "val: 1 file skipped (hidden, or made by the system)",
     )
     assert len(listing.images) == 14
     assert listing.classes == ("cat", "dog")
@@ -179,11 +182,12 @@ def test_a_plain_folder_is_all_train(image_folder):
     listing = list_folder(Location(str(root)))
     assert paths(listing) == ["cat/000.png", "cat/001.png", "dog/000.png"]
     assert {image.split for image in listing.images} == {"train"}
-    assert listing.notes == ("data: 1 file skipped (hidden)",)
+    assert listing.notes == ("data: 1 file skipped (hidden, or made by the system)",)
 
 
 def test_of_a_folder_with_splits_the_plain_listing_takes_train(image_folder):
     listing = list_folder(Location(str(image_folder({**TRAIN, **VAL}))))
+    assert listing.notes == ("only train is valued, as train; not val",)
     assert paths(listing) == paths(splits(image_folder({**TRAIN, **CLEAN, **VAL})))[:5]
 
 
@@ -228,3 +232,166 @@ def test_a_picture_twice_in_train_and_once_in_val_is_listed_in_both():
     across, inside = duplicates(files, ["same", "same", "same", "other"])
     assert across == ["train/cat/1 = train/cat/2 = val/cat/1"]
     assert inside == ["train/cat/1 = train/cat/2"]
+
+
+@pytest.mark.parametrize(("train", "val"), [("Training", "Testing"), ("Train", "Val")])
+def test_splits_of_other_names_are_no_classes(image_folder, train, val):
+    """Audits of such folders took the splits for two classes."""
+    counts = {f"{split}/{label}": 2 for split in (train, val) for label in ("cat", "dog")}
+    data = Location(str(image_folder(counts)))
+    audited = list_folder(data)
+    assert audited.classes == ("cat", "dog")
+    assert {image.path.split("/")[0] for image in audited.images} == {train}
+    listing = splits(data)
+    assert {(i.split, i.path.split("/")[0]) for i in listing.images} == {
+        ("train", train),
+        ("shapley_val", val),
+        ("val", val),
+    }
+    assert f"splits: train is {train}, val is {val}" in listing.notes
+
+
+def test_a_class_called_train_is_a_class_beside_other_classes(image_folder):
+    listing = list_folder(Location(str(image_folder({"train": 2, "car": 1, "plane": 3}))))
+    assert listing.classes == ("car", "plane", "train")
+    assert listing.summary == "3 classes, no splits, 6 images"
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"train/cat": 1, "train/dog": 1, "car": 2},
+        {"train/steam": 1, "train/diesel": 1, "test/drug": 1, "test/exam": 1},
+    ],
+    ids=["beside pictures", "no class in common"],
+)
+def test_where_both_readings_fit_the_flag_decides(image_folder, counts):
+    data = Location(str(image_folder(counts)))
+    with pytest.raises(ValueError, match=r"or 2 classes; say which: --splits train=train.* none"):
+        list_folder(data)
+    assert len(list_folder(data, splits={}).classes) == 2
+    assert len(list_folder(data, splits={}).images) == sum(counts.values())
+    assert {i.path[:6] for i in list_folder(data, splits={"train": "train"}).images} == {"train/"}
+
+
+def test_two_folders_that_might_be_val_are_refused_and_the_flag_decides(image_folder):
+    counts = {f"{s}/{c}": 2 for s in ("Train", "Valid", "Test") for c in ("cat", "dog")}
+    data = image_folder(counts)
+    with pytest.raises(ValueError, match=r"Test and Valid might both be val.*--splits train=Train"):
+        splits(data)
+    named = parse_splits(("train=Train", "val=Test", "shapley_val=Valid"))
+    listing = splits(data, splits=named)
+    assert {(i.split, i.path.split("/")[0]) for i in listing.images} == {
+        ("train", "Train"),
+        ("val", "Test"),
+        ("shapley_val", "Valid"),
+    }
+    assert listing.origin == {"splits": named}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("Training",), "--splits Training: expected train=FOLDER"),
+        (("train=a", "train=b"), "train is given twice"),
+        (("val=a",), "train=FOLDER is missing"),
+        (("train=a", "val=a"), "a folder of its own"),
+    ],
+)
+def test_splits_that_make_no_sense_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        parse_splits(given)
+
+
+def test_the_results_of_a_run_inside_the_data_are_no_class(image_folder):
+    """`audit .` keeps its results in ./outputs; the second one took them for a class."""
+    root = image_folder({"cat": 2, "dog": 1, "outputs/mine/pictures": 1})
+    before = paths(list_folder(Location(str(root))))
+    (root / "outputs/mine/run.json").write_text("{}")
+    listing = list_folder(Location(str(root)))
+    assert paths(listing) == [path for path in before if not path.startswith("outputs")]
+    assert listing.notes == ("outputs/mine: skipped, as it is the folder of a run",)
+
+
+def test_files_are_judged_by_their_content_where_the_name_says_nothing(image_folder):
+    root = image_folder({"cat": 2, "dog": 2})
+    (root / "cat/000.png").rename(root / "cat/bare")
+    (root / "cat/001.png").rename(root / "cat/archive.2020-01-01")
+    (root / "dog/LICENCE").write_text("not a picture")
+    listing = list_folder(Location(str(root)))
+    assert [i.id for i in listing.images if i.label == "cat"] == [
+        "cat/archive.2020-01-01",
+        "cat/bare",
+    ]
+    assert listing.notes == ("data: 1 file skipped (not an image)",)
+
+
+def test_stereo_pictures_are_taken(image_folder):
+    root = image_folder({"cat": 1, "dog": 1})
+    pictures = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    pictures[0].save(root / "cat/3d.mpo", save_all=True, append_images=pictures[1:])
+    assert "cat/3d.mpo" in paths(list_folder(Location(str(root))))
+
+
+def test_heic_is_named_and_not_no_image(image_folder):
+    root = image_folder({"cat": 1, "dog": 0})
+    (root / "dog/1.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(ValueError, match=r"dog/1\.heic: a HEIC picture.*convert"):
+        list_folder(Location(str(root)))
+
+
+def test_thumbnails_of_a_storage_device_are_no_images(image_folder):
+    system = ("cat/@eaDir/000.png", "@eaDir/cat", "cat/.thumbnails", "__MACOSX/dog", "#recycle")
+    root = image_folder({"cat": 1, "dog": 1, **dict.fromkeys(system, 1)})
+    listing = list_folder(Location(str(root)))
+    assert paths(listing) == ["cat/000.png", "dog/000.png"]
+    assert listing.notes == ("data: 5 files skipped (hidden, or made by the system)",)
+
+
+def test_names_in_both_spellings_of_unicode_are_one_class(image_folder):
+    """`ä` as one character or as two, as macOS writes it."""
+    one, two = "K\u00e4se", "Ka\u0308se"
+    root = image_folder({f"train/{one}": 1, "train/dog": 1, f"val/{two}": 2, "val/dog": 2})
+    listing = splits(root)
+    assert listing.classes == (one, "dog")
+    assert all((root / image.path).is_file() for image in listing.images)
+    assert {i.id for i in listing.images if i.label == one} == {f"{one}/000.png", f"{one}/001.png"}
+
+
+def test_two_spellings_of_one_name_are_refused(image_folder):
+    root = image_folder({"K\u00e4se": 1, "Ka\u0308se": 1, "dog": 1})
+    with pytest.raises(ValueError, match="the same name in two spellings of Unicode; rename one"):
+        list_folder(Location(str(root)))
+
+
+def test_a_class_of_one_image_in_val_is_told_when_val_is_halved(image_folder):
+    listing = splits(image_folder({**TRAIN, "train/cow": 1, "val/cat": 4, "val/dog": 3,
+                                   "val/cow": 1}))  # fmt: skip
+    assert {i.label for i in listing.split("val")} == {"cat", "dog"}
+    assert any("one image of class cow, which went to shapley_val" in n for n in listing.notes)
+
+
+def test_halving_that_leaves_val_one_class_is_refused(image_folder):
+    """Every accuracy on it would be 1."""
+    with pytest.raises(ValueError, match=r"too few images to halve.*there is one of dog"):
+        splits(image_folder({**TRAIN, "val/cat": 4, "val/dog": 1}))
+
+
+def test_classes_that_a_validation_split_lacks_are_told_before_anything_is_computed(image_folder):
+    root = image_folder({**TRAIN, "shapley_val/cat": 1, "val/dog": 1})
+    notes = splits(root).notes
+    assert any("shapley_val has images of one class only (cat)" in note for note in notes)
+    assert any("val has no image of class cat" in note for note in notes)
+
+
+def test_a_plain_folder_is_listed_as_ever(image_folder):
+    """Ids, paths and sizes decide whether the files of an earlier run are up to date."""
+    root = image_folder({**TRAIN, **CLEAN, **VAL})
+    by_hand = [
+        (split, f"{label}/{file.name}", file.stat().st_size)
+        for split in ("train", "shapley_val", "val")
+        for label in ("cat", "dog")
+        for file in sorted((root / split / label).iterdir())
+    ]
+    assert [(i.split, i.id, i.bytes) for i in splits(root).images] == by_hand
+    assert splits(root).origin == {}

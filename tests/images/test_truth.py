@@ -121,3 +121,36 @@ def test_an_image_listed_twice_is_refused(tmp_path):
     (tmp_path / "truth.csv").write_text(text)
     with pytest.raises(ValueError, match=r"train/a/1\.png is listed more than once"):
         read_truth(image_set(tmp_path, ["train/a/1.png"], ["a"]))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.replace("/", "\\"),
+        lambda path: "./" + path,
+        lambda path: "/home/me/pets/" + path,
+        lambda path: "D:\\pets\\" + path.replace("/", "\\"),
+        lambda path: path.removeprefix("train/"),
+    ],
+    ids=["back slashes", "dot", "absolute", "of Windows", "below train"],
+)
+def test_paths_of_other_systems_and_folders_are_understood(truth_of, write):
+    truth = truth_of(
+        f"path,label,true_label\n{write(PATHS[0])},cat,cat\n{write(PATHS[1])},cat,dog\n"
+    )
+    assert_array_equal(truth.known, [True, True, False])
+    assert_array_equal(truth.wrong, [False, True, False])
+
+
+def test_both_spellings_of_unicode_are_one_name(truth_of):
+    one, two = "K\u00e4se", "Ka\u0308se"
+    table = f"path,label,true_label\ntrain/{two}/1.png,{two},{two}\n"
+    truth = truth_of(table, [f"train/{one}/1.png"], [one])
+    assert truth.true_labels == (one,)
+    assert not truth.wrong.any()
+
+
+def test_a_table_of_which_no_row_fits_is_refused(truth_of):
+    """It was passed over in silence."""
+    with pytest.raises(ValueError, match=r"none of its 1 paths is that of an image, the first is"):
+        truth_of("path,label,true_label\nelsewhere/1.png,cat,dog\n")
