@@ -19,7 +19,6 @@ from torchvision.transforms import functional as F
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LONG = 8  # times as long as wide: only the middle is resized
 _SUPPORT = 3  # pixels that the widest kind of interpolation looks at to each side
-_TRANSPOSE = Image.Transpose.TRANSPOSE
 _RATIO = (3 / 4, 4 / 3)  # range of a random crop's width / height
 
 
@@ -82,18 +81,27 @@ def _centre_of_strip(image: Image.Image, pixels: Pixels) -> Image.Image:
     The whole would take memory in proportion to the length: 13.8 GB for one of 1 x 20,000 pixels.
     The part has a margin of what interpolation looks at beyond the crop.
     """
-    if image.width < image.height:
-        return _centre_of_strip(image.transpose(_TRANSPOSE), pixels).transpose(_TRANSPOSE)
+    wide = image.width > image.height
+    around, across = (image.width, image.height) if wide else (image.height, image.width)
     short, side = pixels.resize_px, pixels.size_px
-    length = int(short * image.width / image.height)  # what the whole would be resized to
-    scale = image.width / length  # pixels of the picture per pixel of the result
-    margin = 2 + math.ceil(_SUPPORT * max(scale, 1) / scale)
+    length = short * around // across  # of the whole when it is resized
+    scale = around / length  # pixels of the picture per pixel of the result
+    reach = math.ceil(_SUPPORT * max(scale, 1)) + 1  # what interpolation looks at, in its pixels
     left, top = round((length - side) / 2), round((short - side) / 2)
-    start, stop = max(0, left - margin), min(length, left + side + margin)
-    box = (start * scale, 0, min(stop * scale, image.width), image.height)
+    first = max(0, math.floor(left * scale) - reach)
+    last = min(around, math.ceil((left + side) * scale) + reach)
+    start, stop = left * scale - first, (left + side) * scale - first
     kind = F.pil_modes_mapping[pixels.interpolation]
-    part = image.resize((stop - start, short), kind, box)
-    return part.crop((left - start, top, left - start + side, top + side))
+    # In two passes, rows first: so are whole pictures resized.
+    if wide:
+        part = image.crop((first, 0, last, across)).resize(
+            (side, across), kind, (start, 0, stop, across)
+        )
+        return part.resize((side, short), kind).crop((0, top, side, top + side))
+    part = image.crop((0, first, across, last)).resize((short, last - first), kind)
+    return part.resize((short, side), kind, (0, start, short, stop)).crop(
+        (top, 0, top + side, side)
+    )
 
 
 def random_crop(

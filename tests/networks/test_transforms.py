@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop, v2
 
-from dcai_ray.networks.transforms import centre_crop, normalized, random_crop, usual_pixels
+from dcai_ray.networks.transforms import Pixels, centre_crop, normalized, random_crop, usual_pixels
 from dcai_ray.storage.read_ahead import read_ahead
 
 RATIO = [3 / 4, 4 / 3]  # torchvision's default
@@ -43,16 +43,26 @@ def test_the_middle_of_a_long_strip_is_that_of_the_whole_resized(length, breadth
     """The two passes of the resize are rounded to whole levels in another order when it is tall."""
     whole = v2.Compose([v2.Resize(48), v2.CenterCrop(48), v2.PILToTensor()])
     for size in ((length, breadth), (breadth, length)):
-        got, theirs = centre_crop(noise(*size), 48).int(), whole(noise(*size)).int()
+        got, theirs = centre_crop(noise(*size), usual_pixels(48)).int(), whole(noise(*size)).int()
         assert (got - theirs).abs().max() <= 1
+
+
+@pytest.mark.parametrize("size", [(9, 801), (801, 9), (3000, 90)])
+@pytest.mark.parametrize("kind", ["BICUBIC", "LANCZOS", "BILINEAR"])
+def test_the_middle_of_a_strip_is_cropped_from_what_any_network_would_resize(size, kind):
+    mode = v2.InterpolationMode[kind]
+    whole = v2.Compose([v2.Resize(56, mode), v2.CenterCrop(48), v2.PILToTensor()])
+    pixels = Pixels(size_px=48, resize_px=56, interpolation=mode)
+    got, theirs = centre_crop(noise(*size), pixels).int(), whole(noise(*size)).int()
+    assert (got - theirs).abs().max() <= 1  # rounded in another order
 
 
 def test_a_strip_of_a_few_bytes_takes_little_memory():
     """Resized whole, each of the first two takes 300 MB, and the others 10 GB."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for size in ((2_000, 1), (1, 2_000), (65_535, 1), (1, 65_535)):
-        centre_crop(Image.new("RGB", size), 224)
-        random_crop(Image.new("RGB", size), 224, np.random.default_rng(0))
+        centre_crop(Image.new("RGB", size), usual_pixels(224))
+        random_crop(Image.new("RGB", size), usual_pixels(224), np.random.default_rng(0))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assert peak - before < 50_000  # KB
 

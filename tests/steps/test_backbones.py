@@ -5,6 +5,7 @@ import yaml
 
 from dcai_ray.cli import main
 from dcai_ray.config import Config, ExtractConfig, parse_config
+from dcai_ray.images.listing import Listing
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import pipeline, reading
 from dcai_ray.steps.backbones import with_names_of_backbones
@@ -124,7 +125,7 @@ def test_every_step_that_reads_images_checks_its_networks_first(monkeypatch, tmp
     monkeypatch.setattr(pipeline, "check_backbones", lambda c, *s: checked.append(set(s)))
     monkeypatch.setattr(pipeline, "read_images", lambda *_: pytest.fail("read before checked"))
     steps = (pipeline.run_baseline, pipeline.run_extraction, pipeline.run_retraining)
-    listing = type("Listing", (), {"root": Location(str(tmp_path / "data"))})
+    listing = Listing(Location(str(tmp_path / "data")), (), (), ())
     config = parse_config({"extract": {"backbone": "alexnet"}}, "x")
     for number, step in enumerate(steps):
         with pytest.raises(pytest.fail.Exception, match="read before checked"):

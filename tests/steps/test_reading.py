@@ -61,7 +61,7 @@ def test_one_scale_is_chosen_for_the_set_and_reaches_the_tasks(folder, run, monk
     monkeypatch.setattr(
         "dcai_ray.steps.extraction.run_tasks", lambda _, given, *rest: jobs.extend(given) or []
     )
-    config = replace(Config(), extract=ExtractConfig(weights="none"))
+    config = replace(Config(), extract=ExtractConfig(backbone="resnet18", weights="none"))
     extract_features(run, images, config)
     assert jobs[0].whites == {path: 255.0 for path in jobs[0].paths if path.endswith("tiff")}
     assert len(jobs[0].whites) == 8

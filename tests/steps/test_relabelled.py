@@ -12,6 +12,7 @@ from dcai_ray.storage import parquet
 from dcai_ray.storage.features import write_split
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.values import Estimates, kept_table, values_table
+from tests.support import in_process
 from tests.support.image_sets import image_set
 
 CLASSES = ("cat", "dog", "fox")
@@ -43,10 +44,6 @@ def run(tmp_path):
     return run
 
 
-def in_process(function, jobs, step, resources):
-    return [function(job) for job in jobs]
-
-
 def features(run):
     """One feature per class; labels 9 to 14 are wrong, 15 to 17 right."""
     rng = np.random.default_rng(0)
@@ -67,7 +64,7 @@ def features(run):
     ("above", "labels"), [(0.8, RELABELLED), (0.5, [*RELABELLED, "cat", "cat", "cat"])]
 )
 def test_probes_learn_the_new_labels(run, monkeypatch, above, labels):
-    monkeypatch.setattr(probing, "run_tasks", in_process)
+    in_process.patch(monkeypatch)
     arrays = features(run)
     config = Config(retrain=RetrainConfig(probe_seeds=2, relabel_above=above))
     probing.score_probes(run, config, None)
@@ -87,7 +84,7 @@ def test_probes_learn_the_new_labels(run, monkeypatch, above, labels):
 
 @pytest.mark.parametrize("probability", [None, [0.1] * 18, [None] * 18])
 def test_there_is_no_such_arm_where_no_label_is_likely(run, monkeypatch, probability):
-    monkeypatch.setattr(probing, "run_tasks", in_process)
+    in_process.patch(monkeypatch)
     features(run)
     write_values(run, probability=probability)
     probing.score_probes(run, Config(), None)
