@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import lru_cache
 from urllib.parse import parse_qsl, urlsplit
 
@@ -20,7 +21,9 @@ from dcai_ray.errors import StorageError, UserError
 _CONNECT_S = 3.0
 _SILENCE_S = 10.0  # without a byte; with all attempts, a store that hangs is given up within 50 s
 _ATTEMPTS = 4  # per request, with growing pauses
-_S3_OPTIONS = {"region", "scheme", "endpoint_override", "tls_ca_file_path"}
+_GIVE_UP_S = 20.0  # of a store that retries by itself until a time limit
+_S3_OPTIONS = {"region", "scheme", "endpoint_override", "tls_ca_file_path", "anonymous"}
+_GS_OPTIONS = {"scheme", "endpoint_override", "anonymous"}
 _OPTION = re.compile(r"[?&]([\w-]+)=([^&]*)")
 _SECRET = re.compile(r"key|secret|token|passw|sig(nature)?$|credential$", re.IGNORECASE)
 
@@ -66,18 +69,17 @@ def open_store(uri: str) -> tuple[fs.FileSystem, str]:
         OSError: the bucket's region cannot be determined.
     """
     parts = urlsplit(uri)
+    store = f"{parts.scheme}://{parts.netloc}"
     if parts.scheme == "s3":
-        options = dict(parse_qsl(parts.query))
-        unknown = sorted(options.keys() - _S3_OPTIONS)
-        if unknown:
-            known = ", ".join(sorted(_S3_OPTIONS))
-            raise UserError(
-                f"s3://{parts.netloc}: unknown option {', '.join(unknown)}; choose from {known}"
-            )
-        with explained(f"s3://{parts.netloc}"):
+        options = _options(store, parts.query, _S3_OPTIONS)
+        with explained(store):
             return _s3(parts.netloc, options), parts.netloc
+    if parts.scheme in ("gs", "gcs"):
+        return _gs(_options(store, parts.query, _GS_OPTIONS)), parts.netloc
     try:
         return fs.FileSystem.from_uri(uri)
+    except ImportError as error:  # hf:// and others that pyarrow leaves to fsspec
+        raise UserError(f"{store}: needs a package that is missing ({error})") from None
     except _FAILURES as error:  # its message has several lines
         reason = str(error).splitlines()[0]
         raise UserError(f"{uri}: not a storage that pyarrow can open ({reason})") from None
@@ -102,12 +104,38 @@ def explained(uri: str) -> Iterator[None]:
         raise StorageError(f"{uri}: {_reason(str(error))}") from None
 
 
+def _options(store: str, query: str, known: set[str]) -> dict[str, str]:
+    """The options of a store's URI.
+
+    Raises:
+        UserError: one is unknown, or makes no sense.
+    """
+    options = dict(parse_qsl(query))
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        choices = ", ".join(sorted(known))
+        raise UserError(f"{store}: unknown option {', '.join(unknown)}; choose from {choices}")
+    if options.get("anonymous", "true") not in ("true", "false"):
+        raise UserError(f"{store}: anonymous must be true or false, got {options['anonymous']}")
+    return options
+
+
+def _gs(options: dict[str, str]) -> fs.FileSystem:
+    return fs.GcsFileSystem(
+        anonymous=options.get("anonymous") == "true",
+        scheme=options.get("scheme"),
+        endpoint_override=options.get("endpoint_override"),
+        retry_time_limit=timedelta(seconds=_GIVE_UP_S),
+    )
+
+
 def _s3(bucket: str, options: dict[str, str]) -> fs.FileSystem:
     endpoint = options.get("endpoint_override") or _endpoint(options)
     region = options.get("region")
     if not region and not endpoint:
         region = fs.resolve_s3_region(bucket)
     return fs.S3FileSystem(
+        anonymous=options.get("anonymous") == "true",
         region=region,
         scheme=options.get("scheme"),
         endpoint_override=endpoint,

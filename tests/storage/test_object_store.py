@@ -3,6 +3,7 @@
 import http.server
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 from safetensors.numpy import save
 
 from dcai_ray.cli import main
+from dcai_ray.errors import StorageError, UserError
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.model_files import read_notes
@@ -241,3 +243,29 @@ def test_a_store_that_does_not_answer_is_given_up(capfd):
     assert capfd.readouterr().err == (
         f"dcai-ray: {uri}: the store does not answer; check AWS_ENDPOINT_URL and the network\n"
     )
+
+
+@pytest.mark.parametrize(("option", "wanted"), [("", False), ("&anonymous=true", True)])
+def test_public_buckets_are_read_without_credentials_if_asked_to(option, wanted):
+    store, _ = open_store(f"s3://public?region=eu-west-1{option}")
+    assert store.__reduce__()[1][0]["anonymous"] is wanted
+    for scheme in ("s3", "gs"):
+        with pytest.raises(UserError, match=r"^\w+://public: anonymous must be true or false"):
+            open_store(f"{scheme}://public?anonymous=yes")
+
+
+def test_a_google_store_that_does_not_answer_is_given_up_in_one_line(monkeypatch):
+    monkeypatch.setattr("dcai_ray.storage.object_store._GIVE_UP_S", 1.0)
+    with socket.socket() as taken:  # bound, but not listening
+        taken.bind(("127.0.0.1", 0))
+        place = f"endpoint_override=127.0.0.1:{taken.getsockname()[1]}&scheme=http&anonymous=true"
+        start = time.monotonic()
+        with pytest.raises(StorageError, match=r"^gs://bucket/file[^\n]*$"):
+            Location(f"gs://bucket/file?{place}").read_bytes()
+    assert time.monotonic() - start < 30  # pyarrow's own limit is 15 minutes
+
+
+def test_a_store_that_needs_another_package_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
+    with pytest.raises(UserError, match=r"^hf://datasets: needs a package .*huggingface_hub"):
+        open_store("hf://datasets/nobody/x")
