@@ -51,6 +51,8 @@ def main() -> None:
     print(f"\n{output('saturation.py')}")
     print(f"\n{output('coverage.py')}")
     print(f"\n{output('rerun.py')}")
+    sizes = ("3000,500,1280", "50000,1000,512")
+    print(f"\n{output('evidence.py', '--sizes', *sizes)}")
     if args.study and args.run:
         print(f"\n{output('utilities.py', *study, '--run', args.run)}")
     for title, script in (
