@@ -53,7 +53,8 @@ def predict_out_of_fold(run: RunDirectory, images: ImageSet, config: Config) -> 
     first seed of the settings are used.
 
     Raises:
-        UserError: weights or an image cannot be read, or the training diverges.
+        UserError: weights or an image cannot be read, the training diverges, or there are fewer
+            different images than folds.
     """
     if config.value.evidence != "finetune":
         return
@@ -62,16 +63,12 @@ def predict_out_of_fold(run: RunDirectory, images: ImageSet, config: Config) -> 
     config = replace(config, finetune=recipe)
     labelled = [image for split in _SPLITS for image in images.split(split)]
     fold = _folds(labelled, recipe.folds, recipe.seeds[0])
-    numbers = range(recipe.folds)
-    inside = [[im for im, f in zip(labelled, fold, strict=True) if f == k] for k in numbers]
-    outside = [[im for im, f in zip(labelled, fold, strict=True) if f != k] for k in numbers]
-    jobs = [
-        job
-        for k in numbers
-        for job in new_jobs(
-            run, images, config, "crossfit", {f"fold-{k}": {recipe.seeds[0]: outside[k]}}, inside[k]
-        )
-    ]
+    jobs = []
+    for k in range(recipe.folds):
+        inside = [image for image, f in zip(labelled, fold, strict=True) if f == k]
+        outside = [image for image, f in zip(labelled, fold, strict=True) if f != k]
+        arm = {f"fold-{k}": {recipe.seeds[0]: outside}}
+        jobs += new_jobs(run, images, config, "crossfit", arm, inside)
     fingerprint = new_fingerprint("out of fold", FORMAT, [job.fingerprint for job in jobs])
     if is_current(run.out_of_fold, fingerprint):
         return
@@ -103,6 +100,11 @@ def _folds(images: Sequence[Image], num_folds: int, seed: int) -> NDArray[np.int
         first.setdefault(image.shows, i)
     own = np.array([first[image.shows] for image in images])
     leaders = np.unique(own)
+    if len(leaders) < num_folds:
+        raise UserError(
+            f"finetune.folds is {num_folds}, but there are only {len(leaders)} different images; "
+            "use fewer folds"
+        )
     rng = np.random.default_rng(seed)
     order = sorted(rng.permutation(leaders).tolist(), key=lambda i: images[i].label)
     fold = np.empty(len(images), dtype=np.intp)

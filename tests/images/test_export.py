@@ -21,10 +21,9 @@ def data(image_folder):
     return root
 
 
-@pytest.fixture
-def run(tmp_path, data):
-    """A run that has valued the images and drops two."""
-    run = RunDirectory(Location(str(tmp_path / "run")))
+def valued(folder, data, dropped=()):
+    """A run that has valued the images and drops some."""
+    run = RunDirectory(Location(str(folder)))
     run.bind_settings({"data": str(data)})
     files = list_splits(Location(str(data))).images
     rows = [
@@ -34,13 +33,18 @@ def run(tmp_path, data):
     kept = [
         {"id": i.id, "label": i.label, "value": 1.0}
         for i in files
-        if i.split == "train" and i.path not in DROPPED
+        if i.split == "train" and i.path not in dropped
     ]
     # As a run has it: the halves of val lie where val is.
     assert {row["split"] for row in rows} == {"train", "shapley_val", "val"}
     parquet.write_table(run.images, pa.Table.from_pylist(rows, schemas.IMAGES), "images")
     parquet.write_table(run.kept, pa.Table.from_pylist(kept, schemas.KEPT), "kept")
     return run
+
+
+@pytest.fixture
+def run(tmp_path, data):
+    return valued(tmp_path / "run", data, DROPPED)
 
 
 def images_below(root):
@@ -175,15 +179,6 @@ def test_names_of_230_bytes_are_exported(image_folder, tmp_path):
     """Temporary names were longer than the file system allows."""
     root = image_folder({f"{s}/{c}": 2 for s in ("train", "val") for c in ("cat", "dog")})
     (root / "train/cat/000.png").rename(root / f"train/cat/{'n' * 226}.png")
-    run = RunDirectory(Location(str(tmp_path / "run")))
-    run.bind_settings({"data": str(root)})
-    files = list_splits(Location(str(root))).images
-    rows = [
-        {"split": i.split, "id": i.id, "label": i.label, "path": i.path, "bytes": i.bytes}
-        for i in files
-    ]
-    kept = [{"id": row["id"], "label": row["label"], "value": 1.0} for row in rows]
-    parquet.write_table(run.images, pa.Table.from_pylist(rows, schemas.IMAGES), "images")
-    parquet.write_table(run.kept, pa.Table.from_pylist(kept, schemas.KEPT), "kept")
+    run = valued(tmp_path / "run", root)
     assert export_kept(run, Location(str(tmp_path / "out")), "copy") == 8
     assert (tmp_path / f"out/train/cat/{'n' * 226}.png").is_file()

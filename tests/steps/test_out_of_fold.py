@@ -103,6 +103,14 @@ def test_folds_have_equal_shares_of_each_class_and_copies_together():
 
 
 @pytest.mark.slow
+def test_more_folds_than_different_images_are_refused():
+    images = image_set("/", ["train/1", "train/2", "train/3"], ["a", "b", "b"]).images
+    assert sorted(_folds(images, 3, seed=0)) == [0, 1, 2]
+    same = [replace(images[0], label="b", id="4"), *images]
+    with pytest.raises(UserError, match=r"finetune\.folds is 4, but there are only 3 different"):
+        _folds(same, 4, seed=0)
+
+
 def test_probabilities_are_those_of_the_network_of_the_fold(run, small_data, config):
     """By torchvision's own transforms and the weights in the files."""
     there = parquet.read_table(at(run).out_of_fold).to_pandas()
