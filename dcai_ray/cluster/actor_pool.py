@@ -31,6 +31,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from dcai_ray.cluster import liveness
 from dcai_ray.cluster.ledger import ActorLedger, BlockLedger
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,9 @@ def stream_blocks(
     pool = Pool(start_actor, ledger)
     try:
         yield pool
+    except liveness.ClusterEnded:
+        pool.abandon()
+        raise
     finally:
         pool.close()
 
@@ -91,6 +95,8 @@ class Pool:
         # The actor and the block of each call that was not answered yet; None instead of a block:
         # the call by which a starting actor reports that it is up.
         self._calls: dict[Any, tuple[Actor, Hashable | None]] = {}
+        self._watch = liveness.watch()
+        self._abandoned = False
 
     @property
     def num_up(self) -> int:
@@ -126,13 +132,20 @@ class Pool:
         while self._submit():
             yield self._collect()
 
+    def abandon(self) -> None:
+        """Leave the actors alone, as nobody would answer."""
+        self._abandoned = True
+
     def close(self) -> None:
         """End all actors."""
+        if self._abandoned:
+            return
         for actor in self._ledger.actors:
             ray.kill(actor)
 
     def _submit(self) -> bool:
         """Start and end actors and submit blocks; False once every block has been delivered."""
+        self._watch.look()
         now = time.monotonic()
         num_missing, surplus = self._ledger.resize(now)
         for _ in range(num_missing):

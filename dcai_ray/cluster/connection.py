@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ def connect(resources: ResourcesConfig) -> None:
             _join(address, options)
         else:
             _start(resources, options)
+    _log_rays_messages()
     cluster = f"Ray cluster at {address}" if address else "local Ray cluster"
     say(f"{cluster}: {_total('CPU'):g} CPUs, {_total('GPU'):g} GPUs")
     log_nodes()
@@ -95,6 +96,18 @@ def _ensure_token() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _log_rays_messages() -> None:
+    """Log what Ray's processes report: it would print dozens of lines to stdout, where results go.
+
+    There is no option for it (Ray 2.60): `log_to_driver` is about the output of workers alone.
+    """
+
+    def log(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
+        logger.info("Ray: %s", "\n".join(data["lines"]))
+
+    ray._private.worker.print_worker_logs = log
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import (
+    LocalRayletDiedError,
     NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
@@ -22,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from threadpoolctl import threadpool_limits
 
 from dcai_ray import progress
-from dcai_ray.cluster import connection, metrics
+from dcai_ray.cluster import connection, liveness, metrics
 from dcai_ray.cluster.ledger import TaskLedger
 from dcai_ray.cluster.preflight import Folders, check_nodes, check_packages, installed
 from dcai_ray.config import ResourcesConfig
@@ -92,6 +93,7 @@ def run_tasks(
     names = step.task_names or [f"{step.name} {number}" for number in range(len(jobs))]
     ledger, tasks = TaskLedger(sizes), _Tasks(function, options)
     begin = None if connection.is_free(step.num_cpus) else time.monotonic()
+    watch = liveness.watch()
     ticks = new_ticks() if step.reports_progress else None
     try:
         with (
@@ -104,6 +106,7 @@ def run_tasks(
                 for number, result in tasks.arrived():
                     ledger.finish(number, result)
                     begin = None
+                watch.look()
                 if begin is not None and time.monotonic() - begin > _PATIENCE_S:
                     begin = time.monotonic()
                     progress.say(f"{step.name}: waiting for a core that others have taken")
@@ -113,6 +116,10 @@ def run_tasks(
                 yield from ledger.results()
     except (KeyboardInterrupt, SystemExit):
         tasks.abandon()
+        raise
+    except liveness.ClusterEnded:
+        tasks.abandon()
+        ticks = None
         raise
     finally:
         tasks.cancel()
@@ -196,6 +203,8 @@ def _result(ref: Any, words: str) -> Any:
     except RayTaskError as error:
         # A line is enough for what a user can mend; a bug keeps the worker's traceback.
         raise error.cause from None if can_be_mended(error.cause) else error
+    except LocalRayletDiedError:
+        raise liveness.ClusterEnded(liveness.NODE_ENDED) from None
     except OutOfMemoryError:
         raise ClusterError(
             f"a node ran out of memory and its tasks were ended, among them {words}; run fewer at "
