@@ -6,8 +6,9 @@ images.parquet        every readable image: split, id, class, size, content hash
 skipped.parquet       the unreadable images
 baseline/, cleaned/   metrics.parquet, model-<arm>-<backbone>-<seed>.safetensors
 crossfit/             the same for networks of one fold each, probabilities.parquet
-features/<split>/     part-00000.parquet ..., _manifest.json
+features/<split>/     part-00000.parquet ...; features/_<split>.json: the split is complete
 values/values.parquet, values/evidence.parquet, kept.parquet, report.html
+README.md             what these files are, for people and for Hugging Face's `datasets`
 run.log               what the commands logged, see `cli.logs`
 """
 
@@ -43,6 +44,35 @@ _WRITES = {
     "sample": ("values",),
     "retrain": ("cleaned/probes.parquet",),
 }
+# Its head tells Hugging Face's `datasets` which files are one table: load_dataset(RUN, "values").
+_README = """---
+configs:
+- config_name: values
+  default: true
+  data_files: values/values.parquet
+- config_name: evidence
+  data_files: values/evidence.parquet
+- config_name: images
+  data_files: images.parquet
+- config_name: kept
+  data_files: kept.parquet
+- config_name: probes
+  data_files: cleaned/probes.parquet
+---
+# A run of dcai-ray
+
+| file | content |
+|---|---|
+| report.html | what was found, with the images: open it in a browser |
+| values/values.parquet | per training image: value, decision, suggested label, P(wrong) |
+| values/evidence.parquet | every piece of evidence about these labels |
+| features/ | a feature vector per image, a folder per split |
+| kept.parquet | what the rule keeps |
+| baseline/, cleaned/ | trained networks, and how they do before and after cleaning |
+| config.yaml, run.json, run.log | settings; versions, times and findings; log |
+
+Any reader of Parquet opens the tables. Rerun the same command to resume or to check what is there.
+"""
 logger = logging.getLogger(__name__)
 
 _MAY_CHANGE = {f"sample.{name}" for name in STOPPING}  # sampling resumes with other stopping rules
@@ -191,6 +221,8 @@ class RunDirectory:
         if merged != there:
             text = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
             (self.location / "config.yaml").write_bytes(text.encode())
+        if not there:
+            (self.location / "README.md").write_bytes(_README.encode())
 
     def move_data(self, root: Location, table: Location | None) -> None:
         """Bind the run to another place of the same data; the caller has compared them."""

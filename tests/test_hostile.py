@@ -253,7 +253,7 @@ def test_a_run_whose_paths_lead_outside_is_neither_exported_nor_shown(place, pat
 def test_a_manifest_names_no_file_outside(place, shard, capfd):
     write_manifest(Location("features/train"), "x", [shard])
     line = refused(capfd, "value", "--features", "features", "--run", "run")
-    assert "_manifest.json: damaged" in line
+    assert "_train.json: damaged" in line
 
 
 @pytest.mark.ray

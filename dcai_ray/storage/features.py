@@ -1,4 +1,7 @@
-"""Feature vectors as shards of Parquet: one folder per split."""
+"""Feature vectors as shards of Parquet: one folder per split, and a manifest beside it.
+
+A split's folder holds shards alone, as some readers of Parquet take every file in it for one.
+"""
 
 import json
 from collections import Counter
@@ -14,7 +17,16 @@ from dcai_ray.storage.location import Location
 from dcai_ray.storage.parquet import read_note, read_table, write_table
 from dcai_ray.storage.read_ahead import read_ahead
 
-_MANIFEST = "_manifest.json"
+_README = """---
+configs:
+- config_name: features
+  data_files:
+{splits}---
+Features: a folder of Parquet files per split, each row with id, label and feature.
+"""
+_SPLIT = """  - split: {name}
+    path: {name}/*.parquet
+"""
 _SHARDS_AT_ONCE = 8  # read ahead of the shard being checked
 
 
@@ -62,9 +74,19 @@ def write_manifest(folder: Location, fingerprint: str, shards: Sequence[str]) ->
     sizes = [there.get(name, 0) for name in shards]
     entries = {"fingerprint": fingerprint, "shards": list(shards), "bytes": sizes}
     text = json.dumps(entries, indent=1)
-    manifest = folder / _MANIFEST
+    manifest = _manifest_of(folder)
     if _read_if_there(manifest) != text.encode():
         manifest.write_bytes(text.encode())
+    _write_readme(folder.parent)
+
+
+def _write_readme(root: Location) -> None:
+    """Name the splits for `datasets`, which would take shapley_val for a part of val."""
+    there = [name for name in root.folders() if has_features(root / name)]
+    splits = "".join(_SPLIT.format(name=name) for name in there)
+    content, file = _README.format(splits=splits).encode(), root / "README.md"
+    if _read_if_there(file) != content:
+        file.write_bytes(content)
 
 
 def is_complete(folder: Location, fingerprint: str) -> bool:
@@ -94,7 +116,7 @@ def open_split(folder: Location, fingerprint: str) -> None:
     except UserError:
         is_other = True
     if is_other:
-        (folder / _MANIFEST).delete()
+        _manifest_of(folder).delete()
 
 
 def write_split(
@@ -125,7 +147,7 @@ def write_split(
 
 def has_features(folder: Location) -> bool:
     """Whether the folder holds a complete set of shards."""
-    return (folder / _MANIFEST).exists()
+    return _manifest_of(folder).exists()
 
 
 def read_manifest(folder: Location) -> Manifest | None:
@@ -135,7 +157,7 @@ def read_manifest(folder: Location) -> Manifest | None:
         UserError: the manifest is damaged.
         OSError: the manifest exists but cannot be read.
     """
-    content = _read_if_there(folder / _MANIFEST)
+    content = _read_if_there(_manifest_of(folder))
     if content is None:
         return None
     try:
@@ -144,7 +166,7 @@ def read_manifest(folder: Location) -> Manifest | None:
         sizes = tuple(entries["bytes"]) if "bytes" in entries else None
         return Manifest(entries["fingerprint"], shards, sizes)
     except (ValueError, TypeError, KeyError):
-        raise UserError(f"{folder / _MANIFEST}: damaged; delete it and extract again") from None
+        raise UserError(f"{_manifest_of(folder)}: damaged; delete it and extract again") from None
 
 
 def find_split(folder: Location) -> Manifest:
@@ -155,7 +177,9 @@ def find_split(folder: Location) -> Manifest:
     """
     manifest = read_manifest(folder)
     if manifest is None:
-        raise UserError(f"{folder}: no complete set of features (no {_MANIFEST}); extract first")
+        raise UserError(
+            f"{folder}: no complete set of features (no {_manifest_of(folder).name}); extract first"
+        )
     return manifest
 
 
@@ -225,6 +249,10 @@ def class_numbers(
     if unknown:
         raise UserError(f"{where}: class {', '.join(unknown)} does not occur in train")
     return np.array([number[label] for label in labels], dtype=np.int64)
+
+
+def _manifest_of(folder: Location) -> Location:
+    return folder.parent / f"_{folder.name}.json"
 
 
 def _read_if_there(file: Location) -> bytes | None:

@@ -147,7 +147,7 @@ def sampled(sampled_once, ran, tmp_path):
     """A copy of that run, to be spoiled, and the settings; a run knows where its features are, so
     these are the same, and what is done to their manifest is undone."""
     run, settings = sampled_once
-    manifest = run.features / "train/_manifest.json"
+    manifest = run.features / "_train.json"
     content = manifest.read_bytes()
     copy = shutil.copytree(str(run.location), tmp_path / "sampled")
     ran.clear()

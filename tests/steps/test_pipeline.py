@@ -90,7 +90,7 @@ def test_a_run_has_a_model_a_training_and_complete_features(finished):
     for split, count in (("train", 30), ("shapley_val", 30), ("val", 12)):
         folder = finished / "features" / split
         shards = [f"part-{i:05d}.parquet" for i in range(-(-count // 4))]
-        assert json.loads((folder / "_manifest.json").read_text())["shards"] == shards
+        assert json.loads((folder.parent / f"_{folder.name}.json").read_text())["shards"] == shards
         table = pq.read_table([folder / shard for shard in shards])
         assert table.schema.field("feature").type == pa.list_(pa.float32(), 512)
         assert table["id"].to_pylist() == [
@@ -204,7 +204,7 @@ def test_a_run_killed_in_a_step_goes_on_to_the_same_bits(
     process.wait_until(lambda: any(again.glob(first_sign)) or first_sign in process.said())
     process.send(signal.SIGKILL)
     assert process.finish() == -signal.SIGKILL
-    last = {"fine-tuning": "baseline/metrics.parquet", "features": "features/val/_manifest.json",
+    last = {"fine-tuning": "baseline/metrics.parquet", "features": "features/_val.json",
             "values": "values/values.parquet", "retraining": "cleaned/metrics.parquet"}  # fmt: skip
     assert not (again / last[step]).exists(), "killed too late to show anything"
     there = {name for name in files(again) if name.endswith((".parquet", ".safetensors"))}
@@ -228,7 +228,7 @@ def test_sigterm_leaves_a_run_that_goes_on(finished, data, config, tmp_path, ray
     assert "SIGTERM" not in process.said()  # Ray's own handler would dump its stack
     assert "Traceback" not in process.said()
     there = files(run)
-    assert "features/val/_manifest.json" not in there, "interrupted too late to show anything"
+    assert "features/_val.json" not in there, "interrupted too late to show anything"
     done(*arguments)
     assert (run / RESULTS[0]).read_bytes() == (finished / RESULTS[0]).read_bytes()
     shards = {name for name in there if "part-" in name}

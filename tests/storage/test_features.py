@@ -78,18 +78,18 @@ def test_a_shard_that_is_gone_is_named(folder):
 )
 def test_a_damaged_manifest_is_named(folder, content):
     write_split(folder, ["cat/1"])
-    (folder / "_manifest.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"_manifest.json: damaged; delete it"):
+    (folder.parent / "_features.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"_features.json: damaged; delete it"):
         read_split(folder)
 
 
 def test_a_manifest_that_says_the_same_is_not_written_again(folder, tmp_path):
     write_split(folder, ["cat/1"])
-    before = (tmp_path / "features/_manifest.json").stat()
+    before = (tmp_path / "_features.json").stat()
     write_manifest(folder, "all", [shard_name(0)])
-    assert (tmp_path / "features/_manifest.json").stat().st_ino == before.st_ino
+    assert (tmp_path / "_features.json").stat().st_ino == before.st_ino
     write_manifest(folder, "other", [shard_name(0)])
-    assert json.loads((folder / "_manifest.json").read_bytes())["fingerprint"] == "other"
+    assert json.loads((folder.parent / "_features.json").read_bytes())["fingerprint"] == "other"
 
 
 def test_a_split_is_complete_while_its_manifest_and_the_sizes_of_its_shards_say_so(folder):
@@ -109,7 +109,7 @@ def test_a_split_is_complete_while_its_manifest_and_the_sizes_of_its_shards_say_
 def test_a_manifest_that_records_no_sizes_vouches_for_nothing(folder):
     write_split(folder, ["cat/1"])
     manifest = {"fingerprint": "all", "shards": [shard_name(0)]}
-    (folder / "_manifest.json").write_bytes(json.dumps(manifest).encode())
+    (folder.parent / "_features.json").write_bytes(json.dumps(manifest).encode())
     assert not is_complete(folder, "all")
     assert read_split(folder).ids == ("cat/1",)
 
@@ -120,10 +120,10 @@ def test_before_other_shards_are_written_the_manifest_of_the_old_ones_goes(folde
     assert is_complete(folder, "all")
     for content in (None, b"damaged"):
         if content:
-            (folder / "_manifest.json").write_bytes(content)
+            (folder.parent / "_features.json").write_bytes(content)
             assert not is_complete(folder, "all")
         open_split(folder, "other")
-        assert not (folder / "_manifest.json").exists()
+        assert not (folder.parent / "_features.json").exists()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
