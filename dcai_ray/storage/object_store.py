@@ -7,6 +7,7 @@ URI, since URIs are written to run folders and shown in reports.
 import errno
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -24,6 +25,9 @@ _ATTEMPTS = 4  # per request, with growing pauses
 _GIVE_UP_S = 20.0  # of a store that retries by itself until a time limit
 _S3_OPTIONS = {"region", "scheme", "endpoint_override", "tls_ca_file_path", "anonymous"}
 _GS_OPTIONS = {"scheme", "endpoint_override", "anonymous"}
+_AZURE_OPTIONS = {"account_name", "scheme", "endpoint_override"}
+_AZURE = "blob.core.windows.net"
+_HTTP_CLIENTS = ("httpx", "httpx2", "httpcore")  # their errors are no OSErrors
 _OPTION = re.compile(r"[?&]([\w-]+)=([^&]*)")
 _SECRET = re.compile(r"key|secret|token|passw|sig(nature)?$|credential$", re.IGNORECASE)
 
@@ -35,6 +39,18 @@ _MEANINGS = (  # of pyarrow's messages on failed requests
     ("SIGNATURE_DOES_NOT_MATCH", "the store does not accept these credentials"),
     ("ExpiredToken", "the credentials have expired"),
     ("NETWORK_CONNECTION", "the store does not answer; check AWS_ENDPOINT_URL and the network"),
+    ("ContainerNotFound", "no such container"),
+    ("AuthenticationFailed", "the store does not accept these credentials"),
+    ("AuthorizationFailure", "access denied; use other credentials"),
+    (
+        "DefaultAzureCredential",
+        "no credentials; set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or sign in (az login)",
+    ),
+    (
+        "Could not create a OAuth2 access token",
+        "no credentials; set GOOGLE_APPLICATION_CREDENTIALS, or append ?anonymous=true for a "
+        "public bucket",
+    ),
     ("SLOW_DOWN", "the store is overloaded; run the same command again to resume"),
 )
 
@@ -76,10 +92,12 @@ def open_store(uri: str) -> tuple[fs.FileSystem, str]:
             return _s3(parts.netloc, options), parts.netloc
     if parts.scheme in ("gs", "gcs"):
         return _gs(_options(store, parts.query, _GS_OPTIONS)), parts.netloc
+    if parts.scheme in ("az", "abfs", "abfss"):
+        return _azure(store, parts.netloc, _options(store, parts.query, _AZURE_OPTIONS))
+    if parts.scheme == "hf":
+        return _hub(store), parts.netloc
     try:
         return fs.FileSystem.from_uri(uri)
-    except ImportError as error:  # hf:// and others that pyarrow leaves to fsspec
-        raise UserError(f"{store}: needs a package that is missing ({error})") from None
     except _FAILURES as error:  # its message has several lines
         reason = str(error).splitlines()[0]
         raise UserError(f"{uri}: not a storage that pyarrow can open ({reason})") from None
@@ -102,6 +120,10 @@ def explained(uri: str) -> Iterator[None]:
         if number and "://" not in uri:
             raise OSError(number, os.strerror(number), uri) from None
         raise StorageError(f"{uri}: {_reason(str(error))}") from None
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _HTTP_CLIENTS:
+            raise
+        raise StorageError(f"{uri}: {_reason(str(error) or type(error).__name__)}") from None
 
 
 def _options(store: str, query: str, known: set[str]) -> dict[str, str]:
@@ -127,6 +149,73 @@ def _gs(options: dict[str, str]) -> fs.FileSystem:
         endpoint_override=options.get("endpoint_override"),
         retry_time_limit=timedelta(seconds=_GIVE_UP_S),
     )
+
+
+def _azure(store: str, netloc: str, options: dict[str, str]) -> tuple[fs.FileSystem, str]:
+    """Azure Blob Storage, by the variables of its own tools; `container@account...` as in abfs.
+
+    Raises:
+        UserError: it is not said which account.
+        StorageError: the account does not answer.
+    """
+    container, _, host = netloc.partition("@")
+    account = (
+        options.get("account_name")
+        or host.partition(".")[0]
+        or _set("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
+    )
+    if not account:
+        raise UserError(f"{store}: which account? Set AZURE_STORAGE_ACCOUNT to its name")
+    place, scheme = options.get("endpoint_override"), options.get("scheme")
+    _reach(store, place or f"{account}.{_AZURE}", scheme or "https")
+    own = {f"{kind}_storage_authority": place for kind in ("blob", "dfs")} if place else {}
+    how = {f"{kind}_storage_scheme": scheme for kind in ("blob", "dfs")} if scheme else {}
+    key, token = _set("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY"), None
+    if not key:
+        token = _set("AZURE_STORAGE_SAS_TOKEN")
+    found = fs.AzureFileSystem(account, account_key=key, sas_token=token, **own, **how)
+    return found, container
+
+
+def _hub(store: str) -> fs.FileSystem:
+    """The hub of Hugging Face, read with its own package.
+
+    Raises:
+        UserError: that package is missing.
+        StorageError: the hub does not answer.
+    """
+    try:
+        from huggingface_hub import HfFileSystem, constants, get_session
+    except ImportError:
+        raise UserError(f"{store}: needs: pip install 'dcai_ray[hf]'") from None
+    scheme, _, host = constants.ENDPOINT.partition("://")
+    _reach(store, host.partition("/")[0], scheme)
+    get_session().timeout = _SILENCE_S  # it would wait for ever
+    return fs.PyFileSystem(fs.FSSpecHandler(HfFileSystem()))
+
+
+def _reach(store: str, host: str, scheme: str) -> None:
+    """Give up at once on a host that is not there: these clients try for minutes.
+
+    Raises:
+        StorageError: nothing listens there.
+    """
+    if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "ALL_PROXY")):
+        return
+    name, _, port = host.partition(":")
+    try:
+        place = name, int(port or (443 if scheme == "https" else 80))
+        socket.create_connection(place, timeout=_CONNECT_S).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise StorageError(
+            f"{store}: {host} does not answer ({reason}); check the network"
+        ) from None
+
+
+def _set(*names: str) -> str | None:
+    """The value of the first of these environment variables that is set."""
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
 def _s3(bucket: str, options: dict[str, str]) -> fs.FileSystem:

@@ -20,7 +20,7 @@ from dcai_ray.errors import StorageError, UserError
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.model_files import read_notes
-from dcai_ray.storage.object_store import open_store
+from dcai_ray.storage.object_store import explained, open_store
 from tests.support.object_store import ACCESS_KEY, SECRET_KEY, SlowWay
 
 NASTY = (
@@ -136,7 +136,7 @@ def test_a_store_that_refuses_a_footer_or_a_header_is_named_in_one_line(object_s
 WRITE = """
 import sys
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.object_store import open_store
+from dcai_ray.storage.object_store import explained, open_store
 print("ready", flush=True)
 Location(sys.argv[1]).write_bytes(b"new" * int(sys.argv[2]))
 """
@@ -267,5 +267,64 @@ def test_a_google_store_that_does_not_answer_is_given_up_in_one_line(monkeypatch
 
 def test_a_store_that_needs_another_package_is_refused_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
-    with pytest.raises(UserError, match=r"^hf://datasets: needs a package .*huggingface_hub"):
+    with pytest.raises(UserError, match=r"^hf://datasets: needs: pip install 'dcai_ray\[hf\]'"):
         open_store("hf://datasets/nobody/x")
+
+
+@pytest.fixture
+def no_proxy(monkeypatch):
+    for name in ("https_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def nobody():
+    """A port at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    return f"127.0.0.1:{port}"
+
+
+def test_azure_needs_an_account_and_takes_it_from_uri_or_environment(monkeypatch, no_proxy, nobody):
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT", raising=False)
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(UserError, match=r"^az://set: which account\? Set AZURE_STORAGE_ACCOUNT"):
+        Location("az://set/cats").exists()
+    here = f"endpoint_override={nobody}&scheme=http"
+    for uri in (f"az://set/cats?account_name=mine&{here}", f"abfs://set@mine.x.net/cats?{here}"):
+        with pytest.raises(StorageError, match=rf"^\w+://\S+: {nobody} does not answer"):
+            Location(uri).exists()
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "mine")
+    with pytest.raises(StorageError, match="does not answer"):
+        Location(f"az://set/cats?{here}").exists()
+
+
+def test_azure_is_asked_with_the_key_of_the_environment(monkeypatch):
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "mine")
+    monkeypatch.setenv("AZURE_STORAGE_KEY", "c2VjcmV0")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = f"127.0.0.1:{server.getsockname()[1]}"
+        store, path = open_store(f"az://set?endpoint_override={here}&scheme=http")
+    arguments = store.__reduce__()[1][0]
+    assert path == "set"
+    assert (arguments["account_name"], arguments["account_key"]) == ("mine", "c2VjcmV0")
+    assert arguments["blob_storage_authority"] == arguments["dfs_storage_authority"] == here
+
+
+def test_a_hub_that_is_not_there_is_one_line(monkeypatch, no_proxy, nobody):
+    pytest.importorskip("huggingface_hub")
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://{nobody}")
+    open_store.cache_clear()
+    with pytest.raises(StorageError, match=rf"^hf://datasets: {nobody} does not answer \([^\n]*$"):
+        Location("hf://datasets/someone/cats").exists()
+
+
+def test_errors_of_an_http_client_are_one_line():
+    httpx = pytest.importorskip("httpx")
+    told = pytest.raises(StorageError, match=r"^hf://datasets/a: timed out$")
+    with told, explained("hf://datasets/a"):
+        raise httpx.ReadTimeout("timed out")
+    with pytest.raises(ZeroDivisionError), explained("hf://datasets/a"):
+        raise ZeroDivisionError
