@@ -161,7 +161,6 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
         return done
     from safetensors.torch import save
 
-    from dcai_ray.networks.backbones import classifier
     from dcai_ray.networks.finetuning import (
         Pictures,
         Training,
@@ -169,6 +168,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
         history_rows,
         new_training,
     )
+    from dcai_ray.networks.heads import classifier
 
     device = _device(job.recipe.num_threads)
     pixels = _pixels(job.backbone, job.recipe.size_px, job.code)
@@ -219,8 +219,8 @@ def predict_fold(job: FinetuneJob) -> NDArray[np.float64]:
     from safetensors.torch import load
     from scipy.special import softmax
 
-    from dcai_ray.networks.backbones import classifier
     from dcai_ray.networks.features import extract
+    from dcai_ray.networks.heads import classifier
 
     pixels = _pixels(job.backbone, job.recipe.size_px, job.code)
     network = classifier(job.backbone, len(job.classes), "none", pixels.size_px, seed=job.seed)
@@ -350,7 +350,7 @@ def _pixels(backbone: str, size_px: int | None, code: str) -> Any:
 @lru_cache(maxsize=1)
 def _feature_extractor(backbone: str, weights: str, size_px: int) -> Any:
     """A worker reads the weights once, whatever the number of its shards."""
-    from dcai_ray.networks.backbones import feature_extractor
+    from dcai_ray.networks.heads import feature_extractor
 
     return feature_extractor(backbone, weights, size_px)
 
