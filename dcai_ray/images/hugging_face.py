@@ -10,7 +10,7 @@ names are then in the schema.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from dcai_ray.storage.packed import Packed, mapped, parquet_schema, parquet_tabl
 _LABELS = ("label", "labels", "fine_label", "class", "category", "target", "y")
 _IMAGES = ("image", "img", "picture", "jpg", "png", "webp", "bytes", "content")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_NEEDED = {"file_name", "label"}
 _SAVED = ("dataset_dict.json", "state.json")
 _NUMBERED = re.compile(r"[-_.]?\d{3,}([-_]of[-_]\d+)?([-_][0-9a-f]+)?$")
 
@@ -42,9 +43,12 @@ def rows_of(data: Location, files: Files) -> list[Row]:
     names = {path for path, _ in files}
     if names & set(_SAVED):
         return _saved(data, names)
-    tables = [path for path in sorted(names) if path.rpartition("/")[2] in _METADATA]
-    if tables and all(path.count("/") <= 1 for path in tables):
-        return [row for path in tables for row in _of_metadata(data, path)]
+    metadata = [p for p in sorted(names) if p.rpartition("/")[2] in _METADATA and p.count("/") <= 1]
+    tables = {path: table_of(data / path) for path in metadata}
+    # Others may lie beside class folders and be about something else.
+    labels = {path: table for path, table in tables.items() if table and _NEEDED <= set(table[0])}
+    if labels:
+        return [row for path, table in labels.items() for row in _of_metadata(data, path, table)]
     shards = sorted(path for path in names if (path or data.name).endswith(".parquet"))
     others = [p for p in names - set(shards) if not p.endswith((".md", ".json", ".txt"))]
     if not shards or any(not _is_hidden(path) for path in others):
@@ -54,11 +58,11 @@ def rows_of(data: Location, files: Files) -> list[Row]:
     return [row for path in shards for row in _of_shard(data, path)]
 
 
-def _of_metadata(data: Location, path: str) -> list[Row]:
+def _of_metadata(data: Location, path: str, table: Sequence[Mapping[str, Any]]) -> list[Row]:
     """The images of a table in the folder of a split, or at the top."""
     folder, file = path.rpartition("/")[0], data / path
     start = f"{folder}/" if folder else ""
-    rows = rows_of_table(file, table_of(file))
+    rows = rows_of_table(file, table)
     sizes = data.sizes([start + row.path for row in rows])
     found = []
     for row, size in zip(rows, sizes, strict=True):

@@ -147,3 +147,12 @@ def test_an_image_that_the_table_lists_and_the_folder_lacks_is_named(written, tm
     (tmp_path / "train/3.png").unlink()
     with pytest.raises(UserError, match=r"train/metadata.csv: 3.png does not exist"):
         list_run(Location(str(tmp_path)))
+
+
+def test_a_metadata_file_about_something_else_leaves_class_folders_alone(image_folder):
+    folder = image_folder({"train/cat": 2, "train/dog": 2, "val/cat": 2, "val/dog": 2})
+    (folder / "metadata.csv").write_text("camera,iso\nA,100\n")
+    (folder / "train/metadata.csv").write_text("file_name,caption\ncat/000.png,a cat\n")
+    found = list_run(Location(str(folder)))
+    assert found.classes == ("cat", "dog")
+    assert len(found.images) == 8
