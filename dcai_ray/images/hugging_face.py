@@ -46,7 +46,7 @@ def rows_of(data: Location, files: Files) -> list[Row]:
     metadata = [p for p in sorted(names) if p.rpartition("/")[2] in _METADATA and p.count("/") <= 1]
     tables = {path: table_of(data / path) for path in metadata}
     # Others may lie beside class folders and be about something else.
-    labels = {path: table for path, table in tables.items() if table and _NEEDED <= set(table[0])}
+    labels = {path: table for path, table in tables.items() if table and set(table[0]) >= _NEEDED}
     if labels:
         return [row for path, table in labels.items() for row in _of_metadata(data, path, table)]
     shards = sorted(path for path in names if (path or data.name).endswith(".parquet"))
