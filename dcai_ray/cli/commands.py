@@ -41,7 +41,10 @@ def run(arguments: Sequence[str]) -> None:
     chosen = parse(flags.Run, arguments, Config(), "run")
     data = _lasting("--data", chosen.data)
     config = settings_of(chosen)
-    _pipeline(data, chosen.run, config, splits=chosen.splits, no_finetune=chosen.no_finetune)
+    _pipeline(
+        data, chosen.run, config, splits=chosen.splits, no_finetune=chosen.no_finetune,
+        value_splits=chosen.value_splits,
+    )  # fmt: skip
 
 
 def audit(arguments: Sequence[str]) -> None:
@@ -94,7 +97,7 @@ def value(arguments: Sequence[str]) -> None:
     if chosen.dry_run:
         print("\n".join(pipeline.estimate_valuation(directory, config)))
         return
-    pipeline.run_valuation(directory, config)
+    pipeline.run_valuation(directory, config, value_splits=chosen.value_splits)
     results = _logged(summary(read_findings(directory)))
     print("\n".join([*results, f"values: {directory.values}"]))
 
@@ -175,14 +178,22 @@ def _list(
 
 
 def _pipeline(
-    data: Location, run: str, config: Config, *, splits: Sequence[str] = (), no_finetune: bool
+    data: Location,
+    run: str,
+    config: Config,
+    *,
+    splits: Sequence[str] = (),
+    no_finetune: bool,
+    value_splits: Sequence[str] = (),
 ) -> None:
     """All steps, each skipping what is there."""
     from dcai_ray.steps import pipeline
 
     listing = _list(data, splits, config)
     directory = _directory(run)
-    pipeline.run_pipeline(directory, listing, config, networks=not no_finetune)
+    pipeline.run_pipeline(
+        directory, listing, config, networks=not no_finetune, value_splits=value_splits
+    )
     _finish(directory)
 
 

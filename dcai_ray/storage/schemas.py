@@ -84,6 +84,20 @@ EVIDENCE = pa.schema(  # further columns of the values, those that a run knows
         ("conflict", pa.string()),  # the same picture under another label; null for none
     ]
 )
+VALIDATION_VALUES = pa.schema(  # of validation images, the most suspicious first
+    [
+        ("split", pa.string()),
+        ("id", pa.string()),
+        ("label", pa.string()),
+        ("value", pa.float64()),  # by all other labelled images
+        ("stderr_validation", pa.float64()),
+        ("suggested_label", pa.string()),
+        ("suggested_probability", pa.float64()),
+        ("margin", pa.float64()),
+        ("wrong_probability", pa.float64()),  # by likeness to planted errors
+        ("doubted", pa.bool_()),
+    ]
+)
 TRACE = pa.schema(  # of sampling, one row per look
     [
         ("rounds", pa.int64()),  # summed over chains
