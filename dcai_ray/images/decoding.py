@@ -17,7 +17,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dcai_ray.errors import UserError
 from dcai_ray.images.depth import Depth, depth_of, suggested_white, to_8_bits
-from dcai_ray.images.picture_files import PictureFile
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.read_ahead import read_ahead
 
@@ -46,7 +45,19 @@ class Inspected:
     """Of a grey picture of more than 8 bits."""
 
 
-Source = Location | PictureFile
+@dataclass(frozen=True, slots=True)
+class DeepFile:
+    """A file whose grey values are scaled by a range that was chosen for the whole data set."""
+
+    location: Location
+    white: float
+    """The value that is shown as white."""
+
+    def __str__(self) -> str:
+        return str(self.location)
+
+
+Source = Location | DeepFile
 
 
 def inspect(content: bytes) -> Inspected:
@@ -82,17 +93,6 @@ def decode(content: bytes, white: float = 0.0) -> Image.Image:
     if depth is None:
         return _to_rgb(upright)
     return to_8_bits(upright, white or depth.declared or suggested_white([depth]))
-
-
-def ending_of(content: bytes) -> str:
-    """The usual ending of a picture's format, with the dot; raises as `decode`."""
-    try:
-        with Image.open(io.BytesIO(content), formats=_formats()) as image:
-            return {"JPEG": ".jpg", "MPO": ".jpg"}.get(
-                image.format or "", f".{image.format}".lower()
-            )
-    except UnidentifiedImageError:
-        raise UserError("not an image that Pillow can identify") from None
 
 
 def _opened(content: bytes) -> tuple[Image.Image, Depth | None]:
@@ -155,12 +155,12 @@ def read_each(
 
 
 def _read_bytes(file: Source) -> bytes:
-    return file.read_bytes()
+    return (file.location if isinstance(file, DeepFile) else file).read_bytes()
 
 
 def _decode_file(file: Source, content: bytes) -> Image.Image:
     try:
-        return decode(content, file.white if isinstance(file, PictureFile) else 0.0)
+        return decode(content, file.white if isinstance(file, DeepFile) else 0.0)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
 

@@ -9,8 +9,8 @@ pictures, `kinds`. A folder in which a run keeps its results is no data.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from dcai_ray.errors import UserError
 from dcai_ray.images import kinds, split_folders
@@ -23,10 +23,8 @@ from dcai_ray.images.listing import (
     plain_listing,
     split_listing,
 )
-from dcai_ray.images.picture_files import PictureFile
 from dcai_ray.images.split_folders import Splits
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.packed import Packed
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # newlines, escape sequences of terminals
 _OF_A_RUN = ("run.json", "run.log")
@@ -41,40 +39,18 @@ class Files:
     """Path below the root, and size."""
     runs: tuple[str, ...]
     """Folders of runs, which were skipped."""
-    packed: Mapping[str, Packed] = field(default_factory=dict)
-    """The addresses of files in archives, by path."""
 
     def below(self, folder: str) -> list[tuple[str, int]]:
         """The files of one folder ("" for all), with their paths below it."""
         start = f"{folder}/" if folder else ""
         return [(path[len(start) :], size) for path, size in self.found if path.startswith(start)]
 
-    def has(self, folder: str) -> bool:
-        """Whether there is such a folder."""
-        return bool(self.below(folder)) if self.packed else (self.root / folder).is_folder()
-
-    def folders(self, folder: str) -> list[str]:
-        """Names of the folders in a folder, empty ones too; an archive has none of these."""
-        if self.packed:
-            return []
-        return (self.root / folder if folder else self.root).folders()
-
-    def is_image(self, path: str) -> bool:
-        """Whether a file, by its path below the root, is a picture."""
-        return kinds.is_image(PictureFile(self.root, path, self.packed.get(path)))
-
     def shapes(self) -> dict[str, split_folders.Shape]:
         """What lies in each folder at the top that is not hidden."""
         return split_folders.shapes(path for path, _ in self.found if not kinds.is_hidden(path))
 
 
-def list_splits(
-    data: Location,
-    *,
-    split_seed: int = 0,
-    splits: Splits | None = None,
-    files: Files | None = None,
-) -> Listing:
+def list_splits(data: Location, *, split_seed: int = 0, splits: Splits | None = None) -> Listing:
     """The images of `<data>/{train,shapley_val,val}/<class>/<image>`.
 
     Without a shapley_val, a seeded, stratified half of val is used instead.
@@ -83,15 +59,14 @@ def list_splits(
         data: a folder, or a tar or zip file.
         split_seed: seed of the halving.
         splits: the folder of each split; by default by their names.
-        files: what lies in it, if it is no folder.
     Raises:
         UserError: the folder or a split is missing, or classes are missing or do not match.
     """
-    files = files or _files(data)
+    files = _files(data)
     named = splits
     if splits is None:
         tops = files.shapes()
-        empty = {name: split_folders.Shape(False, frozenset()) for name in files.folders("")}
+        empty = {name: split_folders.Shape(False, frozenset()) for name in data.folders()}
         splits = split_folders.splits_of_run(data, {**empty, **tops})
     if "val" not in splits:
         raise UserError("--splits: val=FOLDER is missing; an audit needs train alone")
@@ -108,21 +83,18 @@ def list_splits(
     return _with_origin(listing, named)
 
 
-def list_folder(
-    data: Location, *, splits: Splits | None = None, files: Files | None = None
-) -> Listing:
+def list_folder(data: Location, *, splits: Splits | None = None) -> Listing:
     """The images of a plain folder of class folders, or of the train split of a folder of splits.
 
     Args:
         data: a folder, or a tar or zip file.
         splits: the folder of train; none (an empty mapping) says that the top holds the classes;
             by default by what lies there.
-        files: what lies in it, if it is no folder.
     Raises:
         UserError: the folder is missing, has fewer than two classes, or a class is empty; or it is
             not clear whether its folders are splits or classes.
     """
-    files = files or _files(data)
+    files = _files(data)
     if splits is None:
         train = split_folders.train_of_audit(data, files.shapes())
     else:
@@ -140,11 +112,7 @@ def list_folder(
 def _files(data: Location) -> Files:
     if not data.is_folder():
         raise UserError(f"{data}: no such folder")
-    return files_of(data, list(data.walk()))
-
-
-def files_of(data: Location, found: Sequence[tuple[str, int]]) -> Files:
-    """The files of a folder, by path and size, without those of runs that lie in it."""
+    found = list(data.walk())
     names = {path for path, _ in found}
     runs = sorted(
         folder
@@ -182,24 +150,23 @@ def _runs(files: Files) -> list[str]:
 def _list_split(files: Files, folder: str, split: str) -> tuple[list[ImageFile], list[str]]:
     """The images of one split (folder "" for a plain set), and notes on what was skipped."""
     root = files.root / folder if folder else files.root
-    if folder and not files.has(folder):
+    if folder and not root.is_folder():
         raise UserError(f"{root}: no such folder")
     images, skipped = [], Counter[str]()
     for path, size in files.below(folder):
-        full = f"{folder}/{path}" if folder else path
         if _CONTROL.search(path):
             raise UserError(f"{root}: the name {path!r} has control characters; rename it")
         if kinds.is_hidden(path):
             skipped["hidden, or made by the system"] += 1
         elif "/" not in path:
             # A plain folder may hold truth.csv and the like beside its classes.
-            if folder or files.is_image(full):
+            if folder or kinds.is_image(root, path):
                 skipped["outside class folders"] += 1
-        elif not files.is_image(full):
+        elif not kinds.is_image(root, path):
             skipped["not an image"] += 1
         else:
-            name, packed = normalized(path), files.packed.get(full)
-            images.append(ImageFile(split, name, name.split("/")[0], full, size, packed))
+            full, name = f"{folder}/{path}" if folder else path, normalized(path)
+            images.append(ImageFile(split, name, name.split("/")[0], full, size))
     check_ids_differ(images, root)
     _check_no_class_is_empty(root, images, files, folder)
     name = folder or files.root.name
@@ -213,7 +180,7 @@ def _check_no_class_is_empty(
     root: Location, images: Sequence[ImageFile], files: Files, folder: str
 ) -> None:
     of_runs = set(_tops(files.runs, folder)) - set(_tops((p for p, _ in files.found), folder))
-    folders = {normalized(name) for name in files.folders(folder) if not kinds.is_hidden(name)}
+    folders = {normalized(name) for name in root.folders() if not kinds.is_hidden(name)}
     empty = sorted(folders - {image.label for image in images} - of_runs)
     if empty:
         raise UserError(

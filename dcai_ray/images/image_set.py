@@ -1,16 +1,14 @@
 """The readable images of a run as records; they are rows and columns only in `images.parquet`."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import pyarrow as pa
 
-from dcai_ray.images.listing import ImageFile, picture_file
-from dcai_ray.images.picture_files import PictureFile
+from dcai_ray.images.listing import ImageFile
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.packed import Packed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,34 +44,27 @@ class ImageSet:
     table: Location | None = None
     """The table that lists them, if there is one; it may know true labels."""
 
-    def files(self, images: Iterable[Image]) -> list[PictureFile]:
-        """Where the bytes of images are."""
-        return [picture_file(self.root, image) for image in images]
-
     def split(self, name: str) -> tuple[Image, ...]:
         """The images of one split."""
         return tuple(image for image in self.images if image.split == name)
 
 
 def image_table(images: Iterable[Image]) -> pa.Table:
-    """Images as `schemas.IMAGES`; without addresses, if all are files."""
+    """Images as `schemas.IMAGES`."""
     images = list(images)
     columns = [[getattr(image, name) for image in images] for name in schemas.IMAGES.names]
-    packed = [asdict(image.packed) if image.packed else None for image in images]
-    place = schemas.IMAGES.get_field_index("packed")
-    columns[place] = packed
-    table = pa.table(columns, schema=schemas.IMAGES)
-    return table if any(packed) else table.remove_column(place)
+    return pa.table(columns, schema=schemas.IMAGES)
 
 
 def images_of(table: pa.Table) -> tuple[Image, ...]:
     """The images of a table of `schemas.IMAGES`."""
     known = [name for name in schemas.IMAGES.names if name in table.column_names]
-    rows = table.select(known).to_pylist()
-    for row in rows:
-        if row.get("packed"):
-            row["packed"] = Packed(**row["packed"])
-    return tuple(Image(**row) for row in rows)
+    return tuple(Image(**row) for row in table.select(known).to_pylist())
+
+
+def whites(images: Iterable[Image]) -> dict[str, float]:
+    """What deep greys show as white, by path; empty for pictures of 8 bits."""
+    return {image.path: image.white for image in images if image.white}
 
 
 def read_image_set(run: RunDirectory) -> ImageSet | None:

@@ -2,7 +2,7 @@
 
 from dcai_ray.errors import UserError
 from dcai_ray.images.decoding import extensions
-from dcai_ray.images.picture_files import PictureFile
+from dcai_ray.storage.location import Location
 
 _SYSTEM = frozenset(
     ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
@@ -37,17 +37,17 @@ def is_hidden(path: str) -> bool:
     )
 
 
-def is_image(file: PictureFile) -> bool:
+def is_image(root: Location, path: str) -> bool:
     """Whether a file is a picture; it is opened only if its ending says nothing.
 
     Raises:
         UserError: it is a HEIC picture, which Pillow cannot decode here.
         OSError: the file cannot be read.
     """
-    ending = ending_of(file.path)
+    ending = ending_of(path)
     if ending in extensions():
         return True
-    return ending not in _TEXTS and _looks_like_image(file)
+    return ending not in _TEXTS and _looks_like_image(root / path)
 
 
 def ending_of(path: str) -> str:
@@ -56,9 +56,9 @@ def ending_of(path: str) -> str:
     return "." + name.rsplit(".", 1)[-1].lower() if "." in name else ""
 
 
-def _looks_like_image(file: PictureFile) -> bool:
+def _looks_like_image(file: Location) -> bool:
     try:
-        head = file.read_head(HEAD_BYTES)
+        head = file.read_bytes(HEAD_BYTES)
     except (FileNotFoundError, PermissionError):  # a broken link is no picture
         return False
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF:

@@ -3,7 +3,7 @@
 Sources differ in where an image's split and label come from (`folders`, `lists`); what a run needs
 of them does not: at least two classes, no class of validation images that train lacks, and
 validation images left on both sides where val is halved. Images are ordered by split, class and id,
-so the order does not depend on the file system; those in archives by split and place.
+so the order does not depend on the file system.
 """
 
 import unicodedata
@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 
 from dcai_ray.errors import UserError
-from dcai_ray.images.picture_files import PictureFile
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.packed import Packed
 
 SPLITS = ("train", "shapley_val", "val")
 Place = Callable[[str], str]
@@ -35,14 +33,6 @@ class ImageFile:
     path: str
     """Path below the data's root."""
     bytes: int
-    """Of the content; 0 where a table does not say."""
-    packed: Packed | None = None
-    """Its address, if it is a part of an archive or table."""
-
-    @property
-    def holder(self) -> str:
-        """The path of the file that holds it."""
-        return self.packed.file if self.packed else self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +147,6 @@ def duplicates(files: Sequence[ImageFile], sha256: Sequence[str]) -> tuple[list[
     return across, inside
 
 
-def picture_file(root: Location, image: ImageFile) -> PictureFile:
-    """Where its bytes are."""
-    return PictureFile(root, image.path, image.packed, getattr(image, "white", 0.0))
-
-
 def normalized(name: str) -> str:
     """A name as names are compared: macOS writes `ä` as two characters, other systems as one."""
     return unicodedata.normalize("NFC", name)
@@ -258,8 +243,5 @@ def _in_order(images: Iterable[ImageFile]) -> tuple[ImageFile, ...]:
     return tuple(sorted(images, key=_order))
 
 
-def _order(image: ImageFile) -> tuple[int, str, int, str]:
-    split, packed = SPLITS.index(image.split), image.packed
-    if packed:  # neighbours in the archive are read by the same task
-        return split, packed.file, packed.start, image.id
-    return split, image.label, 0, image.id
+def _order(image: ImageFile) -> tuple[int, str, str]:
+    return SPLITS.index(image.split), image.label, image.id

@@ -10,8 +10,8 @@ import io
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dcai_ray.errors import UserError
@@ -19,7 +19,6 @@ from dcai_ray.images.listing import SPLITS, ImageFile, Listing, plain_listing, s
 from dcai_ray.images.split_folders import Shape, Splits, splits_of_run
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
-from dcai_ray.storage.packed import Packed
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
 
@@ -32,10 +31,8 @@ class Row:
     """Below the root of the images."""
     label: str
     split: str
-    true_label: str = ""
+    true_label: str
     """Empty if unknown."""
-    bytes: int = 0
-    packed: Packed | None = None
 
 
 def is_list(data: Location) -> bool:
@@ -58,54 +55,31 @@ def list_rows(
             classes cannot be used.
     """
     root, rows = read_rows(file)
+    names = _names(file, rows, splits, whole=whole)
     sizes = root.sizes([row.path for row in rows])
     absent = [row.path for row, size in zip(rows, sizes, strict=True) if size is None]
     if absent:
         raise UserError(f"{file}: {len(absent)} of its images do not exist, the first {absent[0]}")
-    rows = [replace(row, bytes=size or 0) for row, size in zip(rows, sizes, strict=True)]
-    found = listing_of(file, root, rows, whole=whole, split_seed=split_seed, splits=splits)
-    return replace(found, origin={"list": file.uri, **found.origin})
-
-
-def listing_of(
-    source: Location,
-    root: Location,
-    rows: Sequence[Row],
-    *,
-    whole: bool,
-    split_seed: int = 0,
-    splits: Splits | None = None,
-) -> Listing:
-    """The images of rows that a source gives.
-
-    Args:
-        source: what messages call it.
-        root: what paths and addresses are relative to.
-        rows: an image each.
-        whole: as in `list_rows`, like `split_seed` and `splits`.
-    Raises:
-        UserError: the splits or the classes cannot be used.
-    """
-    names = _names(source, rows, splits, whole=whole)
     listed: dict[str, list[ImageFile]] = defaultdict(list)
-    for row in rows:
+    for row, size in zip(rows, sizes, strict=True):
         if row.split in names:
             split = names[row.split]
-            listed[split].append(
-                ImageFile(split, row.path, row.label, row.path, row.bytes, row.packed)
-            )
+            listed[split].append(ImageFile(split, row.path, row.label, row.path, size or 0))
     skipped = len(rows) - sum(map(len, listed.values()))
-    notes = [f"{source.name}: {skipped} images of other splits skipped"] if skipped else []
+    notes = [f"{file.name}: {skipped} rows of other splits skipped"] if skipped else []
 
     def place(split: str) -> str:
-        return f"{source} (split {split})" if whole else str(source)
+        return f"{file} (split {split})" if whole else str(file)
 
     if whole:
         ordered = {split: listed[split] for split in SPLITS if split in names.values()}
         listing = split_listing(root, ordered, notes, place, split_seed=split_seed)
     else:
         listing = plain_listing(root, listed["train"], notes, place)
-    return listing if splits is None else replace(listing, origin={"splits": dict(splits)})
+    origin: dict[str, Any] = {"list": file.uri}
+    if splits is not None:
+        origin["splits"] = dict(splits)
+    return Listing(root, listing.images, listing.classes, listing.notes, origin)
 
 
 def read_rows(file: Location) -> tuple[Location, list[Row]]:
@@ -115,21 +89,7 @@ def read_rows(file: Location) -> tuple[Location, list[Row]]:
         UserError: the file is no such table, or lists an image twice.
         OSError: the file cannot be read.
     """
-    content = table_of(file)
-    rows = rows_of_table(file, content)
-    root, paths = _below_root(file, [row.path for row in rows])
-    if len(set(paths)) < len(paths):
-        twice = next(path for path, count in Counter(paths).items() if count > 1)
-        raise UserError(f"{file}: {twice} is listed more than once")
-    return root, [replace(row, path=path) for row, path in zip(rows, paths, strict=True)]
-
-
-def rows_of_table(file: Location, content: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """The rows of a table, with paths as they are written there.
-
-    Raises:
-        UserError: a row lacks path or label.
-    """
+    content = _table(file)
     column = "path" if content and "path" in content[0] else "file_name"
     for place, row in enumerate(content):
         missing = [name for name in (column, "label") if row.get(name) in (None, "")]
@@ -138,22 +98,17 @@ def rows_of_table(file: Location, content: Sequence[Mapping[str, Any]]) -> list[
                 f"{file}: row {place + 1} has no {'path' if missing[0] == column else 'label'}; "
                 "expected columns path, label and optionally split and true_label"
             )
-    return [
-        Row(
-            str(r[column]), str(r["label"]), str(r.get("split") or ""),
-            str(r.get("true_label") or ""),
-        )
-        for r in content
-    ]  # fmt: skip
+    root, paths = _below_root(file, [str(row[column]) for row in content])
+    if len(set(paths)) < len(paths):
+        twice = next(path for path, count in Counter(paths).items() if count > 1)
+        raise UserError(f"{file}: {twice} is listed more than once")
+    return root, [
+        Row(path, str(r["label"]), str(r.get("split") or ""), str(r.get("true_label") or ""))
+        for path, r in zip(paths, content, strict=True)
+    ]
 
 
-def table_of(file: Location) -> list[dict[str, Any]]:
-    """A table as one mapping per row.
-
-    Raises:
-        UserError: it cannot be decoded.
-        OSError: it cannot be read.
-    """
+def _table(file: Location) -> list[dict[str, Any]]:
     if file.name.lower().endswith(".parquet"):
         return parquet.read_table(file).to_pylist()
     try:
@@ -191,7 +146,7 @@ def _names(
     there = {row.split for row in rows}
     if splits:
         return {name: split for split, name in splits.items()}
-    if not whole and (splits is not None or len(there) == 1):
+    if not whole and (splits is not None or there == {""}):
         return dict.fromkeys(there, "train")
     if not whole:
         trains = [name for name in there if name.lower() in ("train", "training", "")]

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from dcai_ray.errors import UserError
 from dcai_ray.images.image_set import Image, read_image_set
-from dcai_ray.images.listing import picture_file
 from dcai_ray.images.lists import is_list, read_rows
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.location import Location
@@ -22,11 +21,8 @@ _MARGIN_S = 2.0  # the coarsest clock of a file system
 def replaced(run: RunDirectory, root: Location, images: Sequence[Image]) -> list[str]:
     """Paths of images whose content is another than when the run read them."""
     since = run.location.changed_at([run.images.name])[0] - _MARGIN_S
-    holders = sorted({image.holder for image in images})
-    folder, names = (root.parent, [root.name]) if holders == [""] else (root, holders)
-    times = folder.changed_at(names)  # of a single archive, its own
-    touched = {file for file, time in zip(holders, times, strict=True) if time > since}
-    later = [image for image in images if image.holder in touched]
+    times = root.changed_at([image.path for image in images])
+    later = [image for image, time in zip(images, times, strict=True) if time > since]
     return different(root, later)
 
 
@@ -35,8 +31,8 @@ def different(root: Location, images: Sequence[Image]) -> list[str]:
 
     def is_same(image: Image) -> bool:
         try:
-            content = picture_file(root, image).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, UserError):
+            content = (root / image.path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return hashlib.sha256(content).hexdigest() == image.sha256
 

@@ -15,9 +15,7 @@ from PIL import Image
 from dcai_ray.cleaning.nearest import neighbours
 from dcai_ray.errors import UserError
 from dcai_ray.images import decoding
-from dcai_ray.images.image_set import Image as Picture
-from dcai_ray.images.image_set import images_of
-from dcai_ray.images.listing import picture_file
+from dcai_ray.images.image_set import images_of, whites
 from dcai_ray.report.findings import Findings
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import has_features, read_split
@@ -78,14 +76,14 @@ def most_suspicious(findings: Findings, count: int) -> list[Entry]:
         return []
     first = findings.ranking.order[:count]
     rows = values.take(first).to_pylist()
-    images = _images(findings)
-    pictures = _thumbnails(findings, [images[i] for i in first] if images else [])
+    paths = _paths(findings)
+    pictures = _thumbnails(findings, [paths[i] for i in first] if paths else [])
     near = _neighbour_labels(findings, first)
     return [
         Entry(
             place=place + 1,
             id=row["id"],
-            path=images[i].path if images else row["id"],
+            path=paths[i] if paths else row["id"],
             label=row["label"],
             suggested=row["suggested_label"] or "",
             suggested_probability=_number(row, "suggested_probability"),
@@ -112,21 +110,27 @@ def _number(row: Mapping[str, Any], column: str) -> float:
     return float("nan") if entry is None else float(entry)
 
 
-def _images(findings: Findings) -> list[Picture]:
-    """The n training images; empty if they are unknown."""
+def _paths(findings: Findings) -> list[str]:
+    """(n,) paths of the training images below the data's root; empty if they are unknown."""
     assert findings.values is not None
     if "data" not in findings.settings or not findings.run.images.exists():
         return []
-    table = images_of(parquet.read_table(findings.run.images))
-    found = [image for image in table if image.split == "train"]
-    return found if [im.id for im in found] == findings.values["id"].to_pylist() else []
+    table = parquet.read_table(findings.run.images).select(["split", "id", "path"])
+    rows = [row for row in table.to_pylist() if row["split"] == "train"]
+    if [row["id"] for row in rows] != findings.values["id"].to_pylist():
+        return []
+    return [row["path"] for row in rows]
 
 
-def _thumbnails(findings: Findings, images: Sequence[Picture]) -> list[str]:
-    if not images:
+def _thumbnails(findings: Findings, paths: Sequence[str]) -> list[str]:
+    if not paths:
         return []
     data = Location(findings.settings["data"])
-    files = [picture_file(data, image) for image in images]
+    white = whites(images_of(parquet.read_table(findings.run.images)))
+    files = [
+        decoding.DeepFile(data / path, white[path]) if path in white else data / path
+        for path in paths
+    ]
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(thumbnail, files))
 

@@ -7,7 +7,7 @@ unchanged.
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -18,8 +18,8 @@ from dcai_ray.config import Config
 from dcai_ray.errors import UserError
 from dcai_ray.images import depth
 from dcai_ray.images.decoding import Inspected
-from dcai_ray.images.image_set import Image, ImageSet, image_table, images_of
-from dcai_ray.images.listing import SPLITS, ImageFile, Listing, duplicates, picture_file
+from dcai_ray.images.image_set import Image, ImageSet, image_table, images_of, whites
+from dcai_ray.images.listing import SPLITS, ImageFile, Listing, duplicates
 from dcai_ray.images.shown import FINDINGS, blanks, found_in, under_two_labels
 from dcai_ray.images.unchanged import replaced
 from dcai_ray.run_directory import RunDirectory
@@ -76,11 +76,11 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
     )
     for key, groups in findings.items():
         _warn(groups, FINDINGS[key])
-    levels = [image.white for image in images if image.white]
+    levels = whites(images)
     if levels:
         progress.say(
             f"{progress.counted(len(levels), 'images')} with more than 8 bits of grey: "
-            f"{', '.join(f'{level:g}' for level in sorted(set(levels)))} is shown as white"
+            f"{', '.join(f'{level:g}' for level in sorted(set(levels.values())))} is shown as white"
         )
     run.record_step(
         "images",
@@ -90,7 +90,7 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
         unreadable=len(bad),
         notes=list(listing.notes),
         **findings,
-        deep_greys_show_as_white=sorted(set(levels)),
+        deep_greys_show_as_white=sorted(set(levels.values())),
     )
     parquet.write_table(run.images, image_table(images), fingerprint)
     return ImageSet(listing.root, images, listing.classes, listing.table)
@@ -102,7 +102,8 @@ def _inspect(run: RunDirectory, listing: Listing, config: Config) -> list[Inspec
     starts = range(0, len(files), _IMAGES_PER_TASK)
     jobs = [
         tasks.InspectJob(
-            [picture_file(listing.root, image) for image in files[i : i + _IMAGES_PER_TASK]],
+            listing.root,
+            [image.path for image in files[i : i + _IMAGES_PER_TASK]],
             config.resources.read_threads,
         )
         for i in starts
@@ -113,9 +114,9 @@ def _inspect(run: RunDirectory, listing: Listing, config: Config) -> list[Inspec
         Step(
             name="reading images",
             unit="images",
-            sizes=[len(job.files) for job in jobs],
+            sizes=[len(job.paths) for job in jobs],
             task_names=[
-                f"read images {i}-{i + len(job.files) - 1}"
+                f"read images {i}-{i + len(job.paths) - 1}"
                 for i, job in zip(starts, jobs, strict=True)
             ],
             run=run.location,
@@ -163,7 +164,7 @@ def _records(good: Sequence[tuple[ImageFile, Inspected]]) -> tuple[Image, ...]:
 
 
 def _record(image: ImageFile, found: Inspected, white: float) -> Image:
-    listed: dict[str, Any] = {each.name: getattr(image, each.name) for each in fields(image)}
+    listed: dict[str, Any] = asdict(image)
     return Image(
         **listed,
         width=found.width,

@@ -6,17 +6,14 @@ are ready before the file is opened; a local file is written under a temporary n
 an object appears when its upload is complete. A name cannot lead out of the folder it is joined to.
 """
 
-import io
 import os
 import posixpath
 import re
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
@@ -24,7 +21,6 @@ from pyarrow import fs
 from dcai_ray.errors import UserError
 from dcai_ray.storage.object_store import check_no_secret, explained, open_store
 
-_BUFFER = 2**20
 # The store, the path in it and its options; names may contain "?", options are `?name=value...`.
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+://[^/?]*)/*(.*?)(\?[a-z_]+=[^?]*)?", re.DOTALL)
 
@@ -124,31 +120,6 @@ class Location:
         with explained(self.uri), store.open_input_file(path) as remote:
             start = max(remote.size() - count, 0)
             return remote.read_at(remote.size() - start, start)
-
-    def read_range(self, start: int, count: int) -> bytes:
-        """At most `count` bytes from `start` on; one request to an object store.
-
-        Raises:
-            OSError: the file is absent or cannot be read.
-        """
-        if not self.remote:
-            with open(self.uri, "rb") as file:
-                file.seek(start)
-                return file.read(count)
-        store, path = self._filesystem, self._path
-        with explained(self.uri), store.open_input_file(path) as remote:
-            return remote.read_at(count, start)
-
-    @contextmanager
-    def open_remote(self) -> Iterator[BinaryIO]:
-        """A remote file as a seekable stream that reads a megabyte at a time.
-
-        Raises:
-            OSError: the file is absent or cannot be read.
-        """
-        store, path = self._filesystem, self._path
-        with explained(self.uri), store.open_input_file(path) as remote:
-            yield io.BufferedReader(remote, _BUFFER)
 
     def write_bytes(self, content: bytes) -> None:
         """Write the whole file, replacing an existing one; missing folders are created."""

@@ -2,15 +2,6 @@
 
 import pyarrow as pa
 
-_PACKED = pa.struct(
-    [
-        ("file", pa.string()),
-        ("start", pa.int64()),
-        ("length", pa.int64()),
-        ("kind", pa.string()),
-        ("column", pa.string()),
-    ]
-)
 IMAGES = pa.schema(
     [
         ("split", pa.string()),
@@ -24,7 +15,6 @@ IMAGES = pa.schema(
         ("pixels", pa.string()),  # hash of the decoded picture
         ("blank", pa.bool_()),  # whether it has one colour only
         ("white", pa.float64()),  # the value that deep greys show as white; 0 for 8 bits
-        ("packed", _PACKED),  # address of a part of an archive or table; only if there are any
     ]
 )
 SKIPPED = pa.schema(

@@ -1,17 +1,10 @@
 import os
-import zipfile
-from dataclasses import fields, replace
 
 import pyarrow as pa
 import pytest
 
-from dcai_ray.errors import UserError
-from dcai_ray.images import export
 from dcai_ray.images.export import export_kept
 from dcai_ray.images.folders import list_splits
-from dcai_ray.images.image_set import Image, image_table
-from dcai_ray.images.listing import picture_file
-from dcai_ray.images.sources import list_run
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.location import Location
@@ -189,100 +182,3 @@ def test_names_of_230_bytes_are_exported(image_folder, tmp_path):
     run = valued(tmp_path / "run", root)
     assert export_kept(run, Location(str(tmp_path / "out")), "copy") == 8
     assert (tmp_path / f"out/train/cat/{'n' * 226}.png").is_file()
-
-
-def run_of(folder, listing, dropped):
-    """A run that has valued the images of a listing and drops some."""
-    run = RunDirectory(Location(str(folder)))
-    run.bind_settings({"data": listing.root.uri})
-    images = [
-        Image(**{f.name: getattr(i, f.name) for f in fields(i)}, width=8, height=8, sha256="")
-        for i in listing.images
-    ]
-    kept = [
-        {"id": i.id, "label": i.label, "value": 1.0}
-        for i in images
-        if i.split == "train" and i.id not in dropped
-    ]
-    parquet.write_table(run.images, image_table(images), "images")
-    parquet.write_table(run.kept, pa.Table.from_pylist(kept, schemas.KEPT), "kept")
-    return run
-
-
-def content(listing):
-    return {
-        (image.split, image.label, picture_file(listing.root, image).read_bytes())
-        for image in listing.images
-    }
-
-
-@pytest.fixture
-def table(data, tmp_path):
-    """The data as a table beside it, with labels that no folder could be called."""
-    rows = ["path,label,split"]
-    for split in ("train", "shapley_val", "val"):
-        start = "val" if split == "shapley_val" else split
-        kinds = {"cat": "a/b", "Käse <b>": "..\\c"}
-        for i, (kind, label) in enumerate(kinds.items()):
-            number = 1 if split == "shapley_val" else 0
-            rows += [
-                f"{start}/{kind}/{n:03d}.png,{label},{split}"
-                for n in ((0, 2 - i) if split == "train" else (number,))
-            ]
-    (data / "list.csv").write_text("\n".join(rows))
-    return list_run(Location(str(data / "list.csv")))
-
-
-def test_an_export_of_a_table_keeps_labels_and_splits_and_is_read_again(table, tmp_path):
-    gone = table.split("train")[0].id
-    run = run_of(tmp_path / "run", table, {gone})
-    export_kept(run, Location(str(tmp_path / "out")), "copy")
-    kept = [i for i in table.images if i.split != "train" or i.id != gone]
-    assert content(list_run(Location(str(tmp_path / "out")))) == content(
-        replace(table, images=tuple(kept))
-    )
-
-
-def test_images_in_an_archive_are_exported_as_files(data, tmp_path):
-    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
-        for path in data.rglob("*.png"):
-            archive.write(path, path.relative_to(data).as_posix())
-    listing = list_run(Location(str(tmp_path / "set.zip")))
-    run = run_of(tmp_path / "run", listing, set())
-    with pytest.raises(UserError, match="--how symlink: the images lie in archives"):
-        export_kept(run, Location(str(tmp_path / "out")), "symlink")
-    export_kept(run, Location(str(tmp_path / "out")), "copy")
-    assert images_below(tmp_path / "out").keys() == images_below(data).keys()
-    for name, path in images_below(data).items():
-        assert (tmp_path / "out" / name).read_bytes() == path.read_bytes()
-
-
-def test_hugging_face_reads_an_export_with_its_three_splits_apart(table, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    datasets = pytest.importorskip("datasets")
-    export_kept(run_of(tmp_path / "run", table, set()), Location(str(tmp_path / "out")), "copy")
-    found = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
-    assert {split: sorted(rows["label"]) for split, rows in found.items()} == {
-        split: sorted(image.label for image in table.split(split))
-        for split in ("train", "shapley_val", "val")
-    }
-
-
-def test_an_export_to_a_store_says_that_it_is_incomplete_until_it_is_not(
-    run, data, object_store, monkeypatch
-):
-    target = Location(f"{object_store.bucket('exports')}/out")
-    monkeypatch.setattr(export, "_check_size", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        export_kept(run, target, "copy")
-    assert "_INCOMPLETE" in object_store.objects(str(target))
-    monkeypatch.undo()
-    export_kept(run, target, "copy")  # goes over what is there
-    assert object_store.objects(str(target)).keys() == {
-        str(path.relative_to(data)) for path in data.rglob("*.png")
-    } - set(DROPPED)
-
-
-def interrupted(*_):
-    raise KeyboardInterrupt
