@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dcai_ray.errors import UserError
 from dcai_ray.images.depth import Depth, depth_of, suggested_white, to_8_bits
+from dcai_ray.images.picture_files import PictureFile
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.read_ahead import read_ahead
 
@@ -45,19 +46,7 @@ class Inspected:
     """Of a grey picture of more than 8 bits."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeepFile:
-    """A file whose grey values are scaled by a range that was chosen for the whole data set."""
-
-    location: Location
-    white: float
-    """The value that is shown as white."""
-
-    def __str__(self) -> str:
-        return str(self.location)
-
-
-Source = Location | DeepFile
+Source = Location | PictureFile
 
 
 def inspect(content: bytes) -> Inspected:
@@ -125,7 +114,7 @@ def read(file: Source) -> Image.Image:
         UserError: the file cannot be decoded; the message names it.
         OSError: the file cannot be read.
     """
-    return _decode_file(file, _read_bytes(file))
+    return _decode_file(file, file.read_bytes())
 
 
 def read_each(
@@ -155,12 +144,12 @@ def read_each(
 
 
 def _read_bytes(file: Source) -> bytes:
-    return (file.location if isinstance(file, DeepFile) else file).read_bytes()
+    return file.read_bytes()
 
 
 def _decode_file(file: Source, content: bytes) -> Image.Image:
     try:
-        return decode(content, file.white if isinstance(file, DeepFile) else 0.0)
+        return decode(content, file.white if isinstance(file, PictureFile) else 0.0)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
 

@@ -50,6 +50,11 @@ def is_image(root: Location, path: str) -> bool:
     return ending not in _TEXTS and _looks_like_image(root / path)
 
 
+def has_ending_of_image(path: str) -> bool:
+    """Whether a name ends as those of pictures do."""
+    return ending_of(path) in extensions()
+
+
 def ending_of(path: str) -> str:
     """The ending of a file's name in lower case, with the dot; empty for none."""
     name = path.rsplit("/", 1)[-1]

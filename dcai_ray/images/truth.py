@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.errors import UserError
+from dcai_ray.images.archives import is_archive, read_archive
 from dcai_ray.images.image_set import Image, ImageSet
 from dcai_ray.images.listing import normalized
 from dcai_ray.images.lists import read_rows
@@ -44,9 +45,10 @@ def read_truth(images: ImageSet) -> Truth | None:
     if images.table is not None:
         return _truth_of_table(images, images.table)
     file = images.root / "truth.csv"
-    if not file.exists():
+    content = _content(images.root)
+    if content is None:
         return None
-    train, rows = images.split("train"), _rows_by_path(file)
+    train, rows = images.split("train"), _rows_by_path(file, content)
     prefix = _prefix(rows, images)
     if rows and prefix is None:
         raise UserError(
@@ -98,9 +100,18 @@ def _written(image: Image, prefix: str) -> str:
     return image.id if prefix == "-" else prefix + normalized(image.path)
 
 
-def _rows_by_path(file: Location) -> dict[str, dict[str, str]]:
+def _content(root: Location) -> bytes | None:
+    """The content of truth.csv in a folder or archive; None if there is none."""
+    if is_archive(root):
+        archive = read_archive(root)
+        return archive.read("truth.csv") if "truth.csv" in archive.members else None
+    file = root / "truth.csv"
+    return file.read_bytes() if file.exists() else None
+
+
+def _rows_by_path(file: Location, content: bytes) -> dict[str, dict[str, str]]:
     try:
-        table = csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8-sig")))
+        table = csv.DictReader(io.StringIO(content.decode("utf-8-sig")))
         rows = list(table)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file}: not a CSV file in UTF-8 ({error})") from None
