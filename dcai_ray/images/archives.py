@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -24,6 +24,8 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.
 _BUFFER = 2**18  # bytes per request of a remote tar: headers of small members come along
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 1
+_LABELS = (".cls", ".json")
+_MAX_LABEL = 2**16  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,13 @@ class Archive:
     """By name, below the wrapping folder if there is one."""
     notes: tuple[str, ...]
     """What was skipped, and whether a wrapping folder was left out."""
+
+    texts: dict[str, bytes]
+    """Contents of the labels of WebDataset (.cls, .json), which are read with the headers."""
+
+    def packed_in(self, folder_path: str, name: str) -> Packed:
+        """A member, with the archive's path below the data's root."""
+        return replace(self.members[name], file=folder_path)
 
     def read(self, name: str) -> bytes:
         """The content of a member."""
@@ -74,13 +83,16 @@ def _read(file: Location, changed_at: float) -> Archive:
     skipped: Counter[str] = Counter()
     read = _zip_members if file.name.lower().endswith(".zip") else _tar_members
     members: dict[str, Packed] = {}
+    texts: dict[str, bytes] = {}
     try:
         with file.open_file() as stream:
-            for given, packed in read(file, cast(io.RawIOBase, stream), skipped):
+            for given, packed, text in read(file, cast(io.RawIOBase, stream), skipped):
                 name = _inside(file, given)
                 if name in members:
                     raise UserError(f"{file}: {name} occurs twice in it; pack it again")
                 members[name] = packed
+                if text is not None:
+                    texts[name] = text
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise UserError(f"{file}: damaged ({error}); copy or pack it again") from None
     notes = [f"{file.name}: {n} members skipped ({why})" for why, n in sorted(skipped.items())]
@@ -89,12 +101,13 @@ def _read(file: Location, changed_at: float) -> Archive:
         notes.append(f"{file.name}: its content is that of its only folder, {wrapper}")
         start = len(wrapper) + 1
         members = {name[start:]: at for name, at in members.items() if name[start:]}
-    return Archive(file, members, tuple(notes))
+        texts = {name[start:]: text for name, text in texts.items()}
+    return Archive(file, members, tuple(notes), texts)
 
 
 def _tar_members(
     file: Location, stream: io.RawIOBase, skipped: Counter[str]
-) -> Iterator[tuple[str, Packed]]:
+) -> Iterator[tuple[str, Packed, bytes | None]]:
     buffered: Any = io.BufferedReader(stream, _BUFFER) if file.remote else stream
     with tarfile.open(fileobj=buffered, mode="r:") as archive:
         for member in archive:
@@ -105,7 +118,11 @@ def _tar_members(
                 skipped["links, devices or sparse"] += 1
                 continue
             at = Packed("", member.offset_data, member.size, "stored", member.size)
-            yield member.name, at
+            text = None
+            if member.name.endswith(_LABELS) and member.size <= _MAX_LABEL:
+                buffered.seek(member.offset_data)
+                text = buffered.read(member.size)
+            yield member.name, at, text
         # tarfile takes a damaged header for the end.
         buffered.seek(archive.offset)
         end = buffered.read(tarfile.BLOCKSIZE)
@@ -115,7 +132,7 @@ def _tar_members(
 
 def _zip_members(
     file: Location, stream: io.RawIOBase, skipped: Counter[str]
-) -> Iterator[tuple[str, Packed]]:
+) -> Iterator[tuple[str, Packed, bytes | None]]:
     with zipfile.ZipFile(cast(Any, stream)) as archive:
         members = sorted(archive.infolist(), key=lambda member: member.header_offset)
         starts = [member.header_offset for member in members]
@@ -134,7 +151,7 @@ def _zip_members(
                 skipped["links, devices or sparse"] += 1
                 continue
             # Up to the next member: the length of the local header is known only there.
-            yield member.filename, Packed("", start, end - start, "zip", member.file_size)
+            yield member.filename, Packed("", start, end - start, "zip", member.file_size), None
 
 
 def _inside(file: Location, given: str) -> str:
