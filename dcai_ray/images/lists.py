@@ -76,7 +76,7 @@ def read_rows(file: Location) -> tuple[Location, list[Row]]:
         UserError: the file is no such table, or lists an image twice.
         OSError: the file cannot be read.
     """
-    content = _table(file)
+    content = read_table(file)
     column = "path" if content and "path" in content[0] else "file_name"
     for place, row in enumerate(content):
         missing = [name for name in (column, "label") if row.get(name) in (None, "")]
@@ -95,7 +95,12 @@ def read_rows(file: Location) -> tuple[Location, list[Row]]:
     ]
 
 
-def _table(file: Location) -> list[dict[str, Any]]:
+def read_table(file: Location) -> list[dict[str, Any]]:
+    """The rows of a CSV, JSONL or Parquet file.
+
+    Raises:
+        UserError: the file is no such table.
+    """
     if file.name.lower().endswith(".parquet"):
         return parquet.read_table(file).to_pylist()
     try:

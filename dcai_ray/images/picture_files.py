@@ -33,7 +33,7 @@ class Packed:
     how: How
     """`stored`: the picture's bytes; `zip`: a header and the bytes, perhaps deflated; `row`."""
     bytes: int
-    """Size of the unpacked picture."""
+    """Size of the unpacked picture; 0 for a row, of which it is not known before it is read."""
     column: str = ""
     """Of a table: the column with the picture."""
 

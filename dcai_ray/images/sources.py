@@ -1,6 +1,7 @@
-"""The images behind `--data`, whatever it is: a folder of class folders, or a table of images."""
+"""The images behind `--data`: folders, archives, tables, WebDataset or Hugging Face's formats."""
 
 from dcai_ray.images.folders import list_folder, list_splits
+from dcai_ray.images.hugging_face import list_imagefolder, list_tables, metadata_of, tables_of
 from dcai_ray.images.listing import Listing
 from dcai_ray.images.lists import is_list, list_rows
 from dcai_ray.images.split_folders import Splits
@@ -26,6 +27,10 @@ def _labelled(
     data: Location, *, whole: bool, split_seed: int, splits: Splits | None
 ) -> Listing | None:
     """The listing of a source that names the labels itself; None if folders are the classes."""
+    if tables := tables_of(data):
+        return list_tables(data, tables, whole=whole, split_seed=split_seed, splits=splits)
+    if metadata := metadata_of(data):
+        return list_imagefolder(data, metadata, whole=whole, split_seed=split_seed, splits=splits)
     if is_list(data):
         return list_rows(data, whole=whole, split_seed=split_seed, splits=splits)
     if shards := shards_of(data):

@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from dcai_ray.errors import UserError
@@ -56,6 +57,11 @@ def read_columns(file: Location, columns: list[str]) -> dict[str, list[Any]]:
     except _DAMAGE as error:
         raise _damaged(file, error) from None
     return found
+
+
+def may_lack(file: Location, column: str) -> bool:
+    """Whether some row may have a null in a column; False where the file's statistics say none."""
+    return _opened(file).may_lack(column)
 
 
 def read_picture(file: Location, column: str, row: int) -> bytes:
@@ -108,6 +114,19 @@ class _Table:
                 return group, row
             row -= size
         return self.num_groups - 1, row
+
+    def may_lack(self, column: str) -> bool:
+        """Whether some row may have a null there."""
+        top, _, rest = column.partition(".")
+        if self._parquet is None:
+            return any(pa.compute.struct_field(b[top], rest).null_count for b in self._batches)
+        notes = self._parquet.metadata
+        groups = [notes.row_group(i) for i in range(notes.num_row_groups)]
+        chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+        counts = [
+            c.statistics and c.statistics.null_count for c in chunks if c.path_in_schema == column
+        ]
+        return any(count is None or count > 0 for count in counts)
 
     def read(self, group: int, columns: list[str]) -> pa.Table:
         """Some columns of one group; a nested one may come with its siblings."""

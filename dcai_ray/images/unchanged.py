@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 
 from dcai_ray.errors import StorageError, UserError
+from dcai_ray.images.hugging_face import tables_of
 from dcai_ray.images.image_set import Image, read_image_set
 from dcai_ray.images.lists import is_list, read_rows
 from dcai_ray.run_directory import RunDirectory
@@ -55,7 +56,7 @@ def follow(run: RunDirectory, data: Location) -> None:
     there = read_image_set(run)
     if there is None:
         raise UserError(f"{run.location}: has no images; --data is of no use here")
-    table = data if is_list(data) else None
+    table = data if is_list(data) and not tables_of(data) else None
     root = read_rows(data)[0] if table else data
     if (there.root, there.table) == (root, table):
         return
