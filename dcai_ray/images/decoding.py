@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +26,8 @@ R = TypeVar("R")
 
 # Formats that Pillow opens only with an external program, or that are not pictures.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+_HEIC = (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1")
+NO_HEIC = "a HEIC picture, which needs: pip install 'dcai_ray[heic]'; or convert it to JPEG or PNG"
 _MAX_PIXELS = 178_956_970  # Pillow refuses more as a decompression bomb
 _NEARLY_WHITE = 224  # a picture of which no value is darker hardly shows on white
 
@@ -99,6 +102,8 @@ def _opened(content: bytes) -> tuple[Image.Image, Depth | None]:
     except Image.DecompressionBombError:
         raise UserError(f"more than {_MAX_PIXELS:,} pixels: too large to decode") from None
     except UnidentifiedImageError:
+        if is_heic(content):
+            raise UserError(NO_HEIC) from None
         raise UserError("not an image that Pillow can identify") from None
     except MemoryError:
         raise UserError("not enough memory to decode it; make it smaller") from None
@@ -172,15 +177,25 @@ def _on_ground(image: Image.Image) -> Image.Image:
     return white
 
 
+def is_heic(head: bytes) -> bool:
+    """Whether a file that begins so is a HEIC picture."""
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIC
+
+
 @lru_cache(maxsize=1)
 def extensions() -> frozenset[str]:
     """Extensions of files that may be images, with the dot."""
+    kinds = _formats()
     known = Image.registered_extensions()
-    return frozenset(ending for ending, kind in known.items() if kind in _formats())
+    return frozenset(ending for ending, kind in known.items() if kind in kinds)
 
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
     """Formats tried on a file whatever its extension; none of them runs an external program."""
     Image.init()
+    if find_spec("pillow_heif"):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     return tuple(kind for kind in Image.OPEN if kind not in _NOT_IMAGES)

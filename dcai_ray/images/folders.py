@@ -29,6 +29,8 @@ from dcai_ray.images.split_folders import Splits
 from dcai_ray.storage.location import Location
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # newlines, escape sequences of terminals
+MARKER = "_export_incomplete"
+"""Lies in a remote export until its last object is written."""
 _OF_A_RUN = ("run.json", "run.log")
 
 
@@ -127,6 +129,16 @@ def list_folder(data: Location, *, splits: Splits | None = None) -> Listing:
     where = str(data / train if train else data)
     listing = plain_listing(data, images, _runs(files) + notes, lambda _: where)
     return _with_origin(listing, splits)
+
+
+def check_complete(data: Location) -> None:
+    """Refuse an export that was interrupted.
+
+    Raises:
+        UserError: its marker is still there.
+    """
+    if (data / MARKER).exists():
+        raise UserError(f"{data}: an incomplete export; delete it and export again")
 
 
 def _files(data: Location) -> Files:

@@ -1,6 +1,6 @@
 """The images behind `--data`: folders, archives, tables, WebDataset or Hugging Face's formats."""
 
-from dcai_ray.images.folders import list_folder, list_splits
+from dcai_ray.images.folders import check_complete, list_folder, list_splits
 from dcai_ray.images.hugging_face import list_imagefolder, list_tables, metadata_of, tables_of
 from dcai_ray.images.listing import Listing
 from dcai_ray.images.lists import is_list, list_rows
@@ -27,6 +27,7 @@ def _labelled(
     data: Location, *, whole: bool, split_seed: int, splits: Splits | None
 ) -> Listing | None:
     """The listing of a source that names the labels itself; None if folders are the classes."""
+    check_complete(data)
     if tables := tables_of(data):
         return list_tables(data, tables, whole=whole, split_seed=split_seed, splits=splits)
     if metadata := metadata_of(data):
