@@ -9,6 +9,11 @@ from dcai_ray.images.webdataset import list_shards, shards_of
 from dcai_ray.storage.location import Location
 
 
+def is_torchvision(data: str) -> bool:
+    """Whether `--data` names a data set of torchvision: `torchvision:CIFAR10:/path/root`."""
+    return data.startswith("torchvision:")
+
+
 def list_run(data: Location, *, split_seed: int = 0, splits: Splits | None = None) -> Listing:
     """The images of train, val and shapley_val, as `folders.list_splits` or `lists.list_rows`."""
     if labelled := _labelled(data, whole=True, split_seed=split_seed, splits=splits):

@@ -3,7 +3,7 @@
 Its columns are `path` (below the data's root, `train/cat/0001.jpg`), `label` (as given) and
 `true_label`; others are ignored. The true labels of images that it does not list are unknown. Paths
 may be written with back slashes, in either spelling of Unicode, and from another folder than the
-data's root (`/home/me/pets/train/cat/0001.jpg`, or `cat/0001.jpg` below train).
+data's root (`/home/me/pets/train/cat/0001.jpg`, or, row by row, `cat/0001.jpg` below train).
 """
 
 import csv
@@ -57,7 +57,7 @@ def read_truth(images: ImageSet) -> Truth | None:
         )
     true_labels = []
     for image in train:
-        row = rows.get(_written(image, prefix or ""))
+        row = _row_of(image, rows, prefix or "", file)
         if row is not None and normalized(row["label"] or "") != image.label:
             raise UserError(
                 f"{file}: {image.path} has label {row['label']}, but its folder is {image.label}"
@@ -94,6 +94,16 @@ def _prefix(rows: Mapping[str, object], images: ImageSet) -> str | None:
             if "/".join(parts[start:]) in paths:
                 return "/".join(parts[:start]) + "/"
     return "-" if rows.keys() & {image.id for image in images.split("train")} else None
+
+
+def _row_of(
+    image: Image, rows: Mapping[str, dict[str, str]], prefix: str, file: Location
+) -> dict[str, str] | None:
+    """The row of a training image, in the spelling of most rows or without the split's folder."""
+    names = {_written(image, prefix), normalized(image.id)} & rows.keys()
+    if len(names) > 1:
+        raise UserError(f"{file}: {' and '.join(sorted(names))} are the same image; keep one row")
+    return rows[names.pop()] if names else None
 
 
 def _written(image: Image, prefix: str) -> str:
