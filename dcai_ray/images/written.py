@@ -3,9 +3,9 @@
     dcai_ray.write_images(dataset, "data/pets", split="train")
 
 A picture may be a Pillow image, an array or a tensor, of shape (h, w) or with 1, 3 or 4 channels
-(last in arrays, first in tensors); of floats, 0 is black and 1 white. Pictures are stored as PNG, without loss. Class
-names, where the data set knows them, are noted as Hugging Face `datasets` notes them. Files hold
-1,000 pictures each; what was interrupted resumes behind the last complete file if told so.
+(last in arrays, first in tensors); of floats, 0 is black and 1 white. Pictures are stored as PNG,
+without loss. Class names, where the data set knows them, are noted as Hugging Face `datasets` notes
+them. Files hold 1,000 pictures each; with `resume`, those that are complete are kept.
 """
 
 import io
