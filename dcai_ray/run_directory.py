@@ -36,6 +36,7 @@ _WRITES = {
     "data": ("images.parquet",),
     "list": ("images.parquet",),
     "splits": ("images.parquet",),
+    "texts": ("features",),
     "images": ("images.parquet",),
     "finetune": ("baseline", "crossfit"),
     "extract": ("features",),

@@ -7,9 +7,10 @@ from dataclasses import replace
 from dcai_ray import progress
 from dcai_ray.cli import flags, logs
 from dcai_ray.cli.flags import parse, settings_of
-from dcai_ray.config import Config, ValueConfig, parse_config
+from dcai_ray.config import AUTO, TFIDF, Config, ValueConfig, parse_config
 from dcai_ray.errors import UserError
 from dcai_ray.images.listing import Listing
+from dcai_ray.images.lists import has_texts
 from dcai_ray.images.sources import is_torchvision, list_audit, list_run
 from dcai_ray.images.split_folders import parse_splits
 from dcai_ray.run_directory import RunDirectory
@@ -41,6 +42,11 @@ def run(arguments: Sequence[str]) -> None:
     chosen = parse(flags.Run, arguments, Config(), "run")
     data = _data("--data", chosen.data, chosen.run)
     config = settings_of(chosen)
+    if has_texts(data):
+        if config.extract.backbone not in (AUTO, TFIDF) and not chosen.no_finetune:
+            progress.say("texts: no networks are fine-tuned")
+        _texts(data, chosen.run, config, chosen.splits, chosen.value_splits, whole=True)
+        return
     _pipeline(
         data, chosen.run, config, splits=chosen.splits, no_finetune=chosen.no_finetune,
         value_splits=chosen.value_splits,
@@ -60,6 +66,9 @@ def audit(arguments: Sequence[str]) -> None:
     data = _data("FOLDER", chosen.folder, chosen.run or default)
     directory = _directory(chosen.run or default)
     config = settings_of(chosen)
+    if has_texts(data):
+        _texts(data, directory.location.uri, config, chosen.splits, (), whole=False)
+        return
     listing = list_audit(data, splits=parse_splits(chosen.splits))
     pipeline.run_audit(directory, listing, config)
     _finish(directory)
@@ -196,6 +205,27 @@ def _pipeline(
     pipeline.run_pipeline(
         directory, listing, config, networks=not no_finetune, value_splits=value_splits
     )
+    _finish(directory)
+
+
+def _texts(
+    data: Location,
+    run: str,
+    config: Config,
+    splits: Sequence[str],
+    value_splits: Sequence[str],
+    *,
+    whole: bool,
+) -> None:
+    """All steps for texts."""
+    from dcai_ray.steps import pipeline
+    from dcai_ray.steps.texts import read_texts
+
+    texts = read_texts(
+        data, whole=whole, split_seed=config.images.split_seed, splits=parse_splits(splits)
+    )
+    directory = _directory(run)
+    pipeline.run_texts(directory, texts, config, value_splits=value_splits)
     _finish(directory)
 
 

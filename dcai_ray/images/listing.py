@@ -56,6 +56,9 @@ class Listing:
     """How the images were found, if not by their folders alone: `list` and `splits`, as settings
     of the run."""
 
+    unit: str = "images"
+    """What they are, in the plural."""
+
     def split(self, name: str) -> tuple[ImageFile, ...]:
         """The images of one split, in order."""
         return tuple(image for image in self.images if image.split == name)
@@ -71,7 +74,7 @@ class Listing:
         counts = Counter(image.split for image in self.images)
         parts = [f"{name} {counts[name]}" for name in SPLITS if counts[name]]
         splits = f"splits {', '.join(parts)}" if len(parts) > 1 else "no splits"
-        return f"{len(self.classes)} classes, {splits}, {len(self.images)} images"
+        return f"{len(self.classes)} classes, {splits}, {len(self.images)} {self.unit}"
 
 
 def split_listing(

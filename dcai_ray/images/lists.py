@@ -41,6 +41,20 @@ def is_list(data: Location) -> bool:
     return data.name.lower().endswith(ENDINGS) and data.exists() and not data.is_folder()
 
 
+def has_texts(data: Location) -> bool:
+    """Whether this is a table with a column of texts.
+
+    Raises:
+        UserError: it has columns for both texts and images, or cannot be read.
+    """
+    if not data.name.lower().endswith(ENDINGS) or not data.exists() or data.is_folder():
+        return False
+    first = (read_table(data) or [{}])[0]
+    if "text" in first and first.keys() & {"path", "file_name"}:
+        raise UserError(f"{data}: has columns for texts and for images; leave one of them out")
+    return "text" in first
+
+
 def list_rows(
     file: Location, *, whole: bool, split_seed: int = 0, splits: Splits | None = None
 ) -> Listing:

@@ -65,7 +65,7 @@ class _Transformers:
     def pixels(self, size_px: int | None) -> Pixels:
         from transformers import AutoImageProcessor
 
-        with _quietly(self.name):
+        with quietly(self.name):
             processor = AutoImageProcessor.from_pretrained(self.folder, local_files_only=True)
         return pixels_of_processor(processor.to_dict(), self.name).resized(size_px)
 
@@ -81,7 +81,7 @@ class _Transformers:
                 "transformers' save_pretrained, and give that folder as hf:FOLDER"
             )
         missing: list[str]
-        with _quietly(self.name):
+        with quietly(self.name):
             config = AutoConfig.from_pretrained(self.folder, local_files_only=True)
             config = getattr(config, "vision_config", config)
             if weights == files.RANDOM:
@@ -185,7 +185,7 @@ def _sides(size: Any) -> dict[str, int]:
 
 
 @contextmanager
-def _quietly(name: str) -> Iterator[None]:
+def quietly(name: str) -> Iterator[None]:
     """Without transformers' bars and notes; what it refuses, in one line."""
     from transformers.utils import logging
 

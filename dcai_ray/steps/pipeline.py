@@ -5,6 +5,7 @@ results of different settings are never mixed, whoever calls it.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
@@ -21,6 +22,7 @@ from dcai_ray.steps.out_of_fold import predict_out_of_fold
 from dcai_ray.steps.probing import score_probes
 from dcai_ray.steps.reading import read_images
 from dcai_ray.steps.sampled_values import check_values, compute_sampled_values, estimate_sampling
+from dcai_ray.steps.texts import TextSet, encode_texts, encoder_of
 from dcai_ray.steps.training import retrain_networks, train_baseline
 from dcai_ray.steps.trusted_labels import value_trusted
 from dcai_ray.storage.folder_lock import locked
@@ -84,6 +86,25 @@ def run_audit(run: RunDirectory, listing: Listing, config: Config) -> None:
     extract_features(run, images, config)
     predict_out_of_fold(run, images, config)
     _value(run, config)
+
+
+@_alone
+def run_texts(
+    run: RunDirectory, texts: TextSet, config: Config, *, value_splits: Sequence[str] = ()
+) -> None:
+    """Features and values of texts, and with a val the probes; no networks are trained.
+
+    Raises:
+        UserError: as `run_pipeline`.
+    """
+    names = ("extract", "value", "sample", "retrain")
+    config = replace(config, extract=replace(config.extract, backbone=encoder_of(config)))
+    run.bind_settings({"texts": texts.file.uri, **_sections(config, *names)})
+    encode_texts(run, texts, config)
+    _value(run, config)
+    value_trusted(run, config, value_splits)
+    if texts.listing.split("val"):
+        score_probes(run, config, None)
 
 
 @_alone

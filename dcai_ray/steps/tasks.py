@@ -71,7 +71,7 @@ def _span(files: Sequence[PictureFile]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ExtractJob:
+class ShardJob:
     """One shard of features."""
 
     name: str
@@ -80,6 +80,12 @@ class ExtractJob:
     fingerprint: str
     ids: Sequence[str]
     labels: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractJob(ShardJob):
+    """One shard of features of images."""
+
     files: Sequence[PictureFile]
     settings: ExtractConfig
     code: str
@@ -109,6 +115,30 @@ def extract_shard(job: ExtractJob) -> int:
         device=device,
     )
     table = feature_table(job.ids, job.labels, x, job.notes)
+    parquet.write_table(job.target, table, job.fingerprint)
+    return len(x)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeJob(ShardJob):
+    """One shard of features of texts."""
+
+    texts: Sequence[str]
+    encoder: str
+    batch_size: int
+    notes: Mapping[str, str]
+
+    def describe(self) -> str:
+        """What it holds, for a message."""
+        return f"{len(self.texts)} texts, {self.ids[0]} to {self.ids[-1]}"
+
+
+def encode_shard(job: EncodeJob) -> int:
+    """Write one shard of features of texts; returns their number."""
+    from dcai_ray.networks.text_encoders import encode
+
+    x = encode(_text_encoder(job.encoder), job.texts, batch_size=job.batch_size, device=_device(1))
+    table = feature_table(job.ids, job.labels, x, job.notes, job.texts)
     parquet.write_table(job.target, table, job.fingerprint)
     return len(x)
 
@@ -339,6 +369,13 @@ def _feature_extractor(backbone: str, weights: str, size_px: int) -> Any:
     from dcai_ray.networks.heads import feature_extractor
 
     return feature_extractor(backbone, weights, size_px)
+
+
+@lru_cache(maxsize=1)
+def _text_encoder(name: str) -> Any:
+    from dcai_ray.networks.text_encoders import text_encoder
+
+    return text_encoder(name)
 
 
 def _device(num_threads: int) -> Any:
