@@ -17,7 +17,6 @@ from dcai_ray.images import decoding
 
 COLUMNS = 10
 """Cells in a row of a sheet; a sheet has as many rows."""
-_QUALITY = 75
 _READERS = 8  # threads, as an object store answers slowly; the order is kept
 _PAPER = (255, 255, 255)
 
@@ -34,12 +33,13 @@ class Sprites:
     """JPEGs in base64."""
 
 
-def sprites(files: Sequence[decoding.Source], side_px: int) -> Sprites:
+def sprites(files: Sequence[decoding.Source], side_px: int, quality: int = 75) -> Sprites:
     """Read pictures and lay them out on sheets.
 
     Args:
         files: of the pictures.
         side_px: the longer side of a picture, at most; a multiple of 16.
+        quality: of the JPEGs, up to 95.
     """
     assert side_px % 16 == 0
     sizes: list[tuple[int, int]] = []
@@ -49,7 +49,7 @@ def sprites(files: Sequence[decoding.Source], side_px: int) -> Sprites:
             chunk = files[start : start + COLUMNS**2]
             pictures = list(pool.map(lambda file: _small(file, side_px), chunk))
             sizes += [picture.size if picture else (0, 0) for picture in pictures]
-            sheets.append(_sheet(pictures, side_px))
+            sheets.append(_sheet(pictures, side_px, quality))
     return Sprites(side_px, sizes, sheets)
 
 
@@ -62,12 +62,12 @@ def _small(file: decoding.Source, side_px: int) -> Image.Image | None:
     return picture
 
 
-def _sheet(pictures: Sequence[Image.Image | None], side_px: int) -> str:
+def _sheet(pictures: Sequence[Image.Image | None], side_px: int, quality: int) -> str:
     rows = -(-len(pictures) // COLUMNS)
     sheet = Image.new("RGB", (min(len(pictures), COLUMNS) * side_px, rows * side_px), _PAPER)
     for i, picture in enumerate(pictures):
         if picture is not None:
             sheet.paste(picture, (i % COLUMNS * side_px, i // COLUMNS * side_px))
     content = io.BytesIO()
-    sheet.save(content, "jpeg", quality=_QUALITY, optimize=True)
+    sheet.save(content, "jpeg", quality=quality, optimize=True)
     return base64.b64encode(content.getvalue()).decode()

@@ -25,7 +25,7 @@ from dcai_ray.storage.location import Location
 
 MAX_PICTURES = 10_000
 """Suspects with a thumbnail; those after them are rows without."""
-_SIDES = ((2_000, 112), (5_000, 80), (MAX_PICTURES, 64))  # up to so many pictures, px
+_SIZES = ((2_000, 112, 75), (5_000, 80, 65), (MAX_PICTURES, 64, 55))  # up to so many: px, quality
 _NEIGHBOUR_PICTURES, _NEIGHBOUR_PX = 2_000, 48
 _NEAR_TRAIN, _NEAR_CLEAN = 5, 3  # neighbours named; more are only counted
 _LIKELY = 0.5
@@ -64,8 +64,8 @@ def suspects(findings: Findings, at_least: int) -> Suspects | None:
     others = [key for key in near.named if key in files][:_NEIGHBOUR_PICTURES] if files else []
     sheets = {}
     if files:
-        side = next(side for count, side in _SIDES if len(pictured) <= count)
-        sheets["suspects"] = sprites([files[key] for key in pictured], side)
+        side, quality = next(size for count, *size in _SIZES if len(pictured) <= count)
+        sheets["suspects"] = sprites([files[key] for key in pictured], side, quality)
         sheets["neighbours"] = sprites([files[key] for key in others], _NEIGHBOUR_PX)
     truth = findings.truth.true_labels if findings.truth else None
     cells = {key: i for i, key in enumerate(others)}
