@@ -61,9 +61,16 @@ function votes(split, i) {
   return [...said, ...others.map((k) => `${of(k)} ${className(k)}`)].join(", ");
 }
 
-/** The one sentence of a card. */
+/** The one sentence of a card; it says so where the neighbours are against the suggestion. */
 function why(i) {
   if (c.conflict[i]) return c.conflict[i];
+  const { votes: found } = near("train", i) || { votes: [] };
+  const all = found.reduce((sum, [, n]) => sum + n, 0);
+  const backed = found.some(([k, n]) => k === c.suggested[i] && n === found[0][1]);
+  if (all && c.suggested[i] >= 0 && !backed) {
+    const most = `${found[0][1]} of ${all} nearest are ${className(found[0][0])}`;
+    return `a classifier says ${className(c.suggested[i])}, though ${most}`;
+  }
   if (near("train", i)) return votes("train", i) + `; labelled ${className(c.label[i])}`;
   return c.reason[i];
 }

@@ -136,11 +136,13 @@ def test_the_keyboard_alone_moves_opens_marks_and_closes(page):
 
 
 def test_neighbours_and_evidence_name_the_same_labels(page):
-    page.locator("#cards li[data-i='0'] .card").click()  # class 1, among its class mates
+    # Class 1, suggested class 0, among its class mates: the card says that they disagree.
+    assert f"a classifier says {NASTY[0]}, though 2 of 2 nearest are {NASTY[1]}" in texts(page)[0]
+    page.locator("#cards li[data-i='0'] .card").click()
     said = page.inner_text("#detail")
     assert f"0 of 2 nearest are {NASTY[0]}, 2 {NASTY[1]}" in said
     labels = page.eval_on_selector_all("#detail .near li", "a => a.map(x => x.textContent)")
-    assert labels == [NASTY[1]] * 5 or labels == [NASTY[1]] * 2
+    assert labels == [NASTY[1]] * 2
 
 
 def test_ten_thousand_suspects_are_painted_and_filtered_in_time(browser, page, tmp_path):
@@ -163,4 +165,3 @@ def test_ten_thousand_suspects_are_painted_and_filtered_in_time(browser, page, t
         )
         assert "of 10,000 listed" in many.inner_text("#status")
         assert took < 300  # a tenth of a second on a machine of one's own
-        print(many.evaluate(paint), took)
