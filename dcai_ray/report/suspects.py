@@ -7,6 +7,7 @@ lists without its script.
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +17,10 @@ from numpy.typing import NDArray
 
 from dcai_ray.cleaning.nearest import neighbours
 from dcai_ray.images import decoding
-from dcai_ray.images.image_set import images_of, whites
+from dcai_ray.images.image_set import read_image_set
 from dcai_ray.report.findings import Findings
 from dcai_ray.report.sprites import Sprites, sprites
-from dcai_ray.storage import parquet
 from dcai_ray.storage.features import Features, has_features, read_split
-from dcai_ray.storage.location import Location
 
 MAX_PICTURES = 10_000
 """Suspects with a thumbnail; those after them are rows without."""
@@ -60,7 +59,7 @@ def suspects(findings: Findings, at_least: int) -> Suspects | None:
     near = _Near(findings, chosen[:MAX_PICTURES], place)
     pictured = [("train", row["id"]) for row in rows[:MAX_PICTURES]]
     if any(key not in files for key in pictured):  # valued from imported features
-        files, paths, copied = {}, {}, set()
+        files = {}
     others = [key for key in near.named if key in files][:_NEIGHBOUR_PICTURES] if files else []
     sheets = {}
     if files:
@@ -124,23 +123,16 @@ def _number(entry: float | None) -> float | None:
 
 def _files(
     findings: Findings,
-) -> tuple[dict[_Key, decoding.Source], dict[_Key, str], set[_Key]]:
+) -> tuple[Mapping[_Key, decoding.Source], dict[_Key, str], set[_Key]]:
     """Files and paths of the images, and those that occur more than once."""
-    if "data" not in findings.settings or not findings.run.images.exists():
+    images = read_image_set(findings.run)
+    if images is None:
         return {}, {}, set()
-    table = parquet.read_table(findings.run.images)
-    data, white = Location(findings.settings["data"]), whites(images_of(table))
-    files: dict[_Key, decoding.Source] = {}
-    paths = {}
-    rows = table.select(["split", "id", "path", "pixels"]).to_pylist()
-    for row in rows:
-        key, path = (row["split"], row["id"]), row["path"]
-        paths[key] = path
-        file = data / path
-        files[key] = decoding.DeepFile(file, white[path]) if path in white else file
-    count = Counter(row["pixels"] for row in rows if row["pixels"])
-    copied = {(row["split"], row["id"]) for row in rows if count[row["pixels"]] > 1}
-    return files, paths, copied
+    by_key = {(image.split, image.id): image for image in images.images}
+    files = {key: image.file(images.root) for key, image in by_key.items()}
+    paths = {key: image.path for key, image in by_key.items()}
+    count = Counter(image.shows for image in images.images if image.shows)
+    return files, paths, {key for key, image in by_key.items() if count[image.shows] > 1}
 
 
 class _Near:
