@@ -180,3 +180,12 @@ def test_parquet_in_a_store_reads_as_local(made, tmp_path, object_store, monkeyp
         object_store.put(f"{bucket}/data/{file.name}", file.read_bytes())
     listing = list_run(Location(bucket))
     np.testing.assert_array_equal(read(listing.images[3].file(listing.root)), pixels(3))
+
+
+def test_a_metadata_file_about_something_else_leaves_class_folders_alone(image_folder):
+    folder = image_folder({"train/cat": 2, "train/dog": 2, "val/cat": 2, "val/dog": 2})
+    (folder / "metadata.csv").write_text("camera,iso\nA,100\n")
+    (folder / "train/metadata.csv").write_text("file_name,caption\ncat/000.png,a cat\n")
+    found = list_run(Location(str(folder)))
+    assert found.classes == ("cat", "dog")
+    assert len(found.images) == 8
