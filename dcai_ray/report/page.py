@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained HTML file, without scripts or network access.
+"""The report of a run: one self-contained HTML file, without network access.
 
 It shows the results that exist, however far the run has come. Its head carries a fingerprint of
 all that it is made from; a report that is up to date is not written again.
@@ -9,20 +9,21 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import yaml
+from markupsafe import Markup
 
 import dcai_ray
 from dcai_ray.cleaning.arms import ARMS
 from dcai_ray.cleaning.choices import ORDERINGS
 from dcai_ray.images.shown import FINDINGS, found_in
-from dcai_ray.report import figures, trust, verdicts
+from dcai_ray.report import assets, figures, trust, verdicts
 from dcai_ray.report.findings import Findings, biased
 from dcai_ray.report.gallery import most_suspicious
 from dcai_ray.report.sampling_summary import Sampled
+from dcai_ray.report.suspects import suspects
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import has_features
 from dcai_ray.storage.values import kept_mask
@@ -30,10 +31,11 @@ from dcai_ray.storage.values import kept_mask
 logger = logging.getLogger(__name__)
 
 GALLERY = 40
-"""Number of images shown."""
+"""Number of images listed without the page's script."""
 _SHOWN = 10  # lines of a list of duplicates
 _CLASSES = 20  # rows of a table of classes
 _PAIRS = 10  # rows of the table of pairs of classes
+_TEMPLATES = ("page.html.jinja", "suspects.html.jinja")
 _HEAD_BYTES = 1000  # searched for the fingerprint
 
 
@@ -43,43 +45,47 @@ def write_report(findings: Findings) -> None:
     Args:
         findings: the results of a run so far.
     """
-    template = (files("dcai_ray.report") / "page.html.jinja").read_text(encoding="utf-8")
-    wanted = _fingerprint(findings, template)
+    wanted = _fingerprint(findings)
     report = findings.run.report
     if report.exists() and f'content="{wanted}"'.encode() in report.read_bytes(_HEAD_BYTES):
         return
-    report.write_bytes(_render(template, fingerprint=wanted, **_content(findings)).encode())
+    report.write_bytes(_render(fingerprint=wanted, **_content(findings)).encode())
     logger.info("report: %s", report, extra={"work": True})
 
 
-def _fingerprint(findings: Findings, template: str) -> str:
+def _fingerprint(findings: Findings) -> str:
     run, truth = findings.run, findings.truth
     steps = findings.record.get("steps", {})
     made = (run.images, run.values, run.probes, run.metrics("baseline"), run.metrics("cleaned"))
     return parquet.new_fingerprint(
         "report",
         dcai_ray.__version__,
-        template,
+        [assets.source(name) for name in _TEMPLATES],
+        assets.policy(),
         findings.settings,
         findings.record.get("versions", {}),
         {name: step["fingerprint"] for name, step in steps.items()},
         [parquet.fingerprint_of(table) for table in made],
-        has_features(run.features / "train"),
+        [has_features(run.features / split) for split in ("train", "shapley_val")],
         [parquet.fingerprint_of(table) for table in (run.trace, run.check)],
         None if truth is None else [truth.true_labels, truth.wrong.tolist()],
     )
 
 
-def _render(template: str, **content: Any) -> str:
-    return str(_compiled(template).render(content))
+def _render(**content: Any) -> str:
+    return str(_compiled().render(content))
 
 
 @lru_cache(maxsize=1)
-def _compiled(template: str) -> Any:
-    from jinja2 import Environment, StrictUndefined
+def _compiled() -> Any:
+    from jinja2 import DictLoader, Environment, StrictUndefined
 
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=DictLoader({name: assets.source(name) for name in _TEMPLATES}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "chance": verdicts.chance,
@@ -88,7 +94,7 @@ def _compiled(template: str) -> Any:
         "percent": verdicts.percent,
         "signed": verdicts.signed,
     }
-    return environment.from_string(template)
+    return environment.get_template(_TEMPLATES[0])
 
 
 def _content(findings: Findings) -> dict[str, Any]:
@@ -97,7 +103,12 @@ def _content(findings: Findings) -> dict[str, Any]:
     num_val = steps.get("images", {}).get("images", {}).get("val", 0)
     found = verdicts.verdicts(findings.table, num_val)
     gallery = most_suspicious(findings, GALLERY)
+    listed = suspects(findings, GALLERY)
     return {
+        "policy": Markup(assets.policy()),  # of our own files alone
+        "style": Markup(assets.style()),  # our own file
+        "scripts": Markup(assets.scripts(listed)),  # escaped there
+        "suspects": len(listed.data["columns"]["id"]) if listed else 0,
         "name": findings.run.location.name,
         "version": dcai_ray.__version__,
         "tiles": _tiles(findings, found),
