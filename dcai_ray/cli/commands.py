@@ -86,7 +86,6 @@ def extract(arguments: Sequence[str]) -> None:
 
 def value(arguments: Sequence[str]) -> None:
     """Step 2b."""
-    from dcai_ray.report.findings import read_findings, summary
     from dcai_ray.steps import pipeline
 
     chosen = parse(flags.Value, arguments, Config(), "value")
@@ -95,8 +94,7 @@ def value(arguments: Sequence[str]) -> None:
         print("\n".join(pipeline.estimate_valuation(directory, config)))
         return
     pipeline.run_valuation(directory, config)
-    results = _logged(summary(read_findings(directory)))
-    print("\n".join([*results, f"values: {directory.values}"]))
+    _finish(directory)
 
 
 def retrain(arguments: Sequence[str]) -> None:
@@ -187,24 +185,24 @@ def _pipeline(
 
 
 def _finish(directory: RunDirectory) -> None:
-    """The report, the table and the last lines."""
-    from dcai_ray.report.findings import read_findings, summary, text_table
+    """The report, the list of suspects, and what is printed of them."""
+    from dcai_ray.report import terminal
+    from dcai_ray.report.findings import read_findings, summary
     from dcai_ray.report.page import write_report
+    from dcai_ray.report.suspects import write_suspects
 
     findings = read_findings(directory)
-    results = _logged(summary(findings))
+    _log(summary(findings))
     write_report(findings)
-    if findings.table:
-        print(text_table(findings.table))
-        print()
-    print("\n".join([*results, f"report: {directory.report}"]))
+    write_suspects(findings)
+    parts = (terminal.worst(findings), terminal.accuracies(findings), terminal.summary(findings))
+    print("\n\n".join(progress.escaped("\n".join(lines)) for lines in parts if lines))
 
 
-def _logged(results: Sequence[str]) -> list[str]:
-    """Results, logged for those who look later, as they may be printed."""
+def _log(results: Sequence[str]) -> None:
+    """Results in whole, for those who look later."""
     for text in results:
         logger.info("%s", text)
-    return [progress.escaped(text) for text in results]
 
 
 def _directory(run: str, features: str | None = None) -> RunDirectory:
