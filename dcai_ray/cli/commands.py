@@ -1,8 +1,10 @@
 """What the commands of the command line do: each parses its flags and calls its steps in order."""
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from dcai_ray import progress
 from dcai_ray.cli import flags, logs
@@ -12,6 +14,7 @@ from dcai_ray.errors import UserError
 from dcai_ray.images.listing import Listing
 from dcai_ray.images.sources import list_audit, list_run
 from dcai_ray.images.split_folders import parse_splits
+from dcai_ray.progress import counted
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.location import Location
 
@@ -33,7 +36,8 @@ def demo(arguments: Sequence[str]) -> None:
         write_digits(root)
     settings = parse_config(SETTINGS, "demo")
     settings = replace(settings, resources=chosen.resources)
-    _pipeline(root, chosen.run, settings, no_finetune=chosen.no_finetune)
+    networks = not chosen.no_finetune
+    _pipeline(root, chosen.run, settings, chosen.shown, networks=networks)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -41,7 +45,8 @@ def run(arguments: Sequence[str]) -> None:
     chosen = parse(flags.Run, arguments, Config(), "run")
     data = _lasting("--data", chosen.data)
     config = settings_of(chosen)
-    _pipeline(data, chosen.run, config, splits=chosen.splits, no_finetune=chosen.no_finetune)
+    networks = not chosen.no_finetune
+    _pipeline(data, chosen.run, config, chosen.shown, splits=chosen.splits, networks=networks)
 
 
 def audit(arguments: Sequence[str]) -> None:
@@ -57,7 +62,7 @@ def audit(arguments: Sequence[str]) -> None:
     config = settings_of(chosen)
     listing = list_audit(data, splits=parse_splits(chosen.splits))
     pipeline.run_audit(directory, listing, config)
-    _finish(directory)
+    _finish(directory, chosen.shown)
 
 
 def finetune(arguments: Sequence[str]) -> None:
@@ -69,7 +74,8 @@ def finetune(arguments: Sequence[str]) -> None:
     directory = _directory(chosen.run)
     listing = _list(data, chosen.splits, config)
     pipeline.run_baseline(directory, listing, config)
-    print(f"done: {directory.metrics('baseline')}")
+    made = directory.metrics("baseline").uri
+    _done(chosen.shown, f"done: {made}", metrics=made)
 
 
 def extract(arguments: Sequence[str]) -> None:
@@ -81,7 +87,8 @@ def extract(arguments: Sequence[str]) -> None:
     directory = _directory(chosen.run)
     listing = _list(data, chosen.splits, config)
     pipeline.run_extraction(directory, listing, config)
-    print(f"done: {directory.features}")
+    made = directory.features.uri
+    _done(chosen.shown, f"done: {made}", features=made)
 
 
 def value(arguments: Sequence[str]) -> None:
@@ -91,10 +98,11 @@ def value(arguments: Sequence[str]) -> None:
     chosen = parse(flags.Value, arguments, Config(), "value")
     directory, config = _directory(chosen.run, chosen.features), settings_of(chosen)
     if chosen.dry_run:
-        print("\n".join(pipeline.estimate_valuation(directory, config)))
+        lines = pipeline.estimate_valuation(directory, config)
+        _done(chosen.shown, "\n".join(lines), estimate=lines)
         return
     pipeline.run_valuation(directory, config)
-    _finish(directory)
+    _finish(directory, chosen.shown)
 
 
 def retrain(arguments: Sequence[str]) -> None:
@@ -115,27 +123,30 @@ def retrain(arguments: Sequence[str]) -> None:
         location = _lasting("--data", str(data))
         listing = _list(location, chosen.splits, config, directory)
         pipeline.run_retraining(directory, listing, config)
-    _finish(directory)
+    _finish(directory, chosen.shown)
 
 
 def report(arguments: Sequence[str]) -> None:
     """The report of what is there."""
     chosen = parse(flags.Report, arguments, Config(), "report")
-    _finish(_existing(chosen.run, chosen.data))
+    _finish(_existing(chosen.run, chosen.data), chosen.shown)
 
 
 def status(arguments: Sequence[str]) -> None:
     """What is done and what is not."""
     from dcai_ray.report.sampling_summary import read_sampled
+    from dcai_ray.report.steps_done import steps_of
 
     chosen = parse(flags.Status, arguments, Config(), "status")
     directory = _existing(chosen.run)
-    steps = directory.record().get("steps", {})
-    for step in ("images", "baseline", "features", "values", "probes", "cleaned"):
-        done = f"done in {steps[step]['seconds']:g} s" if step in steps else "not done"
-        print(f"{step:<10}{done}")
-    print(f"{'report':<10}{'done' if directory.report.exists() else 'not done'}")
+    steps, has_report = steps_of(directory), directory.report.exists()
     sampled = read_sampled(directory)
+    if chosen.shown.json:
+        done = {step.name: {"seconds": step.seconds, "so_far": step.parts} for step in steps}
+        print(json.dumps({"run": directory.location.uri, "steps": done, "report": has_report}))
+        return
+    print("\n".join(step.line for step in steps))
+    print(f"{'report':<10}{'done' if has_report else 'not done'}")
     if sampled:
         print("\n".join(sampled.lines()))
 
@@ -146,7 +157,7 @@ def export(arguments: Sequence[str]) -> None:
 
     chosen = parse(flags.Export, arguments, Config(), "export")
     count = export_kept(_existing(chosen.run, chosen.data), _lasting("--to", chosen.to), chosen.how)
-    print(f"{count} images in {chosen.to}")
+    _done(chosen.shown, f"{counted(count, 'images')} in {chosen.to}", images=count, to=chosen.to)
 
 
 def import_features(arguments: Sequence[str]) -> None:
@@ -159,7 +170,17 @@ def import_features(arguments: Sequence[str]) -> None:
     count, width = feature_import.import_features(
         Location(chosen.file), labels, folder, chosen.backbone
     )
-    print(f"{count} x {width} features in {folder}")
+    said = f"{count} x {width} features in {folder}"
+    _done(chosen.shown, said, rows=count, columns=width, features=folder.uri)
+
+
+def completion(arguments: Sequence[str]) -> None:
+    """The script that completes commands and flags."""
+    from dcai_ray.cli.completion import script
+
+    chosen = parse(flags.Completion, arguments, Config(), "completion")
+    found = {name: flags.names(command) for name, command in flags.COMMANDS.items()}
+    print(script(chosen.shell, found), end="")
 
 
 def _list(
@@ -173,20 +194,32 @@ def _list(
 
 
 def _pipeline(
-    data: Location, run: str, config: Config, *, splits: Sequence[str] = (), no_finetune: bool
+    data: Location,
+    run: str,
+    config: Config,
+    shown: flags.Shown,
+    *,
+    splits: Sequence[str] = (),
+    networks: bool,
 ) -> None:
     """All steps, each skipping what is there."""
     from dcai_ray.steps import pipeline
 
     listing = _list(data, splits, config)
     directory = _directory(run)
-    pipeline.run_pipeline(directory, listing, config, networks=not no_finetune)
-    _finish(directory)
+    pipeline.run_pipeline(directory, listing, config, networks=networks)
+    _finish(directory, shown)
 
 
-def _finish(directory: RunDirectory) -> None:
+def _done(shown: flags.Shown, text: str, **facts: Any) -> None:
+    """What a command has done: a line, or the facts as JSON."""
+    print(json.dumps(facts) if shown.json else text)
+
+
+def _finish(directory: RunDirectory, shown: flags.Shown) -> None:
     """The report, the list of suspects, and what is printed of them."""
     from dcai_ray.report import terminal
+    from dcai_ray.report.as_json import results
     from dcai_ray.report.findings import read_findings, summary
     from dcai_ray.report.page import write_report
     from dcai_ray.report.suspects import write_suspects
@@ -195,6 +228,9 @@ def _finish(directory: RunDirectory) -> None:
     _log(summary(findings))
     write_report(findings)
     write_suspects(findings)
+    if shown.json:
+        print(json.dumps(results(findings)))
+        return
     parts = (terminal.worst(findings), terminal.accuracies(findings), terminal.summary(findings))
     print("\n\n".join(progress.escaped("\n".join(lines)) for lines in parts if lines))
 
