@@ -56,6 +56,7 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
             default_num_gpus=0.25,
             run=run.location,
             data=images.root,
+            reports_progress=True,
         ),
         config.resources,
     ):

@@ -101,8 +101,13 @@ class ExtractJob:
         return _span(self.paths)
 
 
-def extract_shard(job: ExtractJob) -> int:
-    """Write one shard of features; returns its number of images."""
+def extract_shard(job: ExtractJob, tick: Callable[[float], None]) -> int:
+    """Write one shard of features; returns its number of images.
+
+    Args:
+        job: the shard.
+        tick: called after each batch with the number of images done so far.
+    """
     from dcai_ray.networks.features import extract
 
     device = _device(1)
@@ -115,6 +120,7 @@ def extract_shard(job: ExtractJob) -> int:
         threads=job.decode_threads,
         readers=job.read_threads,
         device=device,
+        tick=tick,
     )
     table = feature_table(job.ids, job.labels, x, job.notes)
     parquet.write_table(job.target, table, job.fingerprint)

@@ -31,7 +31,7 @@ PROBE, COPIES = "leave-one-out probe", "looking for near copies"
 VALUES = {PROBE, BY_CLEAN, BY_SELF, COPIES}  # too few clean images to choose how many to drop
 
 
-def write_noise(job):
+def write_noise(job, tick):
     rng = np.random.default_rng([len(job.ids), *job.name.encode()])
     x = rng.normal(size=(len(job.ids), 3)).astype(np.float32)
     parquet.write_table(
