@@ -46,14 +46,14 @@ def accuracies(findings: Findings) -> list[str]:
     shown = list(models)
     while len(shown) > 1 and _table_width(arms, shown) > WIDTH:
         shown.pop()
-    rows = [("accuracy on val", "images", *shown)]
+    rows = [("accuracy", "images", *shown)]
     for arm in arms:
         cells = [found.get((arm, model)) for model in shown]
         images = next((f"{row.images:.0f}" for row in cells if row), "")
         rows.append((arm, images, *("" if row is None else f"{row.accuracy:.3f}" for row in cells)))
     lines = _aligned(rows, right=range(1, len(rows[0])))
     left = len(models) - len(shown)
-    return [*lines, f"{left} more in the report"] if left else lines
+    return [*lines, f"{counted(left, 'models')} more in the report"] if left else lines
 
 
 def summary(findings: Findings) -> list[str]:
@@ -188,7 +188,7 @@ def _aligned(rows: Sequence[Sequence[str]], right: Sequence[int]) -> list[str]:
 
 def _table_width(arms: Sequence[str], models: Sequence[str]) -> int:
     """Of `accuracies`, with these models."""
-    first = max(map(len, ("accuracy on val", *arms)))
+    first = max(map(len, ("accuracy", *arms)))
     return first + 2 + len("images") + sum(2 + max(len(model), 5) for model in models)
 
 

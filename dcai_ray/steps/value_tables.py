@@ -114,11 +114,11 @@ def _tiers(
     wrong_probability: Any,
 ) -> list[str | None]:
     """(n,) how suspicious each image is; None for no suspect."""
-    judged = known.judged
+    judged, probe = known.judged, known.evidence.probe
     found = tiers(
         value=value,
         error=error,
-        votes_against=known.evidence.probe.suggested != known.y,
+        vote_against=np.where(probe.suggested != known.y, probe.suggested_probability, 0.0),
         flagged=~choice.kept | known.copies.conflicts.found,
         wrong_probability=wrong_probability,
         likely_above=np.inf if judged is None else likely_above(judged, known.evidence.labels),

@@ -7,15 +7,15 @@ from dcai_ray.cleaning.planted import Judged
 from dcai_ray.cleaning.recall import Interval
 from dcai_ray.cleaning.tiers import likely_above, tiers
 
-ALL = np.ones(6, dtype=bool)
+ALL, NOBODY = np.ones(6), np.zeros(6, dtype=bool)
 
 
-def found(value, error, *, votes=ALL, flagged=~ALL, wrong=None, cut=np.inf):
+def found(value, error, *, votes=ALL, flagged=NOBODY, wrong=None, cut=np.inf):
     n = len(value)
     return tiers(
         value=np.array(value, float),
         error=np.array(error, float),
-        votes_against=np.asarray(votes)[:n],
+        vote_against=np.asarray(votes, float)[:n],
         flagged=np.asarray(flagged)[:n],
         wrong_probability=None if wrong is None else np.array(wrong, float),
         likely_above=cut,
@@ -23,17 +23,12 @@ def found(value, error, *, votes=ALL, flagged=~ALL, wrong=None, cut=np.inf):
 
 
 def test_by_value_a_suspect_lies_below_zero_by_more_than_its_error():
-    assert found([-3, -2, -1.5, -1, 1], [1, 1, 1, 1, 1]) == [
-        "likely",
-        "possible",
-        "possible",
-        "",
-        "",
-    ]
+    assert found([-3, -1.1, -1, 0, 1], [1] * 5) == ["likely", "likely", "", "", ""]
 
 
-def test_by_value_nobody_is_a_suspect_whose_votes_are_for_its_label():
-    assert found([-3, -3], [1, 1], votes=[True, False]) == ["likely", ""]
+def test_by_value_a_suspect_is_likely_if_the_vote_is_strong_and_none_if_it_is_for_its_label():
+    votes = [0.8, 0.79, 0.2, 0]
+    assert found([-9] * 4, [1] * 4, votes=votes) == ["likely", "possible", "possible", ""]
 
 
 def test_a_value_of_unknown_error_is_no_evidence():

@@ -132,7 +132,7 @@ def test_accuracies_that_do_not_fit_are_left_to_the_report(run):
     rows = [row(model, arm, 0.5) for model in models for arm in ("all", "kept")]
     lines = terminal.accuracies(replace(read_findings(run), table=rows))
     assert max(map(len, lines)) <= 79
-    assert lines[-1] == "3 more in the report"
+    assert lines[-1] == "2 models more in the report"
     assert [line.split()[0] for line in lines[1:-1]] == ["all", "kept"]
 
 
