@@ -141,8 +141,8 @@ def test_what_has_no_known_end_and_fails_is_not_said_to_be_done(clock, capsys):
 
 
 def test_a_bar_fits_into_79_columns_with_a_long_name_and_large_numbers(monkeypatch, clock):
-    monkeypatch.setenv("COLUMNS", "79")
     screen = terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "79")
     with progress.step("valuing by the training set (leave-one-out)", 10**6, "images") as done:
         clock.now += 4
         done(500_000)
