@@ -221,7 +221,8 @@ class RunDirectory:
             UserError: the folder was made with other settings; the message names the keys.
         """
         there = self.settings()
-        is_exact = there.get("value", {}).get("method") == "exact"
+        value = sections.get("value")
+        is_exact = isinstance(value, dict) and value.get("method") == "exact"
         may_change = _MAY_CHANGE | _RULE if is_exact else _MAY_CHANGE
         refused = [
             each

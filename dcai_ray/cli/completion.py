@@ -5,8 +5,6 @@ The script is static, so that no Python starts at each press of the tab key.
 
 from collections.abc import Iterable, Mapping
 
-SHELLS = ("bash", "zsh")
-
 _BASH = """_dcai_ray() {{
   local word=${{COMP_WORDS[COMP_CWORD]}}
   if [ "$COMP_CWORD" -eq 1 ]; then
@@ -30,7 +28,7 @@ def script(shell: str, flags: Mapping[str, Iterable[str]]) -> str:
     """The script for a shell to read.
 
     Args:
-        shell: one of `SHELLS`.
+        shell: bash or zsh.
         flags: the flags of each command.
     """
     cases = "\n".join(f'    {name}) flags="{" ".join(each)}" ;;' for name, each in flags.items())

@@ -61,12 +61,8 @@ def _flags(command: type) -> Iterator[tuple[str, str, bool]]:
         if field.name == "extract" and not flat:
             often = ()  # there, --backbone sets both backbones
         for setting in often:
-            prefix = "" if flat else f"{field.name}."
-            yield (
-                _spelled(prefix, inner[setting], types[setting]),
-                _first(inner[setting]),
-                False,
-            )
+            flag = _spelled("" if flat else f"{field.name}.", inner[setting], types[setting])
+            yield flag, _first(inner[setting]), False
 
 
 def _spelled(prefix: str, field: Field[Any], hint: Any) -> str:
@@ -102,7 +98,7 @@ def _first(field: Field[Any]) -> str:
 
 def _entry(flag: str, text: str) -> list[str]:
     """A flag and its help in lines."""
-    lines = textwrap.wrap(text, _WIDTH - _COLUMN)[:2]
+    lines = textwrap.wrap(text, _WIDTH - _COLUMN)
     if len(flag) > _COLUMN - 4:
         return [f"  {flag}", *(" " * _COLUMN + line for line in lines)]
     head = f"  {flag}".ljust(_COLUMN)

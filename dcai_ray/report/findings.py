@@ -230,7 +230,7 @@ def _choice(run: RunDirectory, values: pa.Table | None) -> Choice | None:
 def _outdated(record: dict[str, Any], values: pa.Table | None) -> tuple[str, ...]:
     """Steps that recorded that they learnt from other images than are kept now."""
     steps = record.get("steps", {})
-    noted = {step: steps.get(step, {}).get("kept") for step in ("probes", "cleaned")}
+    noted = {step: steps.get(step, {}).get("kept_digest") for step in ("probes", "cleaned")}
     if values is None or not any(noted.values()):
         return ()
     now = kept_digest(values)

@@ -99,7 +99,9 @@ def next_steps(findings: Findings) -> list[str]:
     steps = [f"dcai-ray report {run} --json"]
     settings = findings.settings.get("value", {})
     if settings.get("method") == "exact":
-        steps = [f"dcai-ray value --run {run} --rule zero"]
+        is_zero = findings.choice is not None and findings.choice.rule == "zero"
+        other = "share --drop-share 0.1" if is_zero else "zero"
+        steps = [f"dcai-ray value --run {run} --rule {other}"]
     if findings.run.images.exists():
         steps.append(f"dcai-ray export {run} --to cleaned")
     steps.append(f"dcai-ray status {run}")

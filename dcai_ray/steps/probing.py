@@ -83,7 +83,7 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
         fingerprint,
         seconds,
         near_copies_across_splits=leaks,
-        kept=kept_digest(values),
+        kept_digest=kept_digest(values),
     )
 
 

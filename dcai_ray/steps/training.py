@@ -69,7 +69,7 @@ def retrain_networks(
         if name != "all"
     }
     jobs = new_jobs(run, images, config, "cleaned", arms)
-    train(run, images, config, "cleaned", jobs, kept=kept_digest(values))
+    train(run, images, config, "cleaned", jobs, kept_digest=kept_digest(values))
 
 
 def _chosen(train: Sequence[Image], arm: Arm, classes: Sequence[str]) -> list[Image]:
