@@ -104,7 +104,7 @@ def test_the_rule_of_exact_values_may_change_and_that_of_sampled_ones_may_not(ru
     assert run.settings() == sections(rule="share", drop_share=0.1)
     sampled = {"method": "sample", "rule": "zero"}
     (run.location / "config.yaml").write_bytes(yaml.safe_dump(sections(**sampled)).encode())
-    with pytest.raises(ValueError, match="value.rule: zero in the run, certain requested"):
+    with pytest.raises(ValueError, match="rule: zero in the run, certain requested"):
         run.bind_settings(sections(**{**sampled, "rule": "certain"}))
 
 
