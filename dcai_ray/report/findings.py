@@ -153,7 +153,7 @@ def _dropping(findings: Findings) -> list[str]:
         f"{dropped} of {n} training images {findings.dropped} ({100 * dropped / n:.0f} %)"
         + (f", rule {rules.describe(findings.choice)}" if findings.choice else "")
     ]
-    lines += _in_conflict(sum(map(bool, findings.conflicts)))
+    lines += in_conflict(sum(map(bool, findings.conflicts)))
     if findings.keeping_is_better:
         lines.append(NOT_CLEANING)
     undecided = trust.undecided(findings.values)
@@ -175,7 +175,7 @@ def mistrust(findings: Findings) -> list[str]:
     return lines
 
 
-def _in_conflict(count: int) -> list[str]:
+def in_conflict(count: int) -> list[str]:
     """How many training images are in conflict with a copy; no line for none."""
     if not count:
         return []

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from dcai_ray.progress import counted
 from dcai_ray.report import trust, verdicts
-from dcai_ray.report.findings import NOT_CLEANING, Findings
+from dcai_ray.report.findings import NOT_CLEANING, Findings, in_conflict
 from dcai_ray.report.suspects import Suspect, count_by_tier, suspects
 
 WIDTH = 79
@@ -115,7 +115,7 @@ def _verdicts(findings: Findings) -> list[verdicts.Verdict]:
 
 
 def _figures(findings: Findings) -> list[str]:
-    """How much is dropped, how many of these are wrong, and what planted errors say."""
+    """How much is dropped, how many of these are wrong, what planted errors say, what is open."""
     if findings.values is None:
         return []
     n, dropped = len(findings.values), findings.num_dropped
@@ -124,6 +124,7 @@ def _figures(findings: Findings) -> list[str]:
         text += f", rule {findings.choice.rule}"
     tiers = _tiers(findings)
     lines = [f"{text}; suspects: {tiers}" if _verdicts(findings) and tiers else text]
+    lines += in_conflict(sum(map(bool, findings.conflicts)))
     if findings.detection is not None:
         d = findings.detection
         lines.append(
@@ -133,7 +134,8 @@ def _figures(findings: Findings) -> list[str]:
     if findings.trust is not None:
         settings = findings.settings.get("value", {})
         lines.append(trust.line(findings.trust, dropped, settings))
-    return lines
+    undecided = trust.undecided(findings.values)
+    return [*lines, undecided] if undecided else lines
 
 
 def _suspected(findings: Findings) -> str:
