@@ -18,7 +18,6 @@ WIDTH = 79
 MAX_LINES = 12
 """Of the summary."""
 NUM_WORST = 10
-_MAX_WARNINGS = 3
 
 
 def worst(findings: Findings) -> list[str]:
@@ -58,16 +57,14 @@ def accuracies(findings: Findings) -> list[str]:
 
 def summary(findings: Findings) -> list[str]:
     """At most `MAX_LINES` lines: verdict, warnings, figures, what to do next."""
-    blocks = [_wrapped(verdict(findings))]
-    blocks += _warnings(findings)
-    blocks += [_wrapped(text) for text in _figures(findings)]
     after = [f"report: {findings.run.report}", *next_steps(findings)]
-    left = MAX_LINES - len(after)
-    lines = blocks[0][:left]
-    for block in blocks[1:]:
-        if len(lines) + len(block) <= left:
-            lines += block
-    return [*lines, *after]
+    lines = _wrapped(verdict(findings))
+    figures = [_wrapped(text) for text in _figures(findings)]
+    first = figures[0] if figures else []  # how much is dropped: it has its place in any case
+    left = MAX_LINES - len(after) - len(first)
+    lines += _warnings(findings, left - len(lines))
+    lines += first
+    return [*lines, *_fitting(figures[1:], left + len(first) - len(lines)), *after]
 
 
 def verdict(findings: Findings) -> str:
@@ -151,12 +148,16 @@ def _tiers(findings: Findings) -> str:
     return ", ".join(f"{number} {tier}" for tier, number in count.items())
 
 
-def _warnings(findings: Findings) -> list[list[str]]:
-    """The first sentence of each warning; of many, how many are left to the report."""
+def _warnings(findings: Findings, left: int) -> list[str]:
+    """The first sentence of each warning, in so many lines; how many are left to the report."""
     texts = [re.split(r"(?<=\.) (?=[A-Z])", text)[0] for text in warnings(findings)]
-    blocks = [_wrapped(f"warning: {text}") for text in texts[:_MAX_WARNINGS]]
-    left = len(texts) - len(blocks)
-    return [*blocks, [f"warning: {left} more in the report"]] if left else blocks
+    lines: list[str] = []
+    for number, text in enumerate(texts):
+        block, others = _wrapped(f"warning: {text}"), len(texts) - number - 1
+        if len(lines) + len(block) + (others > 0) > left:
+            return [*lines, f"{counted(others + 1, 'more warnings')} in the report"]
+        lines += block
+    return lines
 
 
 def _evidence(suspect: Suspect) -> tuple[str, str]:
@@ -202,6 +203,15 @@ def _cut(line: str) -> str:
         return line
     kept = WIDTH - 3
     return f"{line[: kept - kept // 3]}...{line[-(kept // 3) :]}"
+
+
+def _fitting(blocks: Sequence[list[str]], left: int) -> list[str]:
+    """The lines of those blocks that fit into so many lines, each whole."""
+    lines: list[str] = []
+    for block in blocks:
+        if len(lines) + len(block) <= left:
+            lines += block
+    return lines
 
 
 def _wrapped(text: str) -> list[str]:

@@ -117,6 +117,20 @@ def test_the_verdict_is_first_and_bad_news_is_next(run):
     assert warning < text.index("10 of 30 training images dropped")
 
 
+def test_warnings_that_do_not_fit_are_counted(run, monkeypatch):
+    texts = [
+        f"This is warning {i}, which takes all of a line and some words of another one. Why."
+        for i in range(4)
+    ]
+    monkeypatch.setattr(terminal, "warnings", lambda _: texts)
+    lines = terminal.summary(read_findings(run))
+    assert len(lines) <= 12
+    shown = sum(line.startswith("warning: ") for line in lines)
+    assert 0 < shown < 4
+    assert f"{4 - shown} more warnings in the report" in lines
+    assert "Why" not in " ".join(lines)
+
+
 def test_a_gain_over_every_baseline_is_the_verdict(run):
     found = with_table(run, all=0.7, random=0.71, clean=0.72, kept=0.8)
     assert terminal.verdict(found).startswith("cleaning helps: accuracy 0.800 (m), +0.100 over all")
