@@ -23,6 +23,8 @@ BACKBONE_NAMES = (
 """Backbones by their bare name; all others are named with where they come from."""
 AUTO = "auto"
 """In place of a backbone: the best one whose weights are at hand."""
+TFIDF = "tfidf"
+"""In place of a backbone, for texts: weights of words."""
 _ORIGINS = "timm:NAME, hf:NAME, torchvision:NAME or package.module:function"
 
 
@@ -41,7 +43,7 @@ def check_backbone(name: str) -> str:
 
 
 def _check_chosen_backbone(name: str) -> str:
-    return name if name == AUTO else check_backbone(name)
+    return name if name in (AUTO, TFIDF) else check_backbone(name)
 
 
 Backbone = Annotated[str, AfterValidator(check_backbone)]

@@ -37,6 +37,7 @@ _WRITES = {
     "data": ("images.parquet",),
     "list": ("images.parquet",),
     "splits": ("images.parquet",),
+    "texts": ("features",),
     "images": ("images.parquet",),
     "finetune": ("baseline", "crossfit"),
     "extract": ("features",),
@@ -118,6 +119,11 @@ class RunDirectory:
     def known_labels(self) -> Location:
         """What is known about the labels before a rule decides."""
         return self.location / "values/_known.arrays"
+
+    @property
+    def validation_values(self) -> Location:
+        """What the labelled images say of validation labels; only where it was asked for."""
+        return self.location / "values/validation_values.parquet"
 
     @property
     def out_of_fold(self) -> Location:

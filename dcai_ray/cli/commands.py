@@ -1,24 +1,22 @@
 """What the commands of the command line do: each parses its flags and calls its steps in order."""
 
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from dcai_ray import progress
 from dcai_ray.cli import flags, logs
 from dcai_ray.cli.flags import parse, settings_of
-from dcai_ray.config import Config, ValueConfig, parse_config
+from dcai_ray.cli.results import print_done, print_results
+from dcai_ray.config import AUTO, TFIDF, Config, ValueConfig, parse_config
 from dcai_ray.errors import UserError
 from dcai_ray.images.listing import Listing
-from dcai_ray.images.sources import list_audit, list_run
+from dcai_ray.images.lists import has_texts
+from dcai_ray.images.sources import is_torchvision, list_audit, list_run
 from dcai_ray.images.split_folders import parse_splits
 from dcai_ray.progress import counted
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.location import Location
-
-logger = logging.getLogger(__name__)
 
 _UNPACKED = "/runtime_resources/working_dir_files/"  # where Ray lays a job's --working-dir
 
@@ -43,10 +41,19 @@ def demo(arguments: Sequence[str]) -> None:
 def run(arguments: Sequence[str]) -> None:
     """All steps."""
     chosen = parse(flags.Run, arguments, Config(), "run")
-    data = _lasting("--data", chosen.data)
+    data = _data("--data", chosen.data, chosen.run)
     config = settings_of(chosen)
-    networks = not chosen.no_finetune
-    _pipeline(data, chosen.run, config, chosen.shown, splits=chosen.splits, networks=networks)
+    if has_texts(data):
+        if config.extract.backbone not in (AUTO, TFIDF) and not chosen.no_finetune:
+            progress.say("texts: no networks are fine-tuned")
+        _texts(
+            data, chosen.run, config, chosen.splits, chosen.value_splits, chosen.shown, whole=True
+        )
+        return
+    _pipeline(
+        data, chosen.run, config, chosen.shown, splits=chosen.splits,
+        networks=not chosen.no_finetune, value_splits=chosen.value_splits,
+    )  # fmt: skip
 
 
 def audit(arguments: Sequence[str]) -> None:
@@ -57,12 +64,17 @@ def audit(arguments: Sequence[str]) -> None:
     chosen = parse(flags.Audit, arguments, base, "audit")
     if chosen.value.validation != "self":
         raise UserError("audit has no clean set: value.validation must be self; or use run")
-    data = _lasting("FOLDER", chosen.folder)
-    directory = _directory(chosen.run or f"outputs/{data.name}")
+    name = chosen.folder.split(":")[1] if is_torchvision(chosen.folder) else ""
+    default = f"outputs/{name or Location(chosen.folder).name}"
+    data = _data("FOLDER", chosen.folder, chosen.run or default)
+    directory = _directory(chosen.run or default)
     config = settings_of(chosen)
+    if has_texts(data):
+        _texts(data, directory.location.uri, config, chosen.splits, (), chosen.shown, whole=False)
+        return
     listing = list_audit(data, splits=parse_splits(chosen.splits))
     pipeline.run_audit(directory, listing, config)
-    _finish(directory, chosen.shown)
+    print_results(directory, chosen.shown)
 
 
 def finetune(arguments: Sequence[str]) -> None:
@@ -70,12 +82,12 @@ def finetune(arguments: Sequence[str]) -> None:
     from dcai_ray.steps import pipeline
 
     chosen = parse(flags.Finetune, arguments, Config(), "finetune")
-    data, config = _lasting("--data", chosen.data), settings_of(chosen)
+    data, config = _data("--data", chosen.data, chosen.run), settings_of(chosen)
     directory = _directory(chosen.run)
     listing = _list(data, chosen.splits, config)
     pipeline.run_baseline(directory, listing, config)
     made = directory.metrics("baseline").uri
-    _done(chosen.shown, f"done: {made}", metrics=made)
+    print_done(chosen.shown, f"done: {made}", metrics=made)
 
 
 def extract(arguments: Sequence[str]) -> None:
@@ -83,12 +95,12 @@ def extract(arguments: Sequence[str]) -> None:
     from dcai_ray.steps import pipeline
 
     chosen = parse(flags.Extract, arguments, Config(), "extract")
-    data, config = _lasting("--data", chosen.data), settings_of(chosen)
+    data, config = _data("--data", chosen.data, chosen.run), settings_of(chosen)
     directory = _directory(chosen.run)
     listing = _list(data, chosen.splits, config)
     pipeline.run_extraction(directory, listing, config)
     made = directory.features.uri
-    _done(chosen.shown, f"done: {made}", features=made)
+    print_done(chosen.shown, f"done: {made}", features=made)
 
 
 def value(arguments: Sequence[str]) -> None:
@@ -99,10 +111,10 @@ def value(arguments: Sequence[str]) -> None:
     directory, config = _directory(chosen.run, chosen.features), settings_of(chosen)
     if chosen.dry_run:
         lines = pipeline.estimate_valuation(directory, config)
-        _done(chosen.shown, "\n".join(lines), estimate=lines)
+        print_done(chosen.shown, "\n".join(lines), estimate=lines)
         return
-    pipeline.run_valuation(directory, config)
-    _finish(directory, chosen.shown)
+    pipeline.run_valuation(directory, config, value_splits=chosen.value_splits)
+    print_results(directory, chosen.shown)
 
 
 def retrain(arguments: Sequence[str]) -> None:
@@ -120,16 +132,16 @@ def retrain(arguments: Sequence[str]) -> None:
     if chosen.no_finetune:
         pipeline.run_probes(directory, config)
     else:
-        location = _lasting("--data", str(data))
+        location = _data("--data", str(data), chosen.run)
         listing = _list(location, chosen.splits, config, directory)
         pipeline.run_retraining(directory, listing, config)
-    _finish(directory, chosen.shown)
+    print_results(directory, chosen.shown)
 
 
 def report(arguments: Sequence[str]) -> None:
     """The report of what is there."""
     chosen = parse(flags.Report, arguments, Config(), "report")
-    _finish(_existing(chosen.run, chosen.data), chosen.shown)
+    print_results(_existing(chosen.run, chosen.data), chosen.shown)
 
 
 def status(arguments: Sequence[str]) -> None:
@@ -157,7 +169,9 @@ def export(arguments: Sequence[str]) -> None:
 
     chosen = parse(flags.Export, arguments, Config(), "export")
     count = export_kept(_existing(chosen.run, chosen.data), _lasting("--to", chosen.to), chosen.how)
-    _done(chosen.shown, f"{counted(count, 'images')} in {chosen.to}", images=count, to=chosen.to)
+    print_done(
+        chosen.shown, f"{counted(count, 'images')} in {chosen.to}", images=count, to=chosen.to
+    )
 
 
 def import_features(arguments: Sequence[str]) -> None:
@@ -171,7 +185,7 @@ def import_features(arguments: Sequence[str]) -> None:
         Location(chosen.file), labels, folder, chosen.backbone
     )
     said = f"{count} x {width} features in {folder}"
-    _done(chosen.shown, said, rows=count, columns=width, features=folder.uri)
+    print_done(chosen.shown, said, rows=count, columns=width, features=folder.uri)
 
 
 def completion(arguments: Sequence[str]) -> None:
@@ -201,44 +215,37 @@ def _pipeline(
     *,
     splits: Sequence[str] = (),
     networks: bool,
+    value_splits: Sequence[str] = (),
 ) -> None:
     """All steps, each skipping what is there."""
     from dcai_ray.steps import pipeline
 
     listing = _list(data, splits, config)
     directory = _directory(run)
-    pipeline.run_pipeline(directory, listing, config, networks=networks)
-    _finish(directory, shown)
+    pipeline.run_pipeline(directory, listing, config, networks=networks, value_splits=value_splits)
+    print_results(directory, shown)
 
 
-def _done(shown: flags.Shown, text: str, **facts: Any) -> None:
-    """What a command has done: a line, or the facts as JSON."""
-    print(json.dumps(facts) if shown.json else text)
+def _texts(
+    data: Location,
+    run: str,
+    config: Config,
+    splits: Sequence[str],
+    value_splits: Sequence[str],
+    shown: flags.Shown,
+    *,
+    whole: bool,
+) -> None:
+    """All steps for texts."""
+    from dcai_ray.steps import pipeline
+    from dcai_ray.steps.texts import read_texts
 
-
-def _finish(directory: RunDirectory, shown: flags.Shown) -> None:
-    """The report, the list of suspects, and what is printed of them."""
-    from dcai_ray.report import terminal
-    from dcai_ray.report.as_json import results
-    from dcai_ray.report.findings import read_findings, summary
-    from dcai_ray.report.page import write_report
-    from dcai_ray.report.suspects import write_suspects
-
-    findings = read_findings(directory)
-    _log(summary(findings))
-    write_report(findings)
-    write_suspects(findings)
-    if shown.json:
-        print(json.dumps(results(findings)))
-        return
-    parts = (terminal.worst(findings), terminal.accuracies(findings), terminal.summary(findings))
-    print("\n\n".join(progress.escaped("\n".join(lines)) for lines in parts if lines))
-
-
-def _log(results: Sequence[str]) -> None:
-    """Results in whole, for those who look later."""
-    for text in results:
-        logger.info("%s", text)
+    texts = read_texts(
+        data, whole=whole, split_seed=config.images.split_seed, splits=parse_splits(splits)
+    )
+    directory = _directory(run)
+    pipeline.run_texts(directory, texts, config, value_splits=value_splits)
+    print_results(directory, shown)
 
 
 def _directory(run: str, features: str | None = None) -> RunDirectory:
@@ -259,6 +266,15 @@ def _lasting(flag: str, uri: str) -> Location:
             "job sees; give a URI, or an absolute path that every machine sees"
         )
     return location
+
+
+def _data(flag: str, given: str, run: str) -> Location:
+    """Where the images lie; a data set of torchvision is written into the run's folder first."""
+    if not is_torchvision(given):
+        return _lasting(flag, given)
+    from dcai_ray.steps.importing import import_torchvision
+
+    return import_torchvision(given, _lasting("--run", run))
 
 
 def _existing(run: str, data: str | None = None) -> RunDirectory:

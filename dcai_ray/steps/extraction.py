@@ -3,17 +3,19 @@
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
-from dcai_ray.images.image_set import ImageSet, whites
+from dcai_ray.images.image_set import ImageSet
 from dcai_ray.images.listing import SPLITS
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.freshness import are_current
 from dcai_ray.steps.reading import contents
 from dcai_ray.storage.features import is_complete, open_split, shard_name, write_manifest
+from dcai_ray.storage.location import Location
 from dcai_ray.storage.parquet import new_fingerprint
 
 FORMAT = 1
@@ -31,6 +33,27 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
     splits = {
         split: jobs for split in SPLITS if (jobs := _shards(run, images, split, config, notes))
     }
+    write_shards(run, splits, tasks.extract_shard, "images", config, images.root)
+
+
+def write_shards(
+    run: RunDirectory,
+    splits: Mapping[str, Sequence[tasks.ShardJob]],
+    function: Callable[[Any, Callable[[float], None]], int],
+    unit: str,
+    config: Config,
+    data: Location,
+) -> None:
+    """Compute the shards that are missing, and the manifests of their splits.
+
+    Args:
+        run: the run folder.
+        splits: the jobs of each split, in the order of its shards.
+        function: writes the shard of a job.
+        unit: what jobs hold, in the plural.
+        config: its section resources is used.
+        data: what the tasks read.
+    """
     wanted = {
         split: new_fingerprint([job.fingerprint for job in jobs]) for split, jobs in splits.items()
     }
@@ -45,17 +68,17 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
     for split in incomplete:
         open_split(run.features / split, wanted[split])
     for _ in run_tasks(
-        tasks.extract_shard,
+        function,
         missing,
         Step(
             name="extracting features",
-            unit="images",
+            unit=unit,
             sizes=[len(job.ids) for job in missing],
             task_names=[f"extract {job.name}" for job in missing],
             num_gpus=config.resources.gpus_per_extraction,
             default_num_gpus=0.25,
             run=run.location,
-            data=images.root,
+            data=data,
             reports_progress=True,
         ),
         config.resources,
@@ -100,18 +123,16 @@ def _shards(
         jobs.append(
             tasks.ExtractJob(
                 name=f"{split}/{file.removesuffix('.parquet')}",
-                data=images.root,
                 target=run.features / split / file,
                 fingerprint=new_fingerprint(how, contents(shard)),
                 ids=[image.id for image in shard],
                 labels=[image.label for image in shard],
-                paths=[image.path for image in shard],
+                files=[image.file(images.root) for image in shard],
                 settings=settings,
                 code=os.getcwd(),
                 notes=notes,
                 read_threads=config.resources.read_threads,
                 decode_threads=config.resources.decode_threads,
-                whites=whites(shard),
             )
         )
     return jobs

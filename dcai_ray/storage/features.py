@@ -39,6 +39,7 @@ class Features:
     x: NDArray[np.float32]  # (k, d)
     backbone: str
     fingerprint: str
+    shown: tuple[str, ...] = ()  # the texts that they were made from; none for images
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,21 @@ class Manifest:
 
 
 def feature_table(
-    ids: Sequence[str], labels: Sequence[str], x: NDArray[np.float32], notes: Mapping[str, str]
+    ids: Sequence[str],
+    labels: Sequence[str],
+    x: NDArray[np.float32],
+    notes: Mapping[str, str],
+    shown: Sequence[str] = (),
 ) -> pa.Table:
-    """A table of id, label and feature; the schema's metadata says how the features were made."""
+    """A table of id, label and feature; the schema's metadata says how the features were made.
+
+    A column `shown` has what a person reads of each example, if there is such a text.
+    """
     flat = pa.array(np.ascontiguousarray(x, dtype=np.float32).ravel())
     feature = pa.FixedSizeListArray.from_arrays(flat, x.shape[1])
     table = pa.table({"id": pa.array(ids, pa.string()), "label": pa.array(labels, pa.string())})
+    if shown:
+        table = table.append_column("shown", pa.array(shown, pa.string()))
     table = table.append_column("feature", feature)
     return table.replace_schema_metadata({f"dcai_ray.{k}": v for k, v in notes.items()})
 
@@ -126,6 +136,7 @@ def write_split(
     x: NDArray[np.float32],
     notes: Mapping[str, str],
     fingerprint: str,
+    shown: Sequence[str] = (),
 ) -> None:
     """Write a whole split as one shard, unless it is there with this fingerprint.
 
@@ -136,12 +147,13 @@ def write_split(
         x: (k, d) features.
         notes: how the features were made: `backbone` and more.
         fingerprint: of all that decides the content.
+        shown: what a person reads of each example, if anything.
     """
     if is_complete(folder, fingerprint):
         return
     open_split(folder, fingerprint)
     name = shard_name(0)
-    write_table(folder / name, feature_table(ids, labels, x, notes), fingerprint)
+    write_table(folder / name, feature_table(ids, labels, x, notes, shown), fingerprint)
     write_manifest(folder, fingerprint, [name])
 
 
@@ -216,6 +228,12 @@ def read_split(folder: Location, manifest: Manifest | None = None) -> Features:
         x=np.concatenate(x).reshape(-1, width),
         backbone=read_note(first, "backbone"),
         fingerprint=manifest.fingerprint,
+        shown=tuple(
+            text
+            for _, table in tables
+            if "shown" in table.column_names
+            for text in table["shown"].to_pylist()
+        ),
     )
 
 
