@@ -355,6 +355,8 @@ class SampleConfig:
                 raise UserError(f"sample.{name} must be positive, got {value}")
 
 
+RULE_SETTINGS = ("rule", "wrong_above", "drop_share", "per_class")
+"""Settings of the section value that decide what to keep; no value depends on them."""
 STOPPING = (
     *("stop", "stop_when", "settled_share", "indifference", "stderr", "rank", "rounds", "seconds"),
 )

@@ -26,6 +26,8 @@ from rich.progress import (
 
 _EVERY_S = 5.0
 _MIN_RATE_S = 0.5
+_WIDE = 120  # columns from which a bar shows its units and the time that has passed, too
+_NAME = 28  # columns of the name of a step
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
@@ -125,18 +127,21 @@ def _has_bars() -> bool:
 
 
 def _bar(name: str, total: int, unit: str) -> Iterator[Callable[[float], None]]:
-    columns = (
+    console = Console(stderr=True)
+    noun = counted(total, unit).partition(" ")[2]
+    columns = [
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=10),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}  {task.fields[rate]}"),
-        TimeElapsedColumn(),
+        TextColumn("{task.fields[rate]}"),
         TextColumn("left"),
         TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        noun = counted(total, unit).partition(" ")[2]
-        task = progress.add_task(f"{name:<22}", total=total, unit=noun, rate="")
+    ]
+    if console.width >= _WIDE:
+        columns[3:4] = [TextColumn(f"{escape(noun)}  {{task.fields[rate]}}"), TimeElapsedColumn()]
+    shown = name if len(name) <= _NAME or console.width >= _WIDE else f"{name[: _NAME - 3]}..."
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(f"{shown:<{_NAME}}", total=total, rate="")
         start = time.monotonic()
         finished = 0.0
         _emit(f"{name}: {counted(total, unit)}", work=True, shown=False)

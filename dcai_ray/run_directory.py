@@ -7,7 +7,8 @@ skipped.parquet       the unreadable images
 baseline/, cleaned/   metrics.parquet, model-<arm>-<backbone>-<seed>.safetensors
 crossfit/             the same for networks of one fold each, probabilities.parquet
 features/<split>/     part-00000.parquet ...; features/_<split>.json: the split is complete
-values/values.parquet, values/evidence.parquet, kept.parquet, report.html
+values/values.parquet, values/evidence.parquet, values/_known.arrays, kept.parquet
+suspects.csv, report.html
 README.md             what these files are, for people and for Hugging Face's `datasets`
 run.log               what the commands logged, see `cli.logs`
 """
@@ -24,7 +25,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from dcai_ray.config import STOPPING, differences, load_yaml
+from dcai_ray.config import RULE_SETTINGS, STOPPING, differences, load_yaml
 from dcai_ray.errors import UserError
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
@@ -65,7 +66,8 @@ configs:
 | file | content |
 |---|---|
 | report.html | what was found, with the images: open it in a browser |
-| values/values.parquet | per training image: value, decision, suggested label, P(wrong) |
+| suspects.csv | the images whose labels are in doubt, most suspicious first |
+| values/values.parquet | per training image: value, decision, suggested label, P(wrong), tier |
 | values/evidence.parquet | every piece of evidence about these labels |
 | features/ | a feature vector per image, a folder per split |
 | kept.parquet | what the rule keeps |
@@ -77,6 +79,7 @@ Any reader of Parquet opens the tables. Rerun the same command to resume or to c
 logger = logging.getLogger(__name__)
 
 _MAY_CHANGE = {f"sample.{name}" for name in STOPPING}  # sampling resumes with other stopping rules
+_RULE = {f"value.{name}" for name in RULE_SETTINGS}  # exact values do not depend on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,11 @@ class RunDirectory:
     def evidence(self) -> Location:
         """Every piece of evidence about every training label."""
         return self.location / "values/evidence.parquet"
+
+    @property
+    def known_labels(self) -> Location:
+        """What is known about the labels before a rule decides."""
+        return self.location / "values/_known.arrays"
 
     @property
     def validation_values(self) -> Location:
@@ -150,6 +158,11 @@ class RunDirectory:
     def probes(self) -> Location:
         """Scores of the probes on features: one row per probe, arm and seed."""
         return self.location / "cleaned/probes.parquet"
+
+    @property
+    def suspects(self) -> Location:
+        """The suspects as a table for people, most suspicious first."""
+        return self.location / "suspects.csv"
 
     @property
     def report(self) -> Location:
@@ -205,7 +218,8 @@ class RunDirectory:
         """Bind the run folder to these settings, or check that they match.
 
         A section binds once its step has written its first file, so that a wrong weights file, for
-        example, can still be corrected.
+        example, can still be corrected. The rule of exact values may change at any time: it decides
+        anew, and what depends on it is out of date.
 
         Args:
             sections: plain settings by section; other sections stay as they are.
@@ -213,10 +227,13 @@ class RunDirectory:
             UserError: the folder was made with other settings; the message names the keys.
         """
         there = self.settings()
+        value = sections.get("value")
+        is_exact = isinstance(value, dict) and value.get("method") == "exact"
+        may_change = _MAY_CHANGE | _RULE if is_exact else _MAY_CHANGE
         refused = [
             each
             for each in differences(there, sections)
-            if each.key not in _MAY_CHANGE and self._has_used(each.path[0])
+            if each.key not in may_change and self._has_used(each.path[0])
         ]
         if refused:
             raise UserError(

@@ -138,3 +138,17 @@ def test_what_has_no_known_end_and_fails_is_not_said_to_be_done(clock, capsys):
         tell("1 round")
         raise KeyboardInterrupt
     assert "done" not in capsys.readouterr().err
+
+
+def test_a_bar_fits_into_79_columns_with_a_long_name_and_large_numbers(monkeypatch, clock):
+    screen = terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "79")
+    with progress.step("valuing by the training set (leave-one-out)", 10**6, "images") as done:
+        clock.now += 4
+        done(500_000)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    last = [line for line in re.split(r"[\r\n]+", shown) if "valuing" in line][-1]
+    assert len(last) <= 79
+    assert re.fullmatch(
+        r"valuing by the training s\.\.\. \S+ .*500000/1000000 125000/s left \S+ *", last
+    )

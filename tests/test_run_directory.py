@@ -97,6 +97,17 @@ def test_other_settings_are_refused_with_the_differing_keys_and_stay_as_they_wer
     assert run.settings() == sections()
 
 
+def test_the_rule_of_exact_values_may_change_and_that_of_sampled_ones_may_not(run):
+    run.bind_settings(sections(rule="wrong"))
+    run.values.write_bytes(b"made with it")
+    run.bind_settings(sections(rule="share", drop_share=0.1))
+    assert run.settings() == sections(rule="share", drop_share=0.1)
+    sampled = {"method": "sample", "rule": "zero"}
+    (run.location / "config.yaml").write_bytes(yaml.safe_dump(sections(**sampled)).encode())
+    with pytest.raises(ValueError, match="rule: zero in the run, certain requested"):
+        run.bind_settings(sections(**{**sampled, "rule": "certain"}))
+
+
 @pytest.mark.parametrize(
     ("section", "file"),
     [

@@ -1,22 +1,22 @@
 """What the commands of the command line do: each parses its flags and calls its steps in order."""
 
-import logging
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
 from dcai_ray import progress
 from dcai_ray.cli import flags, logs
 from dcai_ray.cli.flags import parse, settings_of
+from dcai_ray.cli.results import print_done, print_results
 from dcai_ray.config import AUTO, TFIDF, Config, ValueConfig, parse_config
 from dcai_ray.errors import UserError
 from dcai_ray.images.listing import Listing
 from dcai_ray.images.lists import has_texts
 from dcai_ray.images.sources import is_torchvision, list_audit, list_run
 from dcai_ray.images.split_folders import parse_splits
+from dcai_ray.progress import counted
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.location import Location
-
-logger = logging.getLogger(__name__)
 
 _UNPACKED = "/runtime_resources/working_dir_files/"  # where Ray lays a job's --working-dir
 
@@ -34,7 +34,8 @@ def demo(arguments: Sequence[str]) -> None:
         write_digits(root)
     settings = parse_config(SETTINGS, "demo")
     settings = replace(settings, resources=chosen.resources)
-    _pipeline(root, chosen.run, settings, no_finetune=chosen.no_finetune)
+    networks = not chosen.no_finetune
+    _pipeline(root, chosen.run, settings, chosen.shown, networks=networks)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -45,11 +46,13 @@ def run(arguments: Sequence[str]) -> None:
     if has_texts(data):
         if config.extract.backbone not in (AUTO, TFIDF) and not chosen.no_finetune:
             progress.say("texts: no networks are fine-tuned")
-        _texts(data, chosen.run, config, chosen.splits, chosen.value_splits, whole=True)
+        _texts(
+            data, chosen.run, config, chosen.splits, chosen.value_splits, chosen.shown, whole=True
+        )
         return
     _pipeline(
-        data, chosen.run, config, splits=chosen.splits, no_finetune=chosen.no_finetune,
-        value_splits=chosen.value_splits,
+        data, chosen.run, config, chosen.shown, splits=chosen.splits,
+        networks=not chosen.no_finetune, value_splits=chosen.value_splits,
     )  # fmt: skip
 
 
@@ -67,11 +70,11 @@ def audit(arguments: Sequence[str]) -> None:
     directory = _directory(chosen.run or default)
     config = settings_of(chosen)
     if has_texts(data):
-        _texts(data, directory.location.uri, config, chosen.splits, (), whole=False)
+        _texts(data, directory.location.uri, config, chosen.splits, (), chosen.shown, whole=False)
         return
     listing = list_audit(data, splits=parse_splits(chosen.splits))
     pipeline.run_audit(directory, listing, config)
-    _finish(directory)
+    print_results(directory, chosen.shown)
 
 
 def finetune(arguments: Sequence[str]) -> None:
@@ -83,7 +86,8 @@ def finetune(arguments: Sequence[str]) -> None:
     directory = _directory(chosen.run)
     listing = _list(data, chosen.splits, config)
     pipeline.run_baseline(directory, listing, config)
-    print(f"done: {directory.metrics('baseline')}")
+    made = directory.metrics("baseline").uri
+    print_done(chosen.shown, f"done: {made}", metrics=made)
 
 
 def extract(arguments: Sequence[str]) -> None:
@@ -95,22 +99,22 @@ def extract(arguments: Sequence[str]) -> None:
     directory = _directory(chosen.run)
     listing = _list(data, chosen.splits, config)
     pipeline.run_extraction(directory, listing, config)
-    print(f"done: {directory.features}")
+    made = directory.features.uri
+    print_done(chosen.shown, f"done: {made}", features=made)
 
 
 def value(arguments: Sequence[str]) -> None:
     """Step 2b."""
-    from dcai_ray.report.findings import read_findings, summary
     from dcai_ray.steps import pipeline
 
     chosen = parse(flags.Value, arguments, Config(), "value")
     directory, config = _directory(chosen.run, chosen.features), settings_of(chosen)
     if chosen.dry_run:
-        print("\n".join(pipeline.estimate_valuation(directory, config)))
+        lines = pipeline.estimate_valuation(directory, config)
+        print_done(chosen.shown, "\n".join(lines), estimate=lines)
         return
     pipeline.run_valuation(directory, config, value_splits=chosen.value_splits)
-    results = _logged(summary(read_findings(directory)))
-    print("\n".join([*results, f"values: {directory.values}"]))
+    print_results(directory, chosen.shown)
 
 
 def retrain(arguments: Sequence[str]) -> None:
@@ -131,27 +135,30 @@ def retrain(arguments: Sequence[str]) -> None:
         location = _data("--data", str(data), chosen.run)
         listing = _list(location, chosen.splits, config, directory)
         pipeline.run_retraining(directory, listing, config)
-    _finish(directory)
+    print_results(directory, chosen.shown)
 
 
 def report(arguments: Sequence[str]) -> None:
     """The report of what is there."""
     chosen = parse(flags.Report, arguments, Config(), "report")
-    _finish(_existing(chosen.run, chosen.data))
+    print_results(_existing(chosen.run, chosen.data), chosen.shown)
 
 
 def status(arguments: Sequence[str]) -> None:
     """What is done and what is not."""
     from dcai_ray.report.sampling_summary import read_sampled
+    from dcai_ray.report.steps_done import steps_of
 
     chosen = parse(flags.Status, arguments, Config(), "status")
     directory = _existing(chosen.run)
-    steps = directory.record().get("steps", {})
-    for step in ("images", "baseline", "features", "values", "probes", "cleaned"):
-        done = f"done in {steps[step]['seconds']:g} s" if step in steps else "not done"
-        print(f"{step:<10}{done}")
-    print(f"{'report':<10}{'done' if directory.report.exists() else 'not done'}")
+    steps, has_report = steps_of(directory), directory.report.exists()
     sampled = read_sampled(directory)
+    if chosen.shown.json:
+        done = {step.name: {"seconds": step.seconds, "so_far": step.parts} for step in steps}
+        print(json.dumps({"run": directory.location.uri, "steps": done, "report": has_report}))
+        return
+    print("\n".join(step.line for step in steps))
+    print(f"{'report':<10}{'done' if has_report else 'not done'}")
     if sampled:
         print("\n".join(sampled.lines()))
 
@@ -162,7 +169,9 @@ def export(arguments: Sequence[str]) -> None:
 
     chosen = parse(flags.Export, arguments, Config(), "export")
     count = export_kept(_existing(chosen.run, chosen.data), _lasting("--to", chosen.to), chosen.how)
-    print(f"{count} images in {chosen.to}")
+    print_done(
+        chosen.shown, f"{counted(count, 'images')} in {chosen.to}", images=count, to=chosen.to
+    )
 
 
 def import_features(arguments: Sequence[str]) -> None:
@@ -175,7 +184,17 @@ def import_features(arguments: Sequence[str]) -> None:
     count, width = feature_import.import_features(
         Location(chosen.file), labels, folder, chosen.backbone
     )
-    print(f"{count} x {width} features in {folder}")
+    said = f"{count} x {width} features in {folder}"
+    print_done(chosen.shown, said, rows=count, columns=width, features=folder.uri)
+
+
+def completion(arguments: Sequence[str]) -> None:
+    """The script that completes commands and flags."""
+    from dcai_ray.cli.completion import script
+
+    chosen = parse(flags.Completion, arguments, Config(), "completion")
+    found = {name: flags.names(command) for name, command in flags.COMMANDS.items()}
+    print(script(chosen.shell, found), end="")
 
 
 def _list(
@@ -192,9 +211,10 @@ def _pipeline(
     data: Location,
     run: str,
     config: Config,
+    shown: flags.Shown,
     *,
     splits: Sequence[str] = (),
-    no_finetune: bool,
+    networks: bool,
     value_splits: Sequence[str] = (),
 ) -> None:
     """All steps, each skipping what is there."""
@@ -202,10 +222,8 @@ def _pipeline(
 
     listing = _list(data, splits, config)
     directory = _directory(run)
-    pipeline.run_pipeline(
-        directory, listing, config, networks=not no_finetune, value_splits=value_splits
-    )
-    _finish(directory)
+    pipeline.run_pipeline(directory, listing, config, networks=networks, value_splits=value_splits)
+    print_results(directory, shown)
 
 
 def _texts(
@@ -214,6 +232,7 @@ def _texts(
     config: Config,
     splits: Sequence[str],
     value_splits: Sequence[str],
+    shown: flags.Shown,
     *,
     whole: bool,
 ) -> None:
@@ -226,28 +245,7 @@ def _texts(
     )
     directory = _directory(run)
     pipeline.run_texts(directory, texts, config, value_splits=value_splits)
-    _finish(directory)
-
-
-def _finish(directory: RunDirectory) -> None:
-    """The report, the table and the last lines."""
-    from dcai_ray.report.findings import read_findings, summary, text_table
-    from dcai_ray.report.page import write_report
-
-    findings = read_findings(directory)
-    results = _logged(summary(findings))
-    write_report(findings)
-    if findings.table:
-        print(text_table(findings.table))
-        print()
-    print("\n".join([*results, f"report: {directory.report}"]))
-
-
-def _logged(results: Sequence[str]) -> list[str]:
-    """Results, logged for those who look later, as they may be printed."""
-    for text in results:
-        logger.info("%s", text)
-    return [progress.escaped(text) for text in results]
+    print_results(directory, shown)
 
 
 def _directory(run: str, features: str | None = None) -> RunDirectory:

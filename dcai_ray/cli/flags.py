@@ -3,12 +3,12 @@
 import argparse
 import inspect
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields, replace
-from typing import Annotated, Any, Literal, TypeVar
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
-from dcai_ray.cli import helptext
+from dcai_ray.cli import helptext, short_help
 from dcai_ray.config import (
     AUTO,
     Config,
@@ -48,6 +48,7 @@ ValueSplits = tuple[Literal["shapley_val", "val"], ...]
 Switch = tyro.conf.FlagCreatePairsOff[bool]  # off unless given; a setting also has its --no- flag
 Flat = tyro.conf.arg(name="")  # the flags of a section without its name before them
 _SECTIONS = tuple(field.name for field in fields(Config))
+_RUN_FIRST = ("report", "status", "export")  # commands that take RUN without its flag, too
 _STYLE = (tyro.conf.HelptextFromCommentsOff,)
 
 
@@ -59,6 +60,8 @@ class Shown:
     """Show everything that is logged, and a traceback with every error."""
     quiet: Switch = False
     """Show only warnings and errors."""
+    json: Switch = False
+    """Print the results as one JSON object on stdout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +243,7 @@ class Report(OfRun):
     """Write report.html from what the run has found so far.
 
     Example:
-      dcai-ray report --run outputs/mine
+      dcai-ray report outputs/mine
     """
 
     data: OptionalFolder = None
@@ -252,7 +255,7 @@ class Status(OfRun):
     """Show the progress of a run.
 
     Example:
-      dcai-ray status --run outputs/mine
+      dcai-ray status outputs/mine
     """
 
 
@@ -261,7 +264,7 @@ class Export(OfRun):
     """Write the cleaned training set as a folder of images.
 
     Example:
-      dcai-ray export --run outputs/mine --to cleaned --how hardlink
+      dcai-ray export outputs/mine --to cleaned --how hardlink
     """
 
     to: Folder
@@ -278,7 +281,7 @@ class ImportFeatures:
     arrays) to the files of a run.
 
     Example:
-      dcai-ray import-features x.npy --labels y.npy --split train --features outputs/features
+      dcai-ray import-features x.npy --labels y.npy --split train --features DIR
     """
 
     file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
@@ -297,7 +300,17 @@ class ImportFeatures:
 
 
 def parse(command: type[T], arguments: Sequence[str], base: Config, name: str) -> T:
-    """Parse flags over presets, over the YAML file or the run's own settings, over defaults."""
+    """Parse flags over presets, over the YAML file or the run's own settings, over defaults.
+
+    Raises:
+        SystemExit: help was asked for (0), or usage is wrong (2); what there is to say is printed.
+    """
+    if {"-h", "--help"} & set(arguments):
+        print(short_help.short_help(command, name), end="")
+        raise SystemExit(0)
+    arguments = ["--help" if each == "--help-all" else each for each in arguments]
+    if name in _RUN_FIRST and arguments and not arguments[0].startswith("-"):
+        arguments = ["--run", *arguments]
     base = _base(arguments, base, name)
     default: dict[str, Any] = {}
     for field in fields(command):  # type: ignore[arg-type]
@@ -338,6 +351,58 @@ def _base(arguments: Sequence[str], base: Config, name: str) -> Config:
             chosen["finetune"]["backbones"] = [check_backbone(given.backbone)]
         base = parse_config(chosen, "--backbone")
     return base
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """Print a script that completes commands and flags; let your shell read it when it starts.
+
+    Example:
+      dcai-ray completion bash
+    """
+
+    shell: tyro.conf.Positional[Literal["bash", "zsh"]]
+    """Name of the shell."""
+    shown: Annotated[Shown, Flat] = Shown()
+
+
+COMMANDS: dict[str, type] = {
+    "demo": Demo,
+    "run": Run,
+    "audit": Audit,
+    "finetune": Finetune,
+    "extract": Extract,
+    "value": Value,
+    "retrain": Retrain,
+    "report": Report,
+    "status": Status,
+    "export": Export,
+    "import-features": ImportFeatures,
+    "completion": Completion,
+}
+"""The flags of each command, by its name."""
+
+
+def names(command: type) -> list[str]:
+    """The flags of a command, for completion."""
+    hints = get_type_hints(command, include_extras=True)
+    found = ["--help", "--help-all"]
+    for field in fields(command):
+        hint = hints[field.name]
+        kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if is_dataclass(kind):
+            prefix = f"{field.name}." if kind is hint else ""
+            found += [flag for each in fields(kind) for flag in _spelled(prefix, each)]
+        elif tyro.conf.Positional not in getattr(hint, "__metadata__", ()):
+            found += _spelled("", field)
+    return sorted(found)
+
+
+def _spelled(prefix: str, field: Field[Any]) -> list[str]:
+    """The flags of a field; a setting that is on or off has two."""
+    name = field.name.replace("_", "-")
+    no = [f"--{prefix}no-{name}"] if field.type is bool else []
+    return [f"--{prefix}{name}", *no]
 
 
 def settings_of(chosen: Any) -> Config:

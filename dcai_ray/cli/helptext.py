@@ -32,6 +32,8 @@ def join_lines(command: type) -> None:
                 assert isinstance(entry.target, ast.Name)
                 text = " ".join(ast.literal_eval(below.value).split())
                 field = owner.__dataclass_fields__[entry.target.id]
+                if field.type is bool:
+                    text += " Its flag with no- turns that off."
                 field.metadata = MappingProxyType({"help": text})
 
 

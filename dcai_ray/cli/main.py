@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from difflib import get_close_matches
 from typing import Any
 
 import dcai_ray
@@ -32,6 +33,7 @@ _COMMANDS = {
     "status": "show a run's progress",
     "export": "write the cleaned training set as a folder of images",
     "import-features": "convert features that you have (NumPy, torch, CSV, ...)",
+    "completion": "print the completion script of a shell (bash, zsh)",
 }
 _USAGE = f"""usage: dcai-ray COMMAND [FLAGS]
 
@@ -42,12 +44,23 @@ Find the training images that harm an image classifier, and drop them.
 DATA holds train, val and, optionally, shapley_val, each with one subfolder per class. DATA and RUN
 are paths or URIs (s3://...). RUN collects all results; run the same command again to resume.
 
-Examples:
-  dcai-ray run --data DATA --run RUN --config jobs/laptop.yaml
+Show the flags of a command: dcai-ray COMMAND --help (the most used), --help-all (all)
+Every command takes --quiet (only warnings and errors on stderr), --debug (the whole log) and --json
+(results as JSON on stdout).
+"""
+_START = """Find the training images that harm an image classifier, and drop them.
+
+A folder of class subfolders, no labels to trust (minutes):
   dcai-ray audit FOLDER --backbone efficientnet_lite0
 
-Show the flags of a command: dcai-ray COMMAND --help
-Every command takes --quiet (only warnings and errors on stderr) and --debug (the whole log).
+A folder of train, val and a few hundred trusted images (shapley_val):
+  dcai-ray run --data DATA --run outputs/mine --backbone efficientnet_lite0
+
+What a run found, as a page with the images:
+  dcai-ray report outputs/mine
+
+Try it on a bundled dataset: dcai-ray demo
+All commands: dcai-ray --help
 """
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Ray's, in the tracebacks of its workers
 
@@ -55,7 +68,10 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Ray's, in the tracebacks of its work
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    name = arguments[0] if arguments else "--help"
+    if not arguments:
+        print(_START, end="")
+        return 0
+    name = arguments[0]
     if name in ("-h", "--help", "help"):
         print(_USAGE, end="")
         return 0
@@ -63,8 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dcai_ray {dcai_ray.__version__}")
         return 0
     if name not in _COMMANDS:
-        known = ", ".join(_COMMANDS)
-        print(f"dcai-ray: unknown command {name!r}; choose from {known}", file=sys.stderr)
+        near = get_close_matches(name, _COMMANDS, n=1)
+        meant = f"did you mean {near[0]}?" if near else f"choose from {', '.join(_COMMANDS)}"
+        print(f"dcai-ray: unknown command {name!r}; {meant}", file=sys.stderr)
         return 2
     debug, quiet = "--debug" in arguments, "--quiet" in arguments
     if debug and quiet:

@@ -4,7 +4,7 @@ The network has not been trained on the labels under review: a network fine-tune
 has learnt the noise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ def extract(
     threads: int = 2,
     readers: int = 16,
     device: torch.device | None = None,
+    tick: Callable[[float], None] | None = None,
 ) -> NDArray[np.float32]:
     """Features of every file.
 
@@ -38,6 +39,7 @@ def extract(
         threads: threads that decode images ahead of the network.
         readers: threads that read files ahead of the decoders.
         device: device of the network; the CPU by default.
+        tick: called after each batch with the number of files done so far.
     Returns:
         (k, d) float32.
     Raises:
@@ -57,6 +59,8 @@ def extract(
             if len(batch) == batch_size or len(rows) * batch_size + len(batch) == len(files):
                 rows.append(network(normalized(batch, pixels, device)).float().cpu().numpy())
                 batch = []
+                if tick:
+                    tick(sum(map(len, rows)))
     x = np.concatenate(rows).reshape(len(files), -1)
     bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
     if len(bad):

@@ -7,7 +7,7 @@ what the network takes. Code from a repository is not run.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,10 +82,21 @@ def text_encoder(name: str) -> TextEncoder:
 
 
 def encode(
-    encoder: TextEncoder, texts: Sequence[str], *, batch_size: int, device: torch.device
+    encoder: TextEncoder,
+    texts: Sequence[str],
+    *,
+    batch_size: int,
+    device: torch.device,
+    tick: Callable[[float], None] | None = None,
 ) -> NDArray[np.float32]:
     """Vectors (k, d) of texts; each text's depends on its batch in the last bits only.
 
+    Args:
+        encoder: the network with its tokenizer.
+        texts: k texts.
+        batch_size: texts per forward pass.
+        device: device of the network.
+        tick: called after each batch with the number of texts done so far.
     Raises:
         UserError: a vector is not finite.
     """
@@ -100,6 +111,8 @@ def encode(
         mask = tokens["attention_mask"].unsqueeze(-1).float()
         mean = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
         found.append((hidden[:, 0] if encoder.by_first_token else mean).cpu().numpy())
+        if tick:
+            tick(sum(map(len, found)))
     x = np.concatenate(found)
     if not np.isfinite(x).all():
         row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])

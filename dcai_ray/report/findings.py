@@ -22,7 +22,7 @@ from dcai_ray.report.sampling_summary import Check, Sampled, read_check, read_sa
 from dcai_ray.report.trust import Trust, read_trust
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
-from dcai_ray.storage.values import kept_mask
+from dcai_ray.storage.values import kept_digest, kept_mask
 from dcai_ray.valuation.moments import rank_correlation
 
 
@@ -53,6 +53,8 @@ class Findings:
     """How the values were sampled; None if they are exact."""
     check: Check | None
     """The cross-check: a second utility, sampled for comparison."""
+    outdated: tuple[str, ...] = ()
+    """Steps whose models were trained on what another rule kept; their scores are left out."""
 
     @property
     def num_dropped(self) -> int:
@@ -92,10 +94,11 @@ def read_findings(run: RunDirectory) -> Findings:
     record = run.record()
     ranked = ranking(values) if values is not None else None
     truth = _truth(run, values)
+    outdated = _outdated(record, values)
     curves = [
         row
         for step in ("baseline", "cleaned")
-        if run.metrics(step).exists()
+        if step not in outdated and run.metrics(step).exists()
         for row in parquet.read_table(run.metrics(step)).to_pylist()
     ]
     return Findings(
@@ -108,11 +111,15 @@ def read_findings(run: RunDirectory) -> Findings:
         trust=read_trust(record, len(values)) if values is not None else None,
         truth=truth,
         detection=_detection(values, ranked, truth),
-        table=comparison(_network_scores(run, curves, values, truth) + _probe_scores(run)),
+        table=comparison(
+            _network_scores(run, curves, values, truth)
+            + ([] if "probes" in outdated else _probe_scores(run))
+        ),
         curves=curves,
         agreement=_agreement(values),
         sampled=read_sampled(run) if values is not None else None,
         check=read_check(run, values, truth),
+        outdated=outdated,
     )
 
 
@@ -146,7 +153,7 @@ def _dropping(findings: Findings) -> list[str]:
         f"{dropped} of {n} training images {findings.dropped} ({100 * dropped / n:.0f} %)"
         + (f", rule {rules.describe(findings.choice)}" if findings.choice else "")
     ]
-    lines += _in_conflict(sum(map(bool, findings.conflicts)))
+    lines += in_conflict(sum(map(bool, findings.conflicts)))
     if findings.keeping_is_better:
         lines.append(NOT_CLEANING)
     undecided = trust.undecided(findings.values)
@@ -156,6 +163,8 @@ def _dropping(findings: Findings) -> list[str]:
 def mistrust(findings: Findings) -> list[str]:
     """Reasons not to trust the values, as sentences without their full stops."""
     lines = []
+    if findings.outdated:
+        lines.append(OUTDATED)
     if findings.trust is not None and findings.trust.differ:
         lines.append(trust.difference(findings.trust))
     if findings.sampled is not None and findings.sampled.imputed_share > 0:
@@ -166,7 +175,7 @@ def mistrust(findings: Findings) -> list[str]:
     return lines
 
 
-def _in_conflict(count: int) -> list[str]:
+def in_conflict(count: int) -> list[str]:
     """How many training images are in conflict with a copy; no line for none."""
     if not count:
         return []
@@ -177,6 +186,11 @@ def _in_conflict(count: int) -> list[str]:
 _LINES = 5  # of a summary, beyond which no accuracies are added; they are in the table as well
 NOT_CLEANING = "as far as shapley_val can tell, not cleaning is the better choice"
 """What it means that the rule finds nothing to drop, as a sentence without its full stop."""
+OUTDATED = (
+    "the rule has changed since models were trained on what it kept, so their scores are left out; "
+    "use dcai-ray retrain to train them again"
+)
+"""What it means that `cleaned/` was made with other decisions."""
 LOW_AGREEMENT = 0.3
 """Rank correlation with the self-valuation below which the report warns."""
 
@@ -197,36 +211,6 @@ def biased(imputed_share: float) -> str:
     )
 
 
-def text_table(rows: Sequence[Row]) -> str:
-    """The before/after table in plain text; a spread is omitted if nothing depends on seeds."""
-    head = ("model", "arm", "images", "accuracy", "+-", "AUROC", "vs all", "vs random", "wins")
-    body = [
-        (
-            row.model,
-            row.arm,
-            f"{row.images:.0f}",
-            f"{row.accuracy:.3f}",
-            f"{row.spread:.3f}" if row.spread > 1e-9 else "",
-            f"{row.auroc:.3f}",
-            _signed(row.against_all) if row.arm != "all" else "",
-            _signed(row.against_random) if row.arm != "random" else "",
-            f"{row.wins_over_random}/{row.seeds}" if row.arm != "random" else "",
-        )
-        for row in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-    lines = []
-    for cells in (head, tuple("-" * width for width in widths), *body):
-        text = [cell.ljust(width) for cell, width in zip(cells[:2], widths[:2], strict=True)]
-        figures = [cell.rjust(width) for cell, width in zip(cells[2:], widths[2:], strict=True)]
-        lines.append("  ".join(text + figures).rstrip())
-    return "\n".join(lines)
-
-
-def _signed(difference: float) -> str:
-    return f"{difference:+.3f}" if np.isfinite(difference) else ""
-
-
 def _choice(run: RunDirectory, values: pa.Table | None) -> Choice | None:
     """The choice that was written with the values.
 
@@ -241,6 +225,16 @@ def _choice(run: RunDirectory, values: pa.Table | None) -> Choice | None:
         return Choice.restore(note, np.array(values["decision"].to_pylist()))
     except UserError as error:
         raise UserError(f"{run.values}: {error}; was it written by another version?") from None
+
+
+def _outdated(record: dict[str, Any], values: pa.Table | None) -> tuple[str, ...]:
+    """Steps that recorded that they learnt from other images than are kept now."""
+    steps = record.get("steps", {})
+    noted = {step: steps.get(step, {}).get("kept_digest") for step in ("probes", "cleaned")}
+    if values is None or not any(noted.values()):
+        return ()
+    now = kept_digest(values)
+    return tuple(step for step, kept in noted.items() if kept and kept != now)
 
 
 def _truth(run: RunDirectory, values: pa.Table | None) -> Truth | None:

@@ -148,19 +148,24 @@ def _against(kept: Row, baseline: Row, num_val: int) -> Against:
 
 
 def warnings(findings: Findings, found: Sequence[Verdict]) -> list[str]:
-    """Reasons not to trust the result, most important first."""
+    """Reasons not to trust the result, most important first; then what was not tried."""
+    lines = concerns(findings, found)
+    if findings.settings.get("value", {}).get("validation") == "self":
+        lines.append(_SELF)
+    if findings.values is not None and not found:
+        lines.append(_NO_TRAINING)
+    return lines
+
+
+def concerns(findings: Findings, found: Sequence[Verdict]) -> list[str]:
+    """What speaks against this very result, most important first."""
     lines = _picture_warnings(findings)
     if findings.values is not None and findings.num_dropped == 0:
         what = "flags" if findings.dropped == "flagged" else "drops"
         lines.append(f"The rule {what} nothing, so the kept images are all images.")
     else:
         lines += _baseline_warnings(found)
-    lines += [_sentence(text) for text in mistrust(findings)]
-    if findings.settings.get("value", {}).get("validation") == "self":
-        lines.append(_SELF)
-    if findings.values is not None and not found:
-        lines.append(_NO_TRAINING)
-    return lines
+    return [*lines, *(_sentence(text) for text in mistrust(findings))]
 
 
 def _picture_warnings(findings: Findings) -> list[str]:

@@ -21,10 +21,10 @@ from dcai_ray.steps import tasks
 from dcai_ray.steps.evidence import Known
 from dcai_ray.steps.feature_set import FeatureSet
 
-FORMAT = 5
-"""Raise this when a rule, one of its constants, a safeguard, what copies overrule or the probe of
-the shares changes (`cleaning.rules`, `cleaning.safeguards`, `cleaning.conflicts`,
-`cleaning.probes`): values are then written anew."""
+FORMAT = 6
+"""Raise this when a rule, one of its constants, a safeguard, what copies overrule, the tiers or the
+probe of the shares changes (`cleaning.rules`, `cleaning.safeguards`, `cleaning.conflicts`,
+`cleaning.tiers`, `cleaning.probes`): values are then written anew."""
 
 
 def rule_of(config: Config) -> Rule:

@@ -9,8 +9,9 @@ from dcai_ray.config import Config, plain
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import dropping, evidence
 from dcai_ray.steps.dropping import decide, validates
-from dcai_ray.steps.evidence import Known, gather
+from dcai_ray.steps.evidence import Known
 from dcai_ray.steps.feature_set import check_clean, read_points
+from dcai_ray.steps.known_labels import known_labels
 from dcai_ray.steps.out_of_fold import fingerprint_of_predictions
 from dcai_ray.steps.value_tables import is_valued, note_values, write_values
 from dcai_ray.storage.parquet import new_fingerprint
@@ -31,17 +32,19 @@ def compute_values(run: RunDirectory, config: Config) -> None:
     points = read_points(run)
     if settings.validation != "self":
         check_clean(run, points)
+    predictions = fingerprint_of_predictions(run.location, config)
     fingerprint = new_fingerprint(
         "values",
         (FORMAT, evidence.FORMAT, dropping.FORMAT),
         plain(settings),
         points.fingerprint,
-        fingerprint_of_predictions(run.location, config),
+        predictions,
     )
     if is_valued(run, fingerprint):
         return
     start = time.monotonic()
-    known = gather(points, config, validate=validates(config))
+    source = new_fingerprint(FORMAT, points.fingerprint, predictions)
+    known = known_labels(run, points, config, source, validate=validates(config))
     value, stderr_validation = _values(known, config)
     decided = decide(value, points, config, known)
     estimates = Estimates.exact(

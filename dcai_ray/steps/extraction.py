@@ -39,7 +39,7 @@ def extract_features(run: RunDirectory, images: ImageSet, config: Config) -> Non
 def write_shards(
     run: RunDirectory,
     splits: Mapping[str, Sequence[tasks.ShardJob]],
-    function: Callable[[Any], int],
+    function: Callable[[Any, Callable[[float], None]], int],
     unit: str,
     config: Config,
     data: Location,
@@ -79,6 +79,7 @@ def write_shards(
             default_num_gpus=0.25,
             run=run.location,
             data=data,
+            reports_progress=True,
         ),
         config.resources,
     ):

@@ -20,7 +20,7 @@ from dcai_ray.steps.feature_set import FeatureSet, read_points
 from dcai_ray.steps.freshness import is_current
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.parquet import new_fingerprint
-from dcai_ray.storage.values import check_ids, kept_mask, suggestions
+from dcai_ray.storage.values import check_ids, kept_digest, kept_mask, suggestions
 
 FORMAT = 2
 """Raise this when a probe, its constants, its scores or the arms (`cleaning.probes`,
@@ -78,7 +78,13 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
     leaks = near_in_val(points, config)
     tell_near_copies(leaks, "val")
     seconds = time.monotonic() - start
-    run.record_step("probes", fingerprint, seconds, near_copies_across_splits=leaks)
+    run.record_step(
+        "probes",
+        fingerprint,
+        seconds,
+        near_copies_across_splits=leaks,
+        kept_digest=kept_digest(values),
+    )
 
 
 def _trials(arms: Arms, seeds: Sequence[int]) -> list[Trial]:

@@ -99,8 +99,13 @@ class ExtractJob(ShardJob):
         return _span(self.files)
 
 
-def extract_shard(job: ExtractJob) -> int:
-    """Write one shard of features; returns its number of images."""
+def extract_shard(job: ExtractJob, tick: Callable[[float], None]) -> int:
+    """Write one shard of features; returns its number of images.
+
+    Args:
+        job: the shard.
+        tick: called after each batch with the number of images done so far.
+    """
     from dcai_ray.networks.features import extract
 
     device = _device(1)
@@ -113,6 +118,7 @@ def extract_shard(job: ExtractJob) -> int:
         threads=job.decode_threads,
         readers=job.read_threads,
         device=device,
+        tick=tick,
     )
     table = feature_table(job.ids, job.labels, x, job.notes)
     parquet.write_table(job.target, table, job.fingerprint)
@@ -133,11 +139,22 @@ class EncodeJob(ShardJob):
         return f"{len(self.texts)} texts, {self.ids[0]} to {self.ids[-1]}"
 
 
-def encode_shard(job: EncodeJob) -> int:
-    """Write one shard of features of texts; returns their number."""
+def encode_shard(job: EncodeJob, tick: Callable[[float], None]) -> int:
+    """Write one shard of features of texts; returns their number.
+
+    Args:
+        job: the shard.
+        tick: called after each batch with the number of texts done so far.
+    """
     from dcai_ray.networks.text_encoders import encode
 
-    x = encode(_text_encoder(job.encoder), job.texts, batch_size=job.batch_size, device=_device(1))
+    x = encode(
+        _text_encoder(job.encoder),
+        job.texts,
+        batch_size=job.batch_size,
+        device=_device(1),
+        tick=tick,
+    )
     table = feature_table(job.ids, job.labels, x, job.notes, job.texts)
     parquet.write_table(job.target, table, job.fingerprint)
     return len(x)

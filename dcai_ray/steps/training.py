@@ -22,7 +22,7 @@ from dcai_ray.steps.freshness import is_current
 from dcai_ray.steps.reading import contents
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.parquet import new_fingerprint
-from dcai_ray.storage.values import check_ids, kept_mask, suggestions
+from dcai_ray.storage.values import check_ids, kept_digest, kept_mask, suggestions
 
 FORMAT = 1
 """Raise this when `networks.finetuning`, `networks.transforms` or a backbone trains another network
@@ -69,7 +69,8 @@ def retrain_networks(
         for name, by_seed in compared.items()
         if name != "all"
     }
-    train(run, images, config, "cleaned", new_jobs(run, images, config, "cleaned", arms))
+    jobs = new_jobs(run, images, config, "cleaned", arms)
+    train(run, images, config, "cleaned", jobs, kept_digest=kept_digest(values))
 
 
 def _chosen(train: Sequence[Image], arm: Arm, classes: Sequence[str]) -> list[Image]:
@@ -86,8 +87,18 @@ def train(
     config: Config,
     step: str,
     jobs: Sequence[tasks.FinetuneJob],
+    **found: str,
 ) -> None:
-    """Train the networks that are missing; write the step's metrics once all are there."""
+    """Train the networks that are missing; write the step's metrics once all are there.
+
+    Args:
+        run: the run folder.
+        images: the images of the run.
+        config: its sections finetune and resources are used.
+        step: the folder of the networks.
+        jobs: one per network.
+        found: what is recorded of the step besides.
+    """
     fingerprint = new_fingerprint("metrics", sorted(job.fingerprint for job in jobs))
     if is_current(run.metrics(step), fingerprint):
         return
@@ -121,6 +132,7 @@ def train(
         time.monotonic() - start,
         trainings=len(jobs),
         images={job.arm: len(job.train[0]) for job in jobs},
+        **found,
     )
 
 

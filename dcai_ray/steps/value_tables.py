@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dcai_ray.cleaning.choices import Choice
 from dcai_ray.cleaning.recall import Detection, Interval
+from dcai_ray.cleaning.tiers import likely_above, tiers
 from dcai_ray.config import Config, plain
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.conflicts import tell_near_copies
@@ -51,7 +52,14 @@ def write_values(
         known: what is known about the labels; None for interim values, which are for inspection
             only.
     """
-    further = {} if known is None else _columns(points, config, choice, known)
+    further: dict[str, Sequence[Any] | NDArray[Any]] = {}
+    if known is not None:
+        # A sampled value is known as well as its interval says.
+        error = estimates.high - estimates.value if stderr_validation is None else stderr_validation
+        further = _columns(run, points, config, choice, known)
+        further["tier"] = _tiers(
+            estimates.value, error, choice, known, further.get("wrong_probability")
+        )
     table = values_table(estimates, stderr_validation=stderr_validation, further=further)
     notes = {"choice": json.dumps(choice.note()), "settings": json.dumps(plain(config.value))}
     if known is not None:
@@ -62,7 +70,7 @@ def write_values(
 
 
 def _columns(
-    points: FeatureSet, config: Config, choice: Choice, known: Known
+    run: RunDirectory, points: FeatureSet, config: Config, choice: Choice, known: Known
 ) -> dict[str, Sequence[Any] | NDArray[Any]]:
     """Columns of the table of values that come from the evidence."""
     probe, judged, doubts = known.evidence.probe, known.judged, known.doubts
@@ -83,7 +91,39 @@ def _columns(
         columns["suspicion"] = doubts.suspicion
     if choice.reason is not None:
         columns["reason"] = choice.reason
+    paths = _paths(run, points.ids)
+    if paths is not None:
+        columns["path"] = paths
     return columns
+
+
+def _paths(run: RunDirectory, ids: Sequence[str]) -> list[str] | None:
+    """(n,) paths of the training images below the data's root; None if they are unknown."""
+    if not run.images.exists():
+        return None
+    table = parquet.read_table(run.images).select(["split", "id", "path"])
+    path = {row["id"]: row["path"] for row in table.to_pylist() if row["split"] == "train"}
+    return [path[id] for id in ids] if set(ids) <= set(path) else None
+
+
+def _tiers(
+    value: NDArray[np.float64],
+    error: NDArray[np.float64],
+    choice: Choice,
+    known: Known,
+    wrong_probability: Any,
+) -> list[str | None]:
+    """(n,) how suspicious each image is; None for no suspect."""
+    judged, probe = known.judged, known.evidence.probe
+    found = tiers(
+        value=value,
+        error=error,
+        vote_against=np.where(probe.suggested != known.y, probe.suggested_probability, 0.0),
+        flagged=~choice.kept | known.copies.conflicts.found,
+        wrong_probability=wrong_probability,
+        likely_above=np.inf if judged is None else likely_above(judged, known.evidence.labels),
+    )
+    return [tier or None for tier in found.tolist()]
 
 
 def _evidence_table(points: FeatureSet, known: Known) -> pa.Table:

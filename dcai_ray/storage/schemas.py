@@ -76,11 +76,13 @@ VALUES = pa.schema(
 )
 EVIDENCE = pa.schema(  # further columns of the values, those that a run knows
     [
+        ("path", pa.string()),  # below the data's root, where images were read
         ("value_self", pa.float64()),  # by the other training images
         ("suggested_probability", pa.float64()),
         ("margin", pa.float64()),  # of the given label, under a leave-one-out probe
         ("wrong_probability", pa.float64()),  # null for a class that shapley_val lacks
         ("suspicion", pa.float64()),  # where no probability is known: mean rank, 1 the worst
+        ("tier", pa.string()),  # likely, possible or look; null for no suspect
         ("reason", pa.string()),
         ("conflict", pa.string()),  # the same picture under another label; null for none
     ]

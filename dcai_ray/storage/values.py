@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dcai_ray.errors import UserError
 from dcai_ray.storage.location import Location
+from dcai_ray.storage.parquet import new_fingerprint
 from dcai_ray.storage.schemas import ESTIMATES, EVIDENCE, KEPT, VALUES
 
 
@@ -103,6 +104,14 @@ def check_ids(path: Location, ids: Sequence[str], wanted: Sequence[str]) -> None
 def kept_mask(values: pa.Table) -> NDArray[np.bool_]:
     """(n,) whether the rule keeps an image; undecided images are kept."""
     return np.array([decision != "drop" for decision in values["decision"].to_pylist()])
+
+
+def kept_digest(values: pa.Table) -> str:
+    """A hash of which images are kept, that tells whether models were trained on these."""
+    kept = [
+        i for i, is_kept in zip(values["id"].to_pylist(), kept_mask(values), strict=True) if is_kept
+    ]
+    return new_fingerprint("kept", kept)
 
 
 def suggestions(

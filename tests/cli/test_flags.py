@@ -1,7 +1,10 @@
 """What `--help` shows, and that the flags mean what it says."""
 
+import re
 import shlex
-from dataclasses import fields, is_dataclass
+import shutil
+import subprocess
+from dataclasses import MISSING, fields, is_dataclass
 from typing import get_type_hints
 
 import pytest
@@ -10,19 +13,7 @@ from dcai_ray.cli import flags, main
 from dcai_ray.cli.flags import parse
 from dcai_ray.config import Config, parse_config
 
-COMMANDS = {
-    "demo": flags.Demo,
-    "run": flags.Run,
-    "audit": flags.Audit,
-    "finetune": flags.Finetune,
-    "extract": flags.Extract,
-    "value": flags.Value,
-    "retrain": flags.Retrain,
-    "report": flags.Report,
-    "status": flags.Status,
-    "export": flags.Export,
-    "import-features": flags.ImportFeatures,
-}
+COMMANDS = flags.COMMANDS
 
 
 def value_of(*words):
@@ -37,7 +28,7 @@ def shown(capsys, monkeypatch):
 
     def help_of(name):
         with pytest.raises(SystemExit) as ended:
-            main([name, "--help"])
+            main([name, "--help-all"])
         assert ended.value.code == 0
         return capsys.readouterr().out
 
@@ -127,3 +118,56 @@ def test_a_flag_without_its_value_is_refused_by_its_own_command(flag, capsys):
     said = capsys.readouterr().err
     assert flag in said
     assert "dcai-ray value --help" in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_on_a_screen_and_names_what_must_be_given(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 79
+    assert f"  dcai-ray {name} " in "\n".join(lines)  # an example
+    needed = [
+        f for f in fields(COMMANDS[name]) if f.default is MISSING and f.name in ("run", "data")
+    ]
+    assert all(f"--{field.name} " in lines[0] for field in needed)
+
+
+def named_in(text):
+    """The flags that a help text describes."""
+    lines = [line.strip("│ ") for line in text.splitlines() if "│ " in line or "  --" in line]
+    described = [re.match(r"(-h, )?--[a-z].*", line) for line in lines]
+    return {flag for line in described if line for flag in re.findall(r"--[a-z][a-z.-]*", line[0])}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_flags_are_completed_that_the_help_describes(name, shown, capsys):
+    everything = named_in(shown(name))
+    assert everything <= set(flags.names(COMMANDS[name]))
+    assert set(flags.names(COMMANDS[name])) - everything <= {"--help", "--help-all"}
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    assert named_in(capsys.readouterr().out) <= everything
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["st"], ["status"]),
+        (["audit", "--value.ru"], ["--value.rule"]),
+        (["status", "--r"], ["--run"]),
+        (["status", "--rule"], []),
+    ],
+)
+def test_bash_completes_commands_and_the_flags_of_each(words, completed, capsys, tmp_path):
+    assert main(["completion", "bash"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    line = " ".join(["dcai-ray", *words])
+    ask = f"COMP_WORDS=({line}); COMP_CWORD={len(words)}; _dcai_ray; echo ${{COMPREPLY[@]}}"
+    command = f"source {tmp_path}/script; {ask}"
+    said = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == completed

@@ -315,4 +315,4 @@ def test_quiet_leaves_stderr_empty_and_the_results_on_stdout(
     done("value", "--run", run, "--features", features, "--rule", "zero", "--quiet")
     said = capsys.readouterr()
     assert said.err == ""
-    assert f"values: {run}/values/values.parquet" in said.out
+    assert f"report: {run}/report.html" in said.out

@@ -7,6 +7,7 @@ import errno
 import os
 import pickle
 import re
+import shlex
 import signal
 
 import numpy as np
@@ -14,8 +15,9 @@ import pytest
 import yaml
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from dcai_ray.cli import commands, main
+from dcai_ray.cli import commands, flags, main
 from dcai_ray.cli.main import _COMMANDS
+from dcai_ray.config import Config
 from dcai_ray.errors import UserError
 from dcai_ray.steps import pipeline, sampled_values
 from dcai_ray.storage import parquet
@@ -41,7 +43,7 @@ def write_features(folder, split, *, d=3, backbone="resnet18", labels=("a", "b")
     write_split(Location(str(folder)) / split, ids, labels, x, {"backbone": backbone}, "made")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"]])
 def test_help_names_every_command(arguments, capsys):
     assert main(arguments) == 0
     said = capsys.readouterr().out
@@ -49,9 +51,37 @@ def test_help_names_every_command(arguments, capsys):
         assert f"  {command} " in said
 
 
-def test_an_unknown_command_is_wrong_usage(capsys):
-    assert main(["clean"]) == 2
-    assert "unknown command 'clean'; choose from demo, run" in capsys.readouterr().err
+def test_alone_it_shows_three_commands_that_work_as_they_stand(capsys):
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    examples = [shlex.split(line)[1:] for line in lines if line.startswith("  dcai-ray ")]
+    assert [name for name, *_ in examples] == ["audit", "run", "report"]
+    for name, *words in examples:
+        assert flags.parse(flags.COMMANDS[name], words, Config(), name)
+
+
+def test_every_command_has_its_flags():
+    assert list(flags.COMMANDS) == list(_COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("statsu", "did you mean status?"),
+        ("retain", "did you mean retrain?"),
+        ("zzz", "choose from demo, run"),
+    ],
+)
+def test_an_unknown_command_is_wrong_usage(name, meant, capsys):
+    assert main([name]) == 2
+    assert f"unknown command '{name}'; {meant}" in capsys.readouterr().err
+
+
+def test_a_run_may_be_named_without_its_flag(tmp_path, capsys):
+    said = [
+        refused(capsys, *words, tmp_path / "none") for words in (["status"], ["status", "--run"])
+    ]
+    assert said[0] == said[1] == f"{tmp_path}/none: not a run folder (no config.yaml)"
 
 
 @pytest.mark.parametrize(

@@ -109,3 +109,9 @@ def test_a_feature_that_is_not_finite_names_its_file(files, tmp_path):
     with pytest.raises(ValueError, match=r"white\.png: the network outputs NaN or infinite"):
         extract(Contrast(), [*files, white, *files], pixels=PIXELS, batch_size=4)
     assert np.isfinite(extract(Contrast(), files, pixels=PIXELS)).all()
+
+
+def test_files_are_counted_batch_by_batch(network, files):
+    counted = []
+    extract(network, files, pixels=PIXELS, batch_size=4, tick=counted.append)
+    assert counted == [4, 8, 11]

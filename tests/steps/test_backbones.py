@@ -94,7 +94,9 @@ def test_a_wrong_name_for_both_networks_of_a_run_is_said_once(image_folder, tmp_
 
 def test_the_backbone_of_the_flag_sets_both_networks_and_auto_only_that_of_features(monkeypatch):
     configs = []
-    monkeypatch.setattr("dcai_ray.cli.commands._pipeline", lambda d, r, c, **_: configs.append(c))
+    monkeypatch.setattr(
+        "dcai_ray.cli.commands._pipeline", lambda d, r, c, *_, **__: configs.append(c)
+    )
     for name in ("alexnet", "auto"):
         assert main(["run", "--data", "d", "--run", "r", "--backbone", name]) == 0
     assert [c.extract.backbone for c in configs] == ["alexnet", "auto"]

@@ -74,7 +74,7 @@ def evidence_columns(*names):
 
 def test_the_tables_hold_what_is_known_by_a_clean_set(tmp_path):
     run = Valued(tmp_path)
-    everything = {*schemas.EVIDENCE.names} - {"suspicion"}
+    everything = {*schemas.EVIDENCE.names} - {"suspicion", "path"}  # there are no images
     assert list(run.table.columns) == [*schemas.VALUES.names, *evidence_columns(*everything)]
     assert run.kept.id.tolist() == run.table.id[~run.dropped].tolist()
     assert run.evidence.id.tolist() == run.table.id.tolist()
@@ -88,7 +88,7 @@ def test_the_tables_hold_what_is_known_by_a_clean_set(tmp_path):
 
 def test_the_tables_hold_what_is_known_without_one(tmp_path):
     run = Valued(tmp_path, clean=None, validation="self")
-    everything = {*schemas.EVIDENCE.names} - {"wrong_probability", "value_self"}
+    everything = {*schemas.EVIDENCE.names} - {"wrong_probability", "value_self", "path"}
     assert list(run.table.columns) == [*schemas.VALUES.names, *evidence_columns(*everything)]
     assert run.note["planted"] is None
     assert run.note["separation"] is None

@@ -34,8 +34,8 @@ COLUMNS = {  # docs/design.md
     "features/val/part-00000.parquet": ["id", "label", "feature"],
     "values/values.parquet": [
         *("id", "label", "value", "stderr", "low", "high", "rounds", "evaluated", "decision"),
-        *("suggested_label", "stderr_validation", "value_self", "suggested_probability"),
-        *("margin", "wrong_probability", "reason", "conflict"),
+        *("suggested_label", "stderr_validation", "path", "value_self", "suggested_probability"),
+        *("margin", "wrong_probability", "tier", "reason", "conflict"),
     ],
     "values/evidence.parquet": [
         *("id", "label", "value_k5", "value_k10", "self_k5", "self_k10"),
@@ -79,7 +79,8 @@ def test_tables_of_a_run_are_read_by_pandas_with_the_columns_of_the_design(finis
     table = pd.read_parquet(finished / name)
     assert list(table.columns) == COLUMNS[name]
     assert len(table)
-    known = table.drop(columns="conflict", errors="ignore")  # no picture is there twice
+    # No picture is there twice, and most are no suspects.
+    known = table.drop(columns=["conflict", "tier"], errors="ignore")
     assert not known.isna().any().any()
 
 
