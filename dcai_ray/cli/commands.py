@@ -142,6 +142,15 @@ def status(arguments: Sequence[str]) -> None:
         print("\n".join(sampled.lines()))
 
 
+def decide(arguments: Sequence[str]) -> None:
+    """People's decisions into a run."""
+    from dcai_ray.review.deciding import take_in
+
+    chosen = parse(flags.Decide, arguments, Config(), "decide")
+    directory = _existing(chosen.run)
+    print("\n".join(_logged(take_in(directory, Location(chosen.decisions)))))
+
+
 def export(arguments: Sequence[str]) -> None:
     """The cleaned set as a folder."""
     from dcai_ray.images.export import export_kept

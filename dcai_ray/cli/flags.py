@@ -252,6 +252,19 @@ class Status(OfRun):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decide(OfRun):
+    """Record in a run what people decided about its images.
+
+    Example:
+      dcai-ray decide --run outputs/mine --decisions decisions.csv
+    """
+
+    decisions: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    """CSV or Parquet with the columns id, split, given_label, decision (keep, drop, relabel,
+    unsure, undo), label, by, at and note; several people's files may be given one after another."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Export(OfRun):
     """Write the cleaned training set as a folder of images.
 

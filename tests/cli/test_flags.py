@@ -20,6 +20,7 @@ COMMANDS = {
     "retrain": flags.Retrain,
     "report": flags.Report,
     "status": flags.Status,
+    "decide": flags.Decide,
     "export": flags.Export,
     "import-features": flags.ImportFeatures,
 }
