@@ -24,12 +24,16 @@ class Session:
 
     def __init__(self, folder: Location) -> None:
         """A new file in the folder; it appears with the first decision."""
-        started = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        self.file = folder / f"{started}-{secrets.token_hex(4)}.csv"
+        self.file = _new_file(folder)
+        self._folder = folder
         self._lines: list[str] = []
 
     def add(self, records: Iterable[Decision]) -> None:
-        """Save records; they are safe when this returns."""
+        """Save records; they are safe when this returns.
+
+        Raises:
+            OSError: they could not be written, as on a full disk; they may be added again.
+        """
         lines = [_line([getattr(r, name) for name in COLUMNS]) for r in records]
         if not lines:
             return
@@ -37,8 +41,18 @@ class Session:
         if self.file.remote:
             self.file.write_bytes("".join([*self._lines, *new]).encode())
         else:
-            _append(self.file.uri, "".join(new).encode())
+            try:
+                _append(self.file.uri, "".join(new).encode())
+            except OSError:
+                # The file may end within a line; what follows must not be glued to it.
+                self.file, self._lines = _new_file(self._folder), []
+                raise
         self._lines += new
+
+
+def _new_file(folder: Location) -> Location:
+    started = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    return folder / f"{started}-{secrets.token_hex(4)}.csv"
 
 
 def read_folder(folder: Location) -> list[Decision]:

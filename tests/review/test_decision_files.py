@@ -2,6 +2,7 @@
 
 import csv
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -65,6 +66,24 @@ def test_a_killed_session_keeps_every_acknowledged_decision(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
     saved = {record.id for record in read_folder(Location(str(tmp_path)))}
     assert saved >= {str(i) for i in range(acknowledged + 1)}
+
+
+def test_after_a_write_that_failed_half_way_later_decisions_are_whole(tmp_path):
+    session = Session(Location(str(tmp_path)))
+    session.add([HOSTILE])
+    size = (tmp_path / session.file.name).stat().st_size
+    more = [Decision("b", "train", "cat", "keep", "", "ann", NOON, "")]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, limits[1]))
+        with pytest.raises(OSError, match="too large"):
+            session.add(more)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    session.add(more)
+    assert sorted(read_folder(Location(str(tmp_path))), key=lambda r: r.id) == [HOSTILE, *more]
 
 
 def test_a_table_of_pandas_or_of_a_spreadsheet_is_read(tmp_path):
