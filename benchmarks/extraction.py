@@ -18,8 +18,9 @@ from pictures import PlainImages, compared, pictures
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from dcai_ray.networks.backbones import feature_extractor, input_pixels
+from dcai_ray.networks.backbones import input_pixels
 from dcai_ray.networks.features import extract
+from dcai_ray.networks.heads import feature_extractor
 from dcai_ray.storage.location import Location
 
 

@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from dcai_ray.config import FinetuneConfig
-from dcai_ray.networks.backbones import classifier, input_pixels
+from dcai_ray.networks.backbones import input_pixels
 from dcai_ray.networks.finetuning import Pictures, finetune, new_training
+from dcai_ray.networks.heads import classifier
 from dcai_ray.storage.location import Location
 
 

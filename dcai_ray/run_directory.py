@@ -112,6 +112,11 @@ class RunDirectory:
         return self.location / "values/evidence.parquet"
 
     @property
+    def validation_values(self) -> Location:
+        """What the labelled images say of validation labels; only where it was asked for."""
+        return self.location / "values/validation_values.parquet"
+
+    @property
     def out_of_fold(self) -> Location:
         """Class probabilities by networks that were not trained on the image."""
         return self.location / "crossfit/probabilities.parquet"

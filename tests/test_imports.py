@@ -40,7 +40,7 @@ OWNERS = {
     "safetensors": {"networks"},
     "timm": {"networks"},
     "transformers": {"networks"},
-    "huggingface_hub": {"networks"},
+    "huggingface_hub": {"networks", "storage"},
     "pyarrow.fs": {"storage"},
     "tyro": {"cli"},
     "jinja2": {"report"},

@@ -48,6 +48,8 @@ class Doubts:
     """(n,) mean rank of the value over its validation error and of the margin, in [0, 1]; the most
     suspicious has the highest."""
     doubted: NDArray[np.bool_]  # (n,)
+    odds: NDArray[np.float64]
+    """(n,) log odds of a wrong label, if half of the labels were wrong."""
     share: float
     """Share of the labels that look like planted errors; real ones can be harder to see."""
 
@@ -85,7 +87,7 @@ def doubts(
     certainty = np.divide(value, stderr, out=exactly, where=stderr > 0)
     margin = probe.margins[:, probe.best]
     suspicion = 1 - (_rank(certainty) + _rank(margin)) / 2
-    return Doubts(suspicion=suspicion, doubted=doubted, share=share)
+    return Doubts(suspicion=suspicion, doubted=doubted, odds=given, share=share)
 
 
 def _weights(

@@ -109,10 +109,10 @@ def judge(evidence: Evidence, y: NDArray[np.integer]) -> Judged:
     odds = wrong_odds(evidence)
     # A class that the clean set lacks looks wrong to everything that learns from it.
     judged = np.flatnonzero(np.isin(y, evidence.labels))
-    share = _share(odds[judged])
+    share = likeliest_share(odds[judged])
     left_out = left_out_odds(evidence, weights)
     shares, class_shares = _resampled(evidence, weights, y, judged)
-    wrong = _shifted(odds, share)
+    wrong = shifted(odds, share)
     groups = [wrong[judged[y[judged] == c]] for c in range(num_classes)]
     by_class = [float(group.mean()) if len(group) else np.nan for group in groups]
     return Judged(
@@ -121,7 +121,7 @@ def judge(evidence: Evidence, y: NDArray[np.integer]) -> Judged:
         share=_interval(share, shares),
         class_shares=tuple(map(_interval, by_class, class_shares.T)),
         weights=weights,
-        reference_probability=_shifted(left_out, share),
+        reference_probability=shifted(left_out, share),
         reference_odds=np.round(left_out, _DECIMALS),
         reference_errors=_reference_errors(left_out, evidence.labels, weights),
     )
@@ -206,21 +206,30 @@ def _fold_of(labels: NDArray[np.integer]) -> NDArray[np.intp]:
     return fold
 
 
-def _shifted(odds: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+def shifted(
+    odds: NDArray[np.float64], share: float, planted: float = PLANTED_SHARE
+) -> NDArray[np.float64]:
     """Probabilities at another share of wrong labels than the planted one.
 
     Args:
         odds: log odds at the planted share.
+        share: the share of wrong labels.
+        planted: the planted share.
     """
     if share in (0.0, 1.0):
         return np.full(odds.shape, share)
-    shift = np.log(share / (1 - share)) - np.log(PLANTED_SHARE / (1 - PLANTED_SHARE))
+    shift = np.log(share / (1 - share)) - np.log(planted / (1 - planted))
     return np.round(1 / (1 + np.exp(-np.clip(odds + shift, -500, 500))), _DECIMALS)
 
 
-def _share(odds: NDArray[np.float64]) -> float:
-    """The likeliest share of wrong labels, which expectation maximization converges to."""
-    ratio = np.exp(np.clip(odds, -30, 30)) * (1 - PLANTED_SHARE) / PLANTED_SHARE
+def likeliest_share(odds: NDArray[np.float64], planted: float = PLANTED_SHARE) -> float:
+    """The likeliest share of wrong labels, which expectation maximization converges to.
+
+    Args:
+        odds: log odds at the planted share.
+        planted: that share.
+    """
+    ratio = np.exp(np.clip(odds, -30, 30)) * (1 - planted) / planted
 
     def slope(share: float) -> float:  # of the mean log likelihood; it only falls
         return float(((ratio - 1) / (share * ratio + 1 - share)).mean())
@@ -250,8 +259,8 @@ def _resampled(
         rows = np.concatenate([rng.choice(group, len(group)) for group in by_label])
         odds = error_model(evidence, weights, rows).decision_function(evidence.given)
         drawn = judged[rng.integers(len(judged), size=len(judged))]
-        shares[b] = _share(odds[drawn])
-        wrong, labels = _shifted(odds[drawn], shares[b]), y[drawn]
+        shares[b] = likeliest_share(odds[drawn])
+        wrong, labels = shifted(odds[drawn], shares[b]), y[drawn]
         counts = np.bincount(labels, minlength=num_classes)
         sums = np.bincount(labels, weights=wrong, minlength=num_classes)
         by_class[b] = np.divide(sums, counts, out=by_class[b], where=counts > 0)

@@ -10,7 +10,7 @@ from dcai_ray.cli.flags import parse, settings_of
 from dcai_ray.config import Config, ValueConfig, parse_config
 from dcai_ray.errors import UserError
 from dcai_ray.images.listing import Listing
-from dcai_ray.images.sources import list_audit, list_run
+from dcai_ray.images.sources import is_torchvision, list_audit, list_run
 from dcai_ray.images.split_folders import parse_splits
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.location import Location
@@ -39,9 +39,12 @@ def demo(arguments: Sequence[str]) -> None:
 def run(arguments: Sequence[str]) -> None:
     """All steps."""
     chosen = parse(flags.Run, arguments, Config(), "run")
-    data = _lasting("--data", chosen.data)
+    data = _data("--data", chosen.data, chosen.run)
     config = settings_of(chosen)
-    _pipeline(data, chosen.run, config, splits=chosen.splits, no_finetune=chosen.no_finetune)
+    _pipeline(
+        data, chosen.run, config, splits=chosen.splits, no_finetune=chosen.no_finetune,
+        value_splits=chosen.value_splits,
+    )  # fmt: skip
 
 
 def audit(arguments: Sequence[str]) -> None:
@@ -52,8 +55,10 @@ def audit(arguments: Sequence[str]) -> None:
     chosen = parse(flags.Audit, arguments, base, "audit")
     if chosen.value.validation != "self":
         raise UserError("audit has no clean set: value.validation must be self; or use run")
-    data = _lasting("FOLDER", chosen.folder)
-    directory = _directory(chosen.run or f"outputs/{data.name}")
+    name = chosen.folder.split(":")[1] if is_torchvision(chosen.folder) else ""
+    default = f"outputs/{name or Location(chosen.folder).name}"
+    data = _data("FOLDER", chosen.folder, chosen.run or default)
+    directory = _directory(chosen.run or default)
     config = settings_of(chosen)
     listing = list_audit(data, splits=parse_splits(chosen.splits))
     pipeline.run_audit(directory, listing, config)
@@ -65,7 +70,7 @@ def finetune(arguments: Sequence[str]) -> None:
     from dcai_ray.steps import pipeline
 
     chosen = parse(flags.Finetune, arguments, Config(), "finetune")
-    data, config = _lasting("--data", chosen.data), settings_of(chosen)
+    data, config = _data("--data", chosen.data, chosen.run), settings_of(chosen)
     directory = _directory(chosen.run)
     listing = _list(data, chosen.splits, config)
     pipeline.run_baseline(directory, listing, config)
@@ -77,7 +82,7 @@ def extract(arguments: Sequence[str]) -> None:
     from dcai_ray.steps import pipeline
 
     chosen = parse(flags.Extract, arguments, Config(), "extract")
-    data, config = _lasting("--data", chosen.data), settings_of(chosen)
+    data, config = _data("--data", chosen.data, chosen.run), settings_of(chosen)
     directory = _directory(chosen.run)
     listing = _list(data, chosen.splits, config)
     pipeline.run_extraction(directory, listing, config)
@@ -94,7 +99,7 @@ def value(arguments: Sequence[str]) -> None:
     if chosen.dry_run:
         print("\n".join(pipeline.estimate_valuation(directory, config)))
         return
-    pipeline.run_valuation(directory, config)
+    pipeline.run_valuation(directory, config, value_splits=chosen.value_splits)
     results = _logged(summary(read_findings(directory)))
     print("\n".join([*results, f"values: {directory.values}"]))
 
@@ -114,7 +119,7 @@ def retrain(arguments: Sequence[str]) -> None:
     if chosen.no_finetune:
         pipeline.run_probes(directory, config)
     else:
-        location = _lasting("--data", str(data))
+        location = _data("--data", str(data), chosen.run)
         listing = _list(location, chosen.splits, config, directory)
         pipeline.run_retraining(directory, listing, config)
     _finish(directory)
@@ -184,14 +189,22 @@ def _list(
 
 
 def _pipeline(
-    data: Location, run: str, config: Config, *, splits: Sequence[str] = (), no_finetune: bool
+    data: Location,
+    run: str,
+    config: Config,
+    *,
+    splits: Sequence[str] = (),
+    no_finetune: bool,
+    value_splits: Sequence[str] = (),
 ) -> None:
     """All steps, each skipping what is there."""
     from dcai_ray.steps import pipeline
 
     listing = _list(data, splits, config)
     directory = _directory(run)
-    pipeline.run_pipeline(directory, listing, config, networks=not no_finetune)
+    pipeline.run_pipeline(
+        directory, listing, config, networks=not no_finetune, value_splits=value_splits
+    )
     _finish(directory)
 
 
@@ -234,6 +247,15 @@ def _lasting(flag: str, uri: str) -> Location:
             "job sees; give a URI, or an absolute path that every machine sees"
         )
     return location
+
+
+def _data(flag: str, given: str, run: str) -> Location:
+    """Where the images lie; a data set of torchvision is written into the run's folder first."""
+    if not is_torchvision(given):
+        return _lasting(flag, given)
+    from dcai_ray.steps.importing import import_torchvision
+
+    return import_torchvision(given, _lasting("--run", run))
 
 
 def _existing(run: str, data: str | None = None) -> RunDirectory:

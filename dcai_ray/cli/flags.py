@@ -44,6 +44,7 @@ OptionalFile = Annotated[str | None, _optional("FILE")]
 OptionalBackbone = Annotated[str | None, _optional("NAME")]
 OptionalPreset = Annotated[Literal["study"] | None, _optional("{study}")]
 Splits = Annotated[tuple[str, ...], tyro.conf.arg(metavar="SPLIT=FOLDER ...")]
+ValueSplits = tuple[Literal["shapley_val", "val"], ...]
 Switch = tyro.conf.FlagCreatePairsOff[bool]  # off unless given; a setting also has its --no- flag
 Flat = tyro.conf.arg(name="")  # the flags of a section without its name before them
 _SECTIONS = tuple(field.name for field in fields(Config))
@@ -91,6 +92,8 @@ class Run(Where):
     set, keep value > 0."""
     no_finetune: Switch = False
     """Train no networks (steps 1 and 3); compare with quick probes on the features only."""
+    value_splits: ValueSplits = ()
+    """Also list the suspicious labels of these splits, by all other images: shapley_val, val."""
     images: Annotated[ImagesConfig, Flat]
     finetune: FinetuneConfig
     extract: ExtractConfig
@@ -190,6 +193,8 @@ class Value:
     value > 0."""
     dry_run: Switch = False
     """Estimate the cost of sampling and exit without writing anything."""
+    value_splits: ValueSplits = ()
+    """Also list the suspicious labels of these splits, by all other images: shapley_val, val."""
     value: Annotated[ValueConfig, Flat]
     sample: Annotated[SampleConfig, Flat]
     resources: Annotated[ResourcesConfig, Flat]

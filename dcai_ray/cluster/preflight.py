@@ -119,7 +119,7 @@ def problem_here(packages: Mapping[str, str], folders: Folders | None, settings:
     if problem or folders is None:
         return problem
     try:
-        if not folders.data.is_folder():
+        if not folders.data.exists():  # a folder, or an archive
             return f"cannot see {folders.data}; {_SHARE}"
         seen = folders.run / "config.yaml"
         if not seen.exists() or seen.read_bytes() != settings:

@@ -213,8 +213,9 @@ def _result(ref: Any, words: str) -> Any:
         ) from None
     except (WorkerCrashedError, NodeDiedError, ObjectLostError):
         raise ClusterError(
-            f"the process or node of a task died {_RETRIES + 1} times: {words}; see Ray's logs, "
-            "then run the same command again to resume"
+            f"the process or node of a task died {_RETRIES + 1} times: {words}; if it was for lack "
+            "of memory, run fewer at a time (--num-cpus); otherwise see Ray's logs; then run the "
+            "same command again to resume"
         ) from None
 
 

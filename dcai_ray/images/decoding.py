@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dcai_ray.errors import UserError
 from dcai_ray.images.depth import Depth, depth_of, suggested_white, to_8_bits
+from dcai_ray.images.picture_files import PictureFile
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.read_ahead import read_ahead
 
@@ -24,6 +26,8 @@ R = TypeVar("R")
 
 # Formats that Pillow opens only with an external program, or that are not pictures.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+_HEIC = (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1")
+NO_HEIC = "a HEIC picture, which needs: pip install 'dcai_ray[heic]'; or convert it to JPEG or PNG"
 _MAX_PIXELS = 178_956_970  # Pillow refuses more as a decompression bomb
 _NEARLY_WHITE = 224  # a picture of which no value is darker hardly shows on white
 
@@ -45,19 +49,7 @@ class Inspected:
     """Of a grey picture of more than 8 bits."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeepFile:
-    """A file whose grey values are scaled by a range that was chosen for the whole data set."""
-
-    location: Location
-    white: float
-    """The value that is shown as white."""
-
-    def __str__(self) -> str:
-        return str(self.location)
-
-
-Source = Location | DeepFile
+Source = Location | PictureFile
 
 
 def inspect(content: bytes) -> Inspected:
@@ -110,6 +102,8 @@ def _opened(content: bytes) -> tuple[Image.Image, Depth | None]:
     except Image.DecompressionBombError:
         raise UserError(f"more than {_MAX_PIXELS:,} pixels: too large to decode") from None
     except UnidentifiedImageError:
+        if is_heic(content):
+            raise UserError(NO_HEIC) from None
         raise UserError("not an image that Pillow can identify") from None
     except MemoryError:
         raise UserError("not enough memory to decode it; make it smaller") from None
@@ -125,7 +119,7 @@ def read(file: Source) -> Image.Image:
         UserError: the file cannot be decoded; the message names it.
         OSError: the file cannot be read.
     """
-    return _decode_file(file, _read_bytes(file))
+    return _decode_file(file, file.read_bytes())
 
 
 def read_each(
@@ -155,12 +149,12 @@ def read_each(
 
 
 def _read_bytes(file: Source) -> bytes:
-    return (file.location if isinstance(file, DeepFile) else file).read_bytes()
+    return file.read_bytes()
 
 
 def _decode_file(file: Source, content: bytes) -> Image.Image:
     try:
-        return decode(content, file.white if isinstance(file, DeepFile) else 0.0)
+        return decode(content, file.white if isinstance(file, PictureFile) else 0.0)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
 
@@ -183,15 +177,25 @@ def _on_ground(image: Image.Image) -> Image.Image:
     return white
 
 
+def is_heic(head: bytes) -> bool:
+    """Whether a file that begins so is a HEIC picture."""
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIC
+
+
 @lru_cache(maxsize=1)
 def extensions() -> frozenset[str]:
     """Extensions of files that may be images, with the dot."""
+    kinds = _formats()
     known = Image.registered_extensions()
-    return frozenset(ending for ending, kind in known.items() if kind in _formats())
+    return frozenset(ending for ending, kind in known.items() if kind in kinds)
 
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
     """Formats tried on a file whatever its extension; none of them runs an external program."""
     Image.init()
+    if find_spec("pillow_heif"):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     return tuple(kind for kind in Image.OPEN if kind not in _NOT_IMAGES)

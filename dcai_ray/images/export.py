@@ -1,17 +1,24 @@
 """Export the cleaned set as a folder: the kept training images, and the other splits unchanged.
 
-An export is complete or absent. A local one is made in a hidden folder beside the target, every
-file of it is checked, and it is renamed at the end; what failed half way is deleted.
+Class folders keep their layout. Pictures whose labels come from elsewhere (`export_layout`) go into
+a folder per split, with their labels in its metadata.csv.
+
+An export is complete or absent. A picture that is not the one that the run has read ends it. A
+local one is made in a hidden folder beside the target, and renamed at the end; what failed half way
+is deleted. A remote one
+holds a marker until its last object is there, and is refused as data before.
 """
 
+import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from dcai_ray.errors import UserError
+from dcai_ray.images.export_layout import Layout, layout_of
+from dcai_ray.images.folders import MARKER, check_complete
 from dcai_ray.images.image_set import Image, read_image_set
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
@@ -40,18 +47,20 @@ def export_kept(run: RunDirectory, target: Location, how: How) -> int:
         raise UserError(f"{run.location}: nothing to export yet; value the images first")
     data = images.root
     if target.exists() and next(target.walk(), None) is not None:
+        check_complete(target)
         raise UserError(f"{target}: not empty; export to a new folder")
+    if how != "copy" and any(image.packed for image in images.images):
+        raise UserError(f"--how {how}: the pictures lie in containers; only copy can export them")
     if how != "copy" and (data.remote or target.remote):
         raise UserError(f"--how {how} needs local folders; use copy for {data} to {target}")
     _check_outside(data, target)
     kept = set(parquet.read_table(run.kept)["id"].to_pylist())
     chosen = [image for image in images.images if image.split != "train" or image.id in kept]
+    layout = layout_of(images, chosen)
     if target.remote:
-        for image in chosen:
-            (target / image.path).write_bytes((data / image.path).read_bytes())
-            _check_size(target / image.path, image, len((target / image.path).read_bytes()))
+        _write_objects(data, layout, target)
     else:
-        _write_folder(data, chosen, Path(target.uri), how)
+        _write_folder(data, layout, Path(target.uri), how)
     return len(chosen)
 
 
@@ -66,7 +75,29 @@ def _check_outside(data: Location, target: Location) -> None:
         raise UserError(f"{target}: inside the data ({data}); export to a folder outside of it")
 
 
-def _write_folder(data: Location, images: Sequence[Image], target: Path, how: How) -> None:
+def _write_objects(data: Location, layout: Layout, target: Location) -> None:
+    """Write all objects; the marker is gone only when they are complete."""
+    marker, written = target / MARKER, []
+    marker.write_bytes(b"")
+    try:
+        for image in layout.images:
+            content = _content(data, image)
+            copy = target / layout.name(image, content)
+            written.append(copy)
+            copy.write_bytes(content)
+            _check_size(copy, len(content), len(copy.read_bytes()))
+        for name, text in layout.texts().items():
+            written.append(target / name)
+            (target / name).write_bytes(text)
+    except BaseException:
+        for copy in written:
+            copy.delete()
+        marker.delete()
+        raise
+    marker.delete()
+
+
+def _write_folder(data: Location, layout: Layout, target: Path, how: How) -> None:
     """Write all files to a folder beside the target, then rename it."""
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(20, "is a file, not a folder", str(target))
@@ -74,28 +105,42 @@ def _write_folder(data: Location, images: Sequence[Image], target: Path, how: Ho
     made = target.parent / f".{uuid.uuid4().hex[:8]}"  # short, as any name of a target fits
     try:
         made.mkdir()
-        for image in images:
-            _write(data / image.path, made / image.path, how)
-        for image in images:
-            _check_size(data / image.path, image, os.stat(made / image.path).st_size)
+        for image in layout.images:
+            _write(data, image, layout, made, how)
+        for name, text in layout.texts().items():
+            (made / name).write_bytes(text)
         os.replace(made, target)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
 
 
-def _write(source: Location, copy: Path, how: How) -> None:
+def _write(data: Location, image: Image, layout: Layout, folder: Path, how: How) -> None:
+    content = _content(data, image) if how == "copy" else b""
+    copy = folder / layout.name(image, content)
     copy.parent.mkdir(parents=True, exist_ok=True)
     if how == "copy":
-        copy.write_bytes(source.read_bytes())
-        return
-    # A hard link to a symbolic link is that link, and a relative one leads nowhere from here.
-    file = os.path.realpath(source.uri, strict=True)
-    (os.link if how == "hardlink" else os.symlink)(file, copy)
+        copy.write_bytes(content)
+    else:
+        # A hard link to a symbolic link is that link, and a relative one leads nowhere from here.
+        file = os.path.realpath((data / image.path).uri, strict=True)
+        (os.link if how == "hardlink" else os.symlink)(file, copy)
+        _check_size(data / image.path, image.bytes, os.stat(copy).st_size)
 
 
-def _check_size(file: Location, image: Image, size: int) -> None:
-    if size != image.bytes:
+def _content(data: Location, image: Image) -> bytes:
+    """The bytes of a picture, which must be those that the run has read."""
+    file = image.file(data)
+    content = file.read_bytes()
+    if image.bytes:
+        _check_size(file, image.bytes, len(content))
+    elif hashlib.sha256(content).hexdigest() != image.sha256:  # a row, whose size is not listed
+        raise UserError(f"{file}: is not what the run read; nothing was exported")
+    return content
+
+
+def _check_size(file: object, wanted: int, size: int) -> None:
+    if size != wanted:
         raise UserError(
-            f"{file}: has {size} bytes, {image.bytes} when the run read it; nothing was exported"
+            f"{file}: has {size} bytes, {wanted} when the run read it; nothing was exported"
         )

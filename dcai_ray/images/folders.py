@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from dcai_ray.errors import UserError
 from dcai_ray.images import kinds, split_folders
+from dcai_ray.images.archives import Archive, is_archive, read_archive
 from dcai_ray.images.listing import (
     SPLITS,
     ImageFile,
@@ -23,10 +24,13 @@ from dcai_ray.images.listing import (
     plain_listing,
     split_listing,
 )
+from dcai_ray.images.picture_files import Packed
 from dcai_ray.images.split_folders import Splits
 from dcai_ray.storage.location import Location
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # newlines, escape sequences of terminals
+MARKER = "_export_incomplete"
+"""Lies in a remote export until its last object is written."""
 _OF_A_RUN = ("run.json", "run.log")
 
 
@@ -39,11 +43,29 @@ class Files:
     """Path below the root, and size."""
     runs: tuple[str, ...]
     """Folders of runs, which were skipped."""
+    archive: Archive | None = None
+    """The archive that all of it lies in, if it is one."""
 
     def below(self, folder: str) -> list[tuple[str, int]]:
         """The files of one folder ("" for all), with their paths below it."""
         start = f"{folder}/" if folder else ""
         return [(path[len(start) :], size) for path, size in self.found if path.startswith(start)]
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the subfolders of one folder ("" for the top)."""
+        if self.archive is None:
+            return (self.root / folder if folder else self.root).folders()
+        return sorted({path.split("/")[0] for path, _ in self.below(folder) if "/" in path})
+
+    def is_image(self, folder: str, path: str) -> bool:
+        """Whether a file below a folder is a picture; in an archive by its ending alone."""
+        if self.archive is None:
+            return kinds.is_image(self.root / folder if folder else self.root, path)
+        return kinds.has_ending_of_image(path)
+
+    def packed(self, path: str) -> Packed | None:
+        """Where a file lies in the archive."""
+        return self.archive.members[path] if self.archive else None
 
     def shapes(self) -> dict[str, split_folders.Shape]:
         """What lies in each folder at the top that is not hidden."""
@@ -66,7 +88,7 @@ def list_splits(data: Location, *, split_seed: int = 0, splits: Splits | None = 
     named = splits
     if splits is None:
         tops = files.shapes()
-        empty = {name: split_folders.Shape(False, frozenset()) for name in data.folders()}
+        empty = {name: split_folders.Shape(False, frozenset()) for name in files.folders("")}
         splits = split_folders.splits_of_run(data, {**empty, **tops})
     if "val" not in splits:
         raise UserError("--splits: val=FOLDER is missing; an audit needs train alone")
@@ -109,7 +131,21 @@ def list_folder(data: Location, *, splits: Splits | None = None) -> Listing:
     return _with_origin(listing, splits)
 
 
+def check_complete(data: Location) -> None:
+    """Refuse an export that was interrupted.
+
+    Raises:
+        UserError: its marker is still there.
+    """
+    if (data / MARKER).exists():
+        raise UserError(f"{data}: an incomplete export; delete it and export again")
+
+
 def _files(data: Location) -> Files:
+    if is_archive(data):
+        archive = read_archive(data)
+        sizes = sorted((path, packed.bytes) for path, packed in archive.members.items())
+        return Files(data, tuple(sizes), (), archive)
     if not data.is_folder():
         raise UserError(f"{data}: no such folder")
     found = list(data.walk())
@@ -144,13 +180,14 @@ def _notes_of(files: Files, splits: Splits) -> list[str]:
 
 
 def _runs(files: Files) -> list[str]:
-    return [f"{folder}: skipped, as it is the folder of a run" for folder in files.runs]
+    notes = [f"{folder}: skipped, as it is the folder of a run" for folder in files.runs]
+    return notes + list(files.archive.notes if files.archive else ())
 
 
 def _list_split(files: Files, folder: str, split: str) -> tuple[list[ImageFile], list[str]]:
     """The images of one split (folder "" for a plain set), and notes on what was skipped."""
     root = files.root / folder if folder else files.root
-    if folder and not root.is_folder():
+    if folder and (not root.is_folder() if files.archive is None else not files.below(folder)):
         raise UserError(f"{root}: no such folder")
     images, skipped = [], Counter[str]()
     for path, size in files.below(folder):
@@ -160,13 +197,15 @@ def _list_split(files: Files, folder: str, split: str) -> tuple[list[ImageFile],
             skipped["hidden, or made by the system"] += 1
         elif "/" not in path:
             # A plain folder may hold truth.csv and the like beside its classes.
-            if folder or kinds.is_image(root, path):
+            if folder or files.is_image(folder, path):
                 skipped["outside class folders"] += 1
-        elif not kinds.is_image(root, path):
+        elif not files.is_image(folder, path):
             skipped["not an image"] += 1
         else:
             full, name = f"{folder}/{path}" if folder else path, normalized(path)
-            images.append(ImageFile(split, name, name.split("/")[0], full, size))
+            images.append(
+                ImageFile(split, name, name.split("/")[0], full, size, files.packed(full))
+            )
     check_ids_differ(images, root)
     _check_no_class_is_empty(root, images, files, folder)
     name = folder or files.root.name
@@ -180,7 +219,7 @@ def _check_no_class_is_empty(
     root: Location, images: Sequence[ImageFile], files: Files, folder: str
 ) -> None:
     of_runs = set(_tops(files.runs, folder)) - set(_tops((p for p, _ in files.found), folder))
-    folders = {normalized(name) for name in root.folders() if not kinds.is_hidden(name)}
+    folders = {normalized(name) for name in files.folders(folder) if not kinds.is_hidden(name)}
     empty = sorted(folders - {image.label for image in images} - of_runs)
     if empty:
         raise UserError(

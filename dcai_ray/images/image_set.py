@@ -1,11 +1,12 @@
 """The readable images of a run as records; they are rows and columns only in `images.parquet`."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
 from dcai_ray.images.listing import ImageFile
+from dcai_ray.images.picture_files import Packed, PictureFile
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.location import Location
@@ -26,6 +27,10 @@ class Image(ImageFile):
     """Whether the whole picture has one colour."""
     white: float = 0.0
     """The value that deep greys show as white; 0 for pictures of 8 bits."""
+
+    def file(self, root: Location) -> PictureFile:
+        """Where its bytes are, and what its deep greys show as white."""
+        return PictureFile(root, self.path, self.packed, self.white)
 
     @property
     def shows(self) -> str:
@@ -52,19 +57,19 @@ class ImageSet:
 def image_table(images: Iterable[Image]) -> pa.Table:
     """Images as `schemas.IMAGES`."""
     images = list(images)
-    columns = [[getattr(image, name) for image in images] for name in schemas.IMAGES.names]
+    columns = [[getattr(image, name) for image in images] for name in schemas.IMAGES.names[:-1]]
+    columns.append([image.packed and asdict(image.packed) for image in images])
     return pa.table(columns, schema=schemas.IMAGES)
 
 
 def images_of(table: pa.Table) -> tuple[Image, ...]:
     """The images of a table of `schemas.IMAGES`."""
     known = [name for name in schemas.IMAGES.names if name in table.column_names]
-    return tuple(Image(**row) for row in table.select(known).to_pylist())
-
-
-def whites(images: Iterable[Image]) -> dict[str, float]:
-    """What deep greys show as white, by path; empty for pictures of 8 bits."""
-    return {image.path: image.white for image in images if image.white}
+    rows = table.select(known).to_pylist()
+    for row in rows:
+        if packed := row.get("packed"):
+            row["packed"] = Packed(**packed)
+    return tuple(Image(**row) for row in rows)
 
 
 def read_image_set(run: RunDirectory) -> ImageSet | None:

@@ -1,7 +1,7 @@
 """Which files are pictures: by their ending, and by their first bytes where that says nothing."""
 
 from dcai_ray.errors import UserError
-from dcai_ray.images.decoding import extensions
+from dcai_ray.images.decoding import NO_HEIC, extensions, is_heic
 from dcai_ray.storage.location import Location
 
 _SYSTEM = frozenset(
@@ -24,7 +24,15 @@ _SIGNATURES = (
     b"MM\0*",
     b"\0\0\0\x0cjP  ",  # JPEG 2000
 )
-_HEIF = (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1")
+_ENDINGS = {
+    b"\xff\xd8\xff": ".jpg",
+    b"\x89PNG": ".png",
+    b"GIF8": ".gif",
+    b"BM": ".bmp",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+    b"\0\0\0\x0cjP  ": ".jp2",
+}
 HEAD_BYTES = 32
 
 
@@ -50,6 +58,17 @@ def is_image(root: Location, path: str) -> bool:
     return ending not in _TEXTS and _looks_like_image(root / path)
 
 
+def has_ending_of_image(path: str) -> bool:
+    """Whether a name ends as those of pictures do.
+
+    Raises:
+        UserError: it is that of a HEIC picture, which cannot be decoded here.
+    """
+    if ending_of(path) in (".heic", ".heif") and ".heic" not in extensions():
+        raise UserError(f"{path}: {NO_HEIC}")
+    return ending_of(path) in extensions()
+
+
 def ending_of(path: str) -> str:
     """The ending of a file's name in lower case, with the dot; empty for none."""
     name = path.rsplit("/", 1)[-1]
@@ -61,9 +80,15 @@ def _looks_like_image(file: Location) -> bool:
         head = file.read_bytes(HEAD_BYTES)
     except (FileNotFoundError, PermissionError):  # a broken link is no picture
         return False
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIF:
-        raise UserError(
-            f"{file}: a HEIC picture, which Pillow cannot decode; convert such files to JPEG or PNG"
-        )
+    if is_heic(head):
+        raise UserError(f"{file}: {NO_HEIC}")
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     return webp or head.startswith(_SIGNATURES) or head[4:12] == b"ftypavif"
+
+
+def ending_of_content(content: bytes) -> str:
+    """The usual ending of a picture's file by its first bytes; "" if unknown."""
+    for start, ending in _ENDINGS.items():
+        if content.startswith(start):
+            return ending
+    return ".webp" if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else ""

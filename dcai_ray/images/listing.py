@@ -3,7 +3,7 @@
 Sources differ in where an image's split and label come from (`folders`, `lists`); what a run needs
 of them does not: at least two classes, no class of validation images that train lacks, and
 validation images left on both sides where val is halved. Images are ordered by split, class and id,
-so the order does not depend on the file system.
+so the order does not depend on the file system; those in a container by split and place.
 """
 
 import unicodedata
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dcai_ray.errors import UserError
+from dcai_ray.images.picture_files import Packed, PictureFile
 from dcai_ray.storage.location import Location
 
 SPLITS = ("train", "shapley_val", "val")
@@ -31,8 +32,14 @@ class ImageFile:
     """Path below the split's folder, POSIX."""
     label: str
     path: str
-    """Path below the data's root."""
+    """Path below the data's root; of a packed picture, its name there."""
     bytes: int
+    packed: Packed | None = None
+    """Where it lies in a container; None for a file of its own."""
+
+    def file(self, root: Location) -> PictureFile:
+        """Where its bytes are."""
+        return PictureFile(root, self.path, self.packed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,5 +250,7 @@ def _in_order(images: Iterable[ImageFile]) -> tuple[ImageFile, ...]:
     return tuple(sorted(images, key=_order))
 
 
-def _order(image: ImageFile) -> tuple[int, str, str]:
-    return SPLITS.index(image.split), image.label, image.id
+def _order(image: ImageFile) -> tuple[int, str, int, str, str]:
+    """Files by split, class and id; pictures in a container as they lie there, for fast reading."""
+    file, start = (image.packed.file, image.packed.start) if image.packed else ("", 0)
+    return SPLITS.index(image.split), file, start, image.label, image.id

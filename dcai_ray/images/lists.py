@@ -9,14 +9,15 @@ import csv
 import io
 import json
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dcai_ray.errors import UserError
-from dcai_ray.images.listing import SPLITS, ImageFile, Listing, plain_listing, split_listing
-from dcai_ray.images.split_folders import Shape, Splits, splits_of_run
+from dcai_ray.images.labelled import labelled_listing
+from dcai_ray.images.listing import ImageFile, Listing
+from dcai_ray.images.split_folders import Splits
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 
@@ -55,31 +56,17 @@ def list_rows(
             classes cannot be used.
     """
     root, rows = read_rows(file)
-    names = _names(file, rows, splits, whole=whole)
     sizes = root.sizes([row.path for row in rows])
     absent = [row.path for row, size in zip(rows, sizes, strict=True) if size is None]
     if absent:
         raise UserError(f"{file}: {len(absent)} of its images do not exist, the first {absent[0]}")
-    listed: dict[str, list[ImageFile]] = defaultdict(list)
-    for row, size in zip(rows, sizes, strict=True):
-        if row.split in names:
-            split = names[row.split]
-            listed[split].append(ImageFile(split, row.path, row.label, row.path, size or 0))
-    skipped = len(rows) - sum(map(len, listed.values()))
-    notes = [f"{file.name}: {skipped} rows of other splits skipped"] if skipped else []
-
-    def place(split: str) -> str:
-        return f"{file} (split {split})" if whole else str(file)
-
-    if whole:
-        ordered = {split: listed[split] for split in SPLITS if split in names.values()}
-        listing = split_listing(root, ordered, notes, place, split_seed=split_seed)
-    else:
-        listing = plain_listing(root, listed["train"], notes, place)
-    origin: dict[str, Any] = {"list": file.uri}
-    if splits is not None:
-        origin["splits"] = dict(splits)
-    return Listing(root, listing.images, listing.classes, listing.notes, origin)
+    images = [
+        ImageFile(row.split, row.path, row.label, row.path, size or 0)
+        for row, size in zip(rows, sizes, strict=True)
+    ]
+    return labelled_listing(
+        file, root, images, whole=whole, split_seed=split_seed, splits=splits, list=file.uri
+    )
 
 
 def read_rows(file: Location) -> tuple[Location, list[Row]]:
@@ -89,7 +76,7 @@ def read_rows(file: Location) -> tuple[Location, list[Row]]:
         UserError: the file is no such table, or lists an image twice.
         OSError: the file cannot be read.
     """
-    content = _table(file)
+    content = read_table(file)
     column = "path" if content and "path" in content[0] else "file_name"
     for place, row in enumerate(content):
         missing = [name for name in (column, "label") if row.get(name) in (None, "")]
@@ -108,7 +95,12 @@ def read_rows(file: Location) -> tuple[Location, list[Row]]:
     ]
 
 
-def _table(file: Location) -> list[dict[str, Any]]:
+def read_table(file: Location) -> list[dict[str, Any]]:
+    """The rows of a CSV, JSONL or Parquet file.
+
+    Raises:
+        UserError: the file is no such table.
+    """
     if file.name.lower().endswith(".parquet"):
         return parquet.read_table(file).to_pylist()
     try:
@@ -137,29 +129,3 @@ def _below_root(file: Location, paths: Sequence[str]) -> tuple[Location, list[st
     if places[0].remote:  # commonpath takes the two slashes of a scheme for one
         root = root.replace(":/", "://", 1)
     return Location(root or "/"), [place.uri[len(root) + 1 :] for place in places]
-
-
-def _names(
-    file: Location, rows: Sequence[Row], splits: Splits | None, *, whole: bool
-) -> dict[str, str]:
-    """The split that each entry of the column `split` means."""
-    there = {row.split for row in rows}
-    if splits:
-        return {name: split for split, name in splits.items()}
-    if not whole and (splits is not None or there == {""}):
-        return dict.fromkeys(there, "train")
-    if not whole:
-        trains = [name for name in there if name.lower() in ("train", "training", "")]
-        if len(trains) != 1:
-            raise UserError(
-                f"{file}: which split is train, of {', '.join(sorted(there))}? Say it as "
-                "--splits train=NAME, or --splits none to value all rows"
-            )
-        return {trains[0]: "train"}
-    if "" in there:
-        raise UserError(
-            f"{file}: rows without a split; a run needs the splits train and val in the column "
-            "split. To value all rows against each other, use dcai-ray audit"
-        )
-    named = splits_of_run(file, {name: Shape(False, frozenset()) for name in there})
-    return {name: split for split, name in named.items()}

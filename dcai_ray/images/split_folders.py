@@ -123,6 +123,11 @@ def train_of_audit(data: Location, tops: Mapping[str, Shape]) -> str:
     )
 
 
+def is_name_of_split(name: str) -> bool:
+    """Whether a file or folder of this name is usually a split."""
+    return any(name.lower() in names for names in _NAMES.values())
+
+
 def _by_name(tops: Mapping[str, Shape]) -> dict[str, list[str]]:
     return {split: [top for top in tops if top.lower() in names] for split, names in _NAMES.items()}
 

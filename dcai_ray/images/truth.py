@@ -3,7 +3,7 @@
 Its columns are `path` (below the data's root, `train/cat/0001.jpg`), `label` (as given) and
 `true_label`; others are ignored. The true labels of images that it does not list are unknown. Paths
 may be written with back slashes, in either spelling of Unicode, and from another folder than the
-data's root (`/home/me/pets/train/cat/0001.jpg`, or `cat/0001.jpg` below train).
+data's root (`/home/me/pets/train/cat/0001.jpg`, or, row by row, `cat/0001.jpg` below train).
 """
 
 import csv
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.errors import UserError
+from dcai_ray.images.archives import is_archive, read_archive
 from dcai_ray.images.image_set import Image, ImageSet
 from dcai_ray.images.listing import normalized
 from dcai_ray.images.lists import read_rows
@@ -44,9 +45,10 @@ def read_truth(images: ImageSet) -> Truth | None:
     if images.table is not None:
         return _truth_of_table(images, images.table)
     file = images.root / "truth.csv"
-    if not file.exists():
+    content = _content(images.root)
+    if content is None:
         return None
-    train, rows = images.split("train"), _rows_by_path(file)
+    train, rows = images.split("train"), _rows_by_path(file, content)
     prefix = _prefix(rows, images)
     if rows and prefix is None:
         raise UserError(
@@ -55,7 +57,7 @@ def read_truth(images: ImageSet) -> Truth | None:
         )
     true_labels = []
     for image in train:
-        row = rows.get(_written(image, prefix or ""))
+        row = _row_of(image, rows, prefix or "", file)
         if row is not None and normalized(row["label"] or "") != image.label:
             raise UserError(
                 f"{file}: {image.path} has label {row['label']}, but its folder is {image.label}"
@@ -94,13 +96,32 @@ def _prefix(rows: Mapping[str, object], images: ImageSet) -> str | None:
     return "-" if rows.keys() & {image.id for image in images.split("train")} else None
 
 
+def _row_of(
+    image: Image, rows: Mapping[str, dict[str, str]], prefix: str, file: Location
+) -> dict[str, str] | None:
+    """The row of a training image, in the spelling of most rows or without the split's folder."""
+    names = {_written(image, prefix), normalized(image.id)} & rows.keys()
+    if len(names) > 1:
+        raise UserError(f"{file}: {' and '.join(sorted(names))} are the same image; keep one row")
+    return rows[names.pop()] if names else None
+
+
 def _written(image: Image, prefix: str) -> str:
     return image.id if prefix == "-" else prefix + normalized(image.path)
 
 
-def _rows_by_path(file: Location) -> dict[str, dict[str, str]]:
+def _content(root: Location) -> bytes | None:
+    """The content of truth.csv in a folder or archive; None if there is none."""
+    if is_archive(root):
+        archive = read_archive(root)
+        return archive.read("truth.csv") if "truth.csv" in archive.members else None
+    file = root / "truth.csv"
+    return file.read_bytes() if file.exists() else None
+
+
+def _rows_by_path(file: Location, content: bytes) -> dict[str, dict[str, str]]:
     try:
-        table = csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8-sig")))
+        table = csv.DictReader(io.StringIO(content.decode("utf-8-sig")))
         rows = list(table)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file}: not a CSV file in UTF-8 ({error})") from None

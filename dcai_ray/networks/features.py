@@ -14,7 +14,8 @@ from torch import nn
 
 from dcai_ray.errors import UserError
 from dcai_ray.images import decoding
-from dcai_ray.networks.transforms import Pixels, centre_crop, normalized
+from dcai_ray.networks.pixels import Pixels
+from dcai_ray.networks.transforms import centre_crop, normalized
 
 
 def extract(

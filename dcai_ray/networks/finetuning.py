@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from dcai_ray.config import FinetuneConfig
 from dcai_ray.errors import UserError
 from dcai_ray.images import decoding
-from dcai_ray.networks.backbones import head_parameters
-from dcai_ray.networks.transforms import Pixels, centre_crop, normalized, random_crop
+from dcai_ray.networks.heads import head_parameters
+from dcai_ray.networks.pixels import Pixels
+from dcai_ray.networks.transforms import centre_crop, normalized, random_crop
 from dcai_ray.valuation.utilities.scores import auroc
 
 _AUXILIARY_WEIGHT = 0.4  # weight of Inception's second head in the loss

@@ -31,10 +31,11 @@ import torch
 from torch import nn
 
 from dcai_ray.errors import UsageError, UserError
-from dcai_ray.networks import weights as files
+from dcai_ray.networks import weight_files as files
 from dcai_ray.networks.from_timm import pixels_of_data_config
 from dcai_ray.networks.from_torchvision import pixels_of_preset
-from dcai_ray.networks.transforms import IMAGENET_MEAN, IMAGENET_STD, Pixels
+from dcai_ray.networks.pixels import IMAGENET_MEAN, IMAGENET_STD, Pixels
+from dcai_ray.networks.weights import load_weights, sha256_of
 
 _INPUT = {
     "input_size": (3, 224, 224),
@@ -66,11 +67,11 @@ class _Function:
         network, _ = _made(self.name, self.make)
         if weights not in (files.PUBLISHED, files.RANDOM):
             content = files.read_weights(weights)
-            files.load_weights(network, content, self.name, weights, (self.head,))
+            load_weights(network, content, self.name, weights, (self.head,))
         return network
 
     def sha256(self, weights: str) -> str:
-        digest = hashlib.sha256(files.sha256_of(self.build(weights, self.usual)).encode())
+        digest = hashlib.sha256(sha256_of(self.build(weights, self.usual)).encode())
         source = inspect.getsourcefile(self.make)
         if source is not None:
             with open(source, "rb") as file:

@@ -7,12 +7,12 @@ from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
-from torchvision.transforms import InterpolationMode
 
 from dcai_ray.errors import UsageError, UserError
 from dcai_ray.networks import hub
-from dcai_ray.networks import weights as files
-from dcai_ray.networks.transforms import Pixels
+from dcai_ray.networks import weight_files as files
+from dcai_ray.networks.pixels import INTERPOLATIONS, Pixels
+from dcai_ray.networks.weights import load_weights, sha256_of
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -58,11 +58,11 @@ class _Timm:
         if weights not in (files.PUBLISHED, files.RANDOM):
             heads = self.config.classifier or ()
             heads = (heads,) if isinstance(heads, str) else tuple(heads)
-            files.load_weights(network, files.read_weights(weights), self.name, weights, heads)
+            load_weights(network, files.read_weights(weights), self.name, weights, heads)
         return network
 
     def sha256(self, weights: str) -> str:
-        return files.sha256_of(self.build(weights, self.pixels(None)))
+        return sha256_of(self.build(weights, self.pixels(None)))
 
     def _file(self) -> str:
         """The file of the published weights on this machine."""
@@ -123,11 +123,15 @@ def pixels_of_data_config(config: dict[str, Any], name: str) -> Pixels:
             f"{name}: takes {channels} x {height} x {width} by the crop {crop}; only square RGB "
             "pictures, cropped at the centre or squashed, are supported"
         )
+    interpolation = config.get("interpolation", "bilinear")
+    if interpolation not in INTERPOLATIONS:
+        known = ", ".join(INTERPOLATIONS)
+        raise UserError(f"{name}: interpolation {interpolation} is none of {known}")
     return Pixels(
         size_px=height,
         resize_px=math.floor(height / config.get("crop_pct", 1.0)),
         whole=crop == "squash",
-        interpolation=InterpolationMode(config.get("interpolation", "bilinear")),
+        interpolation=interpolation,
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
     )

@@ -9,8 +9,9 @@ import torchvision.models as models
 from torch import nn
 
 from dcai_ray.errors import UsageError
-from dcai_ray.networks import weights as files
-from dcai_ray.networks.transforms import Pixels
+from dcai_ray.networks import weight_files as files
+from dcai_ray.networks.pixels import Pixels
+from dcai_ray.networks.weights import load_weights
 from dcai_ray.storage.location import Location
 
 _SAYS_HOW_TO_BEGIN = ("googlenet", "inception_v3")  # they warn where it is left to them
@@ -44,7 +45,7 @@ class _Torchvision:
         if weights != files.RANDOM:
             content = files.read_weights(weights)
             heads = (self.head_of(network), *_AUXILIARY)
-            files.load_weights(network, content, self.name, weights, heads)
+            load_weights(network, content, self.name, weights, heads)
         return network
 
     def sha256(self, weights: str) -> str:
@@ -85,7 +86,7 @@ def pixels_of_preset(preset: Any) -> Pixels:
     return Pixels(
         size_px=preset.crop_size[0],
         resize_px=preset.resize_size[0],
-        interpolation=preset.interpolation,
+        interpolation=preset.interpolation.value,
         mean=tuple(preset.mean),
         std=tuple(preset.std),
     )

@@ -13,27 +13,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision.transforms import InterpolationMode
 
 from dcai_ray.errors import UsageError, UserError
 from dcai_ray.networks import hub
-from dcai_ray.networks import weights as files
-from dcai_ray.networks.transforms import Pixels
+from dcai_ray.networks import weight_files as files
+from dcai_ray.networks.pixels import Pixels
+from dcai_ray.networks.weights import sha256_of
 
-NEEDED = (
-    ("config.json",),
-    ("preprocessor_config.json",),
-    ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"),
-)
-"""Files of a repository; of each group one."""
 _BY_CLASS_TOKEN = ("deit", "vit")
 _INTERPOLATION = {
-    0: InterpolationMode.NEAREST,
-    1: InterpolationMode.LANCZOS,
-    2: InterpolationMode.BILINEAR,
-    3: InterpolationMode.BICUBIC,
-    4: InterpolationMode.BOX,
-    5: InterpolationMode.HAMMING,
+    0: "nearest",
+    1: "lanczos",
+    2: "bilinear",
+    3: "bicubic",
+    4: "box",
+    5: "hamming",
 }  # Pillow's numbers
 
 
@@ -112,7 +106,7 @@ class _Transformers:
         return _Tower(model, by_class_token=by_class_token, options=options)
 
     def sha256(self, weights: str) -> str:
-        return files.sha256_of(self.build(weights, self.pixels(None)))
+        return sha256_of(self.build(weights, self.pixels(None)))
 
 
 def find_transformers(source: str) -> _Transformers:
@@ -128,7 +122,7 @@ def find_transformers(source: str) -> _Transformers:
         raise UserError(f"hf:{source} needs: pip install 'dcai_ray[hf]'") from None
     if os.path.isdir(source):
         there = os.listdir(source)
-        for group in NEEDED:
+        for group in hub.NEEDED:
             if not set(group) & set(there):
                 raise UserError(
                     f"hf:{source}: the folder has no {group[0]}; save the model and its image "
@@ -137,7 +131,7 @@ def find_transformers(source: str) -> _Transformers:
         return _Transformers(source, os.path.abspath(source))
     if source.startswith(("/", ".", "~")) or source.count("/") > 1:
         raise UsageError(f"unknown backbone hf:{source}: no such folder")
-    return _Transformers(source, hub.fetched_folder(source, NEEDED, f"hf:{source}"))
+    return _Transformers(source, hub.fetched_folder(source, hub.NEEDED, f"hf:{source}"))
 
 
 def pixels_of_processor(config: dict[str, Any], name: str) -> Pixels:

@@ -14,9 +14,15 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from dcai_ray.errors import UserError
-from dcai_ray.networks.weights import NO_DOWNLOAD, REACH_S, megabytes
+from dcai_ray.networks.weight_files import NO_DOWNLOAD, REACH_S, megabytes
 from dcai_ray.progress import say
 
+NEEDED = (
+    ("config.json",),
+    ("preprocessor_config.json",),
+    ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"),
+)
+"""Files of an image network's repository; of each group one."""
 _WHY = {401: "it does not exist or is private", 403: "access is refused", 404: "it does not exist"}
 
 

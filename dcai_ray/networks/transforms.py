@@ -8,7 +8,6 @@ depend on the order or the thread in which pictures are decoded.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,54 +15,11 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from dcai_ray.networks.pixels import Pixels
+
 _LONG = 8  # times as long as wide: only the middle is resized
 _SUPPORT = 3  # pixels that the widest kind of interpolation looks at to each side
 _RATIO = (3 / 4, 4 / 3)  # range of a random crop's width / height
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pixels:
-    """What a network expects of its input; the defaults are the usual ones of ImageNet."""
-
-    size_px: int
-    """Side of the square input, in pixels."""
-    resize_px: int
-    """Length to which the short side is resized before the centre is cropped."""
-    whole: bool = False
-    """Resize both sides to `resize_px`, so that nothing is cut off, but the picture is squeezed."""
-    interpolation: InterpolationMode = InterpolationMode.BILINEAR
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    """Means and standard deviations of red, green and blue, on a scale of 0 to 1."""
-
-    def resized(self, size_px: int | None) -> "Pixels":
-        """The same for another size of the input; the share that is cropped stays."""
-        if size_px in (None, self.size_px):
-            return self
-        return replace(self, size_px=size_px, resize_px=size_px * self.resize_px // self.size_px)
-
-    def describe(self) -> str:
-        """In words; part of the fingerprint of features."""
-        what = "whole picture" if self.whole else "short side"
-        if self == usual_pixels(self.size_px):
-            return f"resize {what} to {self.size_px} px, centre crop, ImageNet normalization"
-        crop = "" if self.resize_px == self.size_px else f", centre crop to {self.size_px} px"
-        if not self.whole:
-            crop = crop or ", centre crop"
-        return (
-            f"resize {what} to {self.resize_px} px ({self.interpolation.value}){crop}, "
-            f"mean {_listed(self.mean)}, standard deviation {_listed(self.std)}"
-        )
-
-
-def usual_pixels(size_px: int) -> Pixels:
-    """The centre of the picture, normalized as for ImageNet."""
-    return Pixels(size_px=size_px, resize_px=size_px)
-
-
-def _listed(numbers: Sequence[float]) -> str:
-    return ", ".join(f"{number:g}" for number in numbers)
 
 
 def centre_crop(image: Image.Image, pixels: Pixels) -> torch.Tensor:
@@ -71,7 +27,7 @@ def centre_crop(image: Image.Image, pixels: Pixels) -> torch.Tensor:
     if not pixels.whole and max(image.size) > _LONG * min(image.size):
         return F.pil_to_tensor(_centre_of_strip(image, pixels))
     size = [pixels.resize_px] * (2 if pixels.whole else 1)
-    resized = F.resize(image, size, pixels.interpolation)
+    resized = F.resize(image, size, InterpolationMode(pixels.interpolation))
     return F.pil_to_tensor(F.center_crop(resized, pixels.size_px))
 
 
@@ -91,7 +47,7 @@ def _centre_of_strip(image: Image.Image, pixels: Pixels) -> Image.Image:
     first = max(0, math.floor(left * scale) - reach)
     last = min(around, math.ceil((left + side) * scale) + reach)
     start, stop = left * scale - first, (left + side) * scale - first
-    kind = F.pil_modes_mapping[pixels.interpolation]
+    kind = F.pil_modes_mapping[InterpolationMode(pixels.interpolation)]
     # In two passes, rows first: so are whole pictures resized.
     if wide:
         part = image.crop((first, 0, last, across)).resize(
@@ -119,7 +75,8 @@ def random_crop(
     """
     top, left, height, width = _crop_box(image.width, image.height, rng, scale)
     size = [pixels.size_px, pixels.size_px]
-    part = F.resized_crop(image, top, left, height, width, size, pixels.interpolation)
+    kind = InterpolationMode(pixels.interpolation)
+    part = F.resized_crop(image, top, left, height, width, size, kind)
     if flip and rng.random() < 0.5:
         part = F.hflip(part)
     return F.pil_to_tensor(part)

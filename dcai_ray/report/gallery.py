@@ -15,7 +15,7 @@ from PIL import Image
 from dcai_ray.cleaning.nearest import neighbours
 from dcai_ray.errors import UserError
 from dcai_ray.images import decoding
-from dcai_ray.images.image_set import images_of, whites
+from dcai_ray.images.image_set import images_of
 from dcai_ray.report.findings import Findings
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import has_features, read_split
@@ -126,11 +126,8 @@ def _thumbnails(findings: Findings, paths: Sequence[str]) -> list[str]:
     if not paths:
         return []
     data = Location(findings.settings["data"])
-    white = whites(images_of(parquet.read_table(findings.run.images)))
-    files = [
-        decoding.DeepFile(data / path, white[path]) if path in white else data / path
-        for path in paths
-    ]
+    images = {image.path: image for image in images_of(parquet.read_table(findings.run.images))}
+    files = [images[path].file(data) for path in paths]
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(thumbnail, files))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
-from dcai_ray.images.image_set import ImageSet, whites
+from dcai_ray.images.image_set import ImageSet
 from dcai_ray.images.listing import SPLITS
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
@@ -99,18 +99,16 @@ def _shards(
         jobs.append(
             tasks.ExtractJob(
                 name=f"{split}/{file.removesuffix('.parquet')}",
-                data=images.root,
                 target=run.features / split / file,
                 fingerprint=new_fingerprint(how, contents(shard)),
                 ids=[image.id for image in shard],
                 labels=[image.label for image in shard],
-                paths=[image.path for image in shard],
+                files=[image.file(images.root) for image in shard],
                 settings=settings,
                 code=os.getcwd(),
                 notes=notes,
                 read_threads=config.resources.read_threads,
                 decode_threads=config.resources.decode_threads,
-                whites=whites(shard),
             )
         )
     return jobs

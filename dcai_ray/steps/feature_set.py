@@ -47,6 +47,13 @@ class FeatureSet:
     manifests: dict[str, Manifest]
     """The manifests of the existing splits."""
 
+    @classmethod
+    def of(cls, run: Location, train: Features) -> "FeatureSet":
+        """Features that no file holds, as a training set without others."""
+        found = cls(run=run, folder=run / "features", manifests={})
+        found.__dict__["_train"] = train  # where the cached property keeps it
+        return found
+
     @property
     def fingerprint(self) -> str:
         """The fingerprint of all splits."""

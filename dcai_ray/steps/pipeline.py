@@ -4,7 +4,7 @@ Each holds the run folder while it works and binds it to the settings of its ste
 results of different settings are never mixed, whoever calls it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
@@ -22,6 +22,7 @@ from dcai_ray.steps.probing import score_probes
 from dcai_ray.steps.reading import read_images
 from dcai_ray.steps.sampled_values import check_values, compute_sampled_values, estimate_sampling
 from dcai_ray.steps.training import retrain_networks, train_baseline
+from dcai_ray.steps.trusted_labels import value_trusted
 from dcai_ray.storage.folder_lock import locked
 
 P = ParamSpec("P")
@@ -41,7 +42,14 @@ def _alone(
 
 
 @_alone
-def run_pipeline(run: RunDirectory, listing: Listing, config: Config, *, networks: bool) -> None:
+def run_pipeline(
+    run: RunDirectory,
+    listing: Listing,
+    config: Config,
+    *,
+    networks: bool,
+    value_splits: Sequence[str] = (),
+) -> None:
     """Steps 1 to 3; without `networks`, the probes alone show what cleaning gained.
 
     Raises:
@@ -57,6 +65,7 @@ def run_pipeline(run: RunDirectory, listing: Listing, config: Config, *, network
     extract_features(run, images, config)
     predict_out_of_fold(run, images, config)
     _value(run, config)
+    value_trusted(run, config, value_splits)
     score_probes(run, config, truth)
     if networks:
         retrain_networks(run, images, config, truth)
@@ -98,7 +107,7 @@ def run_extraction(run: RunDirectory, listing: Listing, config: Config) -> None:
 
 
 @_alone
-def run_valuation(run: RunDirectory, config: Config) -> None:
+def run_valuation(run: RunDirectory, config: Config, *, value_splits: Sequence[str] = ()) -> None:
     """Step 2b, by the method of the settings.
 
     Raises:
@@ -109,6 +118,7 @@ def run_valuation(run: RunDirectory, config: Config) -> None:
         sections["features"] = run.external_features.uri
     run.bind_settings(sections)
     _value(run, config)
+    value_trusted(run, config, value_splits)
 
 
 def estimate_valuation(run: RunDirectory, config: Config) -> list[str]:

@@ -7,7 +7,7 @@ unchanged.
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields, replace
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ from dcai_ray.config import Config
 from dcai_ray.errors import UserError
 from dcai_ray.images import depth
 from dcai_ray.images.decoding import Inspected
-from dcai_ray.images.image_set import Image, ImageSet, image_table, images_of, whites
+from dcai_ray.images.image_set import Image, ImageSet, image_table, images_of
 from dcai_ray.images.listing import SPLITS, ImageFile, Listing, duplicates
 from dcai_ray.images.shown import FINDINGS, blanks, found_in, under_two_labels
 from dcai_ray.images.unchanged import replaced
@@ -53,7 +53,7 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
         progress.say(note)
     fingerprint = new_fingerprint("images", FORMAT, _names_and_sizes(listing))
     if parquet.is_up_to_date(run.images, fingerprint):
-        images = images_of(parquet.read_table(run.images))
+        images = _where_they_lie(run, listing, fingerprint)
         if others := replaced(run, listing.root, images):
             raise UserError(
                 f"{run.location} was made from other images: {len(others)} were replaced since, "
@@ -76,11 +76,11 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
     )
     for key, groups in findings.items():
         _warn(groups, FINDINGS[key])
-    levels = whites(images)
+    levels = [image.white for image in images if image.white]
     if levels:
         progress.say(
             f"{progress.counted(len(levels), 'images')} with more than 8 bits of grey: "
-            f"{', '.join(f'{level:g}' for level in sorted(set(levels.values())))} is shown as white"
+            f"{', '.join(f'{level:g}' for level in sorted(set(levels)))} is shown as white"
         )
     run.record_step(
         "images",
@@ -90,10 +90,20 @@ def read_images(run: RunDirectory, listing: Listing, config: Config) -> ImageSet
         unreadable=len(bad),
         notes=list(listing.notes),
         **findings,
-        deep_greys_show_as_white=sorted(set(levels.values())),
+        deep_greys_show_as_white=sorted(set(levels)),
     )
     parquet.write_table(run.images, image_table(images), fingerprint)
     return ImageSet(listing.root, images, listing.classes, listing.table)
+
+
+def _where_they_lie(run: RunDirectory, listing: Listing, fingerprint: str) -> tuple[Image, ...]:
+    """The images of the run; in a container that was packed anew, their new places."""
+    images = images_of(parquet.read_table(run.images))
+    places = {(image.split, image.id): image.packed for image in listing.images}
+    moved = tuple(replace(image, packed=places[image.split, image.id]) for image in images)
+    if moved != images:
+        parquet.write_table(run.images, image_table(moved), fingerprint)
+    return moved
 
 
 def _inspect(run: RunDirectory, listing: Listing, config: Config) -> list[Inspected]:
@@ -102,8 +112,7 @@ def _inspect(run: RunDirectory, listing: Listing, config: Config) -> list[Inspec
     starts = range(0, len(files), _IMAGES_PER_TASK)
     jobs = [
         tasks.InspectJob(
-            listing.root,
-            [image.path for image in files[i : i + _IMAGES_PER_TASK]],
+            [image.file(listing.root) for image in files[i : i + _IMAGES_PER_TASK]],
             config.resources.read_threads,
         )
         for i in starts
@@ -114,9 +123,9 @@ def _inspect(run: RunDirectory, listing: Listing, config: Config) -> list[Inspec
         Step(
             name="reading images",
             unit="images",
-            sizes=[len(job.paths) for job in jobs],
+            sizes=[len(job.files) for job in jobs],
             task_names=[
-                f"read images {i}-{i + len(job.paths) - 1}"
+                f"read images {i}-{i + len(job.files) - 1}"
                 for i, job in zip(starts, jobs, strict=True)
             ],
             run=run.location,
@@ -137,7 +146,7 @@ def _skip(
 ) -> None:
     """Refuse unreadable images, or list them in skipped.parquet, as the settings say."""
     if config.images.unreadable == "fail":
-        lines = "".join(f"\n  {listing.root / image.path}: {found.reason}" for image, found in bad)
+        lines = "".join(f"\n  {image.file(listing.root)}: {found.reason}" for image, found in bad)
         raise UserError(
             f"{progress.counted(len(bad), 'unreadable images')}; repair or remove them, or leave "
             f"them out with --unreadable skip:{lines}"
@@ -164,7 +173,7 @@ def _records(good: Sequence[tuple[ImageFile, Inspected]]) -> tuple[Image, ...]:
 
 
 def _record(image: ImageFile, found: Inspected, white: float) -> Image:
-    listed: dict[str, Any] = asdict(image)
+    listed: dict[str, Any] = {each.name: getattr(image, each.name) for each in fields(image)}
     return Image(
         **listed,
         width=found.width,

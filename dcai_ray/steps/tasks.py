@@ -7,7 +7,7 @@ work before scikit-learn would be loaded.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.config import ExtractConfig, FinetuneConfig
+from dcai_ray.errors import StorageError, UserError
 from dcai_ray.images import decoding
+from dcai_ray.images.picture_files import PictureFile
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import feature_table
 from dcai_ray.storage.location import Location
@@ -32,47 +34,40 @@ if TYPE_CHECKING:
 class InspectJob:
     """Files to open."""
 
-    data: Location
-    paths: Sequence[str]
+    files: Sequence[PictureFile]
     read_threads: int
 
     def describe(self) -> str:
         """What it holds, for a message."""
-        return _span(self.paths)
+        return _span(self.files)
 
 
 def inspect_images(job: InspectJob) -> list[decoding.Inspected]:
     """Decode every file once, to find unreadable files before anything is computed."""
-    files = [job.data / path for path in job.paths]
     return [
         decoding.Inspected(0, 0, "", content)
         if isinstance(content, str)
         else decoding.inspect(content)
-        for content in read_ahead(_content, files, job.read_threads)
+        for content in read_ahead(_content, job.files, job.read_threads)
     ]
 
 
-def _content(file: Location) -> bytes | str:
+def _content(file: PictureFile) -> bytes | str:
     """The bytes of a file, or the reason why it cannot be read."""
     try:
         return file.read_bytes()
     except (FileNotFoundError, PermissionError) as error:  # for example a broken link
         return (error.strerror or "cannot be read").lower()
+    except StorageError:  # a store that does not answer is no property of the picture
+        raise
+    except UserError as error:
+        return str(error)
 
 
-def _sources(
-    data: Location, paths: Sequence[str], whites: Mapping[str, float]
-) -> list[decoding.Source]:
-    """The files of a job, with what deep greys show as white."""
-    return [
-        decoding.DeepFile(data / path, whites[path]) if path in whites else data / path
-        for path in paths
-    ]
-
-
-def _span(paths: Sequence[str]) -> str:
+def _span(files: Sequence[PictureFile]) -> str:
     """Files by their number, the first and the last."""
-    return f"{len(paths)} images, {paths[0]} to {paths[-1]}" if len(paths) > 1 else paths[0]
+    first, last = files[0].path, files[-1].path
+    return f"{len(files)} images, {first} to {last}" if len(files) > 1 else first
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +76,21 @@ class ExtractJob:
 
     name: str
     """Name of the shard in messages: train/part-00003."""
-    data: Location
     target: Location
     fingerprint: str
     ids: Sequence[str]
     labels: Sequence[str]
-    paths: Sequence[str]
+    files: Sequence[PictureFile]
     settings: ExtractConfig
     code: str
     """Working directory of the driver, where the module of a user's own network may lie."""
     notes: Mapping[str, str]
     read_threads: int
     decode_threads: int
-    whites: Mapping[str, float] = field(default_factory=dict)
-    """What deep greys show as white, by path."""
 
     def describe(self) -> str:
         """What it holds, for a message."""
-        return _span(self.paths)
+        return _span(self.files)
 
 
 def extract_shard(job: ExtractJob) -> int:
@@ -109,7 +101,7 @@ def extract_shard(job: ExtractJob) -> int:
     pixels = _pixels(job.settings.backbone, job.settings.size_px, job.code)
     x = extract(
         _feature_extractor(job.settings.backbone, job.settings.weights, pixels.size_px),
-        _sources(job.data, job.paths, job.whites),
+        job.files,
         pixels=pixels,
         batch_size=job.settings.batch_size,
         threads=job.decode_threads,
@@ -125,7 +117,6 @@ def extract_shard(job: ExtractJob) -> int:
 class FinetuneJob:
     """One training."""
 
-    data: Location
     target: Location
     checkpoint: Location
     """The file that keeps an unfinished training."""
@@ -137,13 +128,11 @@ class FinetuneJob:
     code: str
     """Working directory of the driver, where the module of a user's own network may lie."""
     classes: Sequence[str]
-    train: tuple[Sequence[str], NDArray[np.int64]]
-    """Paths below the data's root, and class numbers."""
-    val: tuple[Sequence[str], NDArray[np.int64]]
+    train: tuple[Sequence[PictureFile], NDArray[np.int64]]
+    """Pictures and class numbers."""
+    val: tuple[Sequence[PictureFile], NDArray[np.int64]]
     read_threads: int
     decode_threads: int
-    whites: Mapping[str, float] = field(default_factory=dict)
-    """What deep greys show as white, by path."""
 
     def describe(self) -> str:
         """What it holds, for a message."""
@@ -161,7 +150,6 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
         return done
     from safetensors.torch import save
 
-    from dcai_ray.networks.backbones import classifier
     from dcai_ray.networks.finetuning import (
         Pictures,
         Training,
@@ -169,6 +157,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
         history_rows,
         new_training,
     )
+    from dcai_ray.networks.heads import classifier
 
     device = _device(job.recipe.num_threads)
     pixels = _pixels(job.backbone, job.recipe.size_px, job.code)
@@ -184,10 +173,7 @@ def finetune_network(job: FinetuneJob, tick: Callable[[float], None]) -> list[di
             job.checkpoint.write_bytes(training.to_bytes())
         tick(training.epoch)
 
-    train, val = (
-        Pictures(_sources(job.data, paths, job.whites), targets)
-        for paths, targets in (job.train, job.val)
-    )
+    train, val = Pictures(*job.train), Pictures(*job.val)
     finetune(
         training,
         train,
@@ -219,15 +205,15 @@ def predict_fold(job: FinetuneJob) -> NDArray[np.float64]:
     from safetensors.torch import load
     from scipy.special import softmax
 
-    from dcai_ray.networks.backbones import classifier
     from dcai_ray.networks.features import extract
+    from dcai_ray.networks.heads import classifier
 
     pixels = _pixels(job.backbone, job.recipe.size_px, job.code)
     network = classifier(job.backbone, len(job.classes), "none", pixels.size_px, seed=job.seed)
     network.load_state_dict(load(job.target.read_bytes()))
     logits = extract(
         network.eval(),
-        _sources(job.data, job.val[0], job.whites),
+        job.val[0],
         pixels=pixels,
         batch_size=job.recipe.batch_size,
         threads=job.decode_threads,
@@ -350,7 +336,7 @@ def _pixels(backbone: str, size_px: int | None, code: str) -> Any:
 @lru_cache(maxsize=1)
 def _feature_extractor(backbone: str, weights: str, size_px: int) -> Any:
     """A worker reads the weights once, whatever the number of its shards."""
-    from dcai_ray.networks.backbones import feature_extractor
+    from dcai_ray.networks.heads import feature_extractor
 
     return feature_extractor(backbone, weights, size_px)
 

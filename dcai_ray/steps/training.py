@@ -13,7 +13,8 @@ from dcai_ray import progress
 from dcai_ray.cleaning.arms import Arm, arms_of, new_labels
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
-from dcai_ray.images.image_set import Image, ImageSet, whites
+from dcai_ray.images.image_set import Image, ImageSet
+from dcai_ray.images.picture_files import PictureFile
 from dcai_ray.images.truth import Truth
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
@@ -48,7 +49,7 @@ def retrain_networks(
     noisy = images.split("train")
     values = run.read_values()
     check_ids(run.values, values["id"].to_pylist(), [image.id for image in noisy])
-    _, y = _examples(noisy, images.classes)
+    _, y = _examples(noisy, images)
     clean, kept = images.split("shapley_val"), kept_mask(values)
     suggested = suggestions(values, images.classes)
     above = config.retrain.relabel_above
@@ -163,7 +164,6 @@ def new_jobs(
                 fingerprint = new_fingerprint(how, seed, contents(train))
                 jobs.append(
                     tasks.FinetuneJob(
-                        data=images.root,
                         target=run.model(step, arm, backbone, seed),
                         checkpoint=run.checkpoint(step, arm, backbone, seed, fingerprint),
                         fingerprint=fingerprint,
@@ -173,20 +173,19 @@ def new_jobs(
                         recipe=recipe,
                         code=os.getcwd(),
                         classes=images.classes,
-                        train=_examples(train, images.classes),
-                        val=_examples(val, images.classes),
+                        train=_examples(train, images),
+                        val=_examples(val, images),
                         read_threads=config.resources.read_threads,
                         decode_threads=config.resources.decode_threads,
-                        whites=whites([*train, *val]),
                     )
                 )
     return jobs
 
 
 def _examples(
-    images: Sequence[Image], classes: Sequence[str]
-) -> tuple[list[str], NDArray[np.int64]]:
-    """Paths and class numbers."""
-    number = {label: i for i, label in enumerate(classes)}
-    targets = np.array([number[image.label] for image in images], dtype=np.int64)
-    return [image.path for image in images], targets
+    chosen: Sequence[Image], images: ImageSet
+) -> tuple[list[PictureFile], NDArray[np.int64]]:
+    """Pictures and class numbers."""
+    number = {label: i for i, label in enumerate(images.classes)}
+    targets = np.array([number[image.label] for image in chosen], dtype=np.int64)
+    return [image.file(images.root) for image in chosen], targets

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
-from pyarrow import fs
+from pyarrow import NativeFile, fs
 
 from dcai_ray.errors import UserError
 from dcai_ray.storage.object_store import check_no_secret, explained, open_store
@@ -104,6 +104,29 @@ class Location:
         store, path = self._filesystem, self._path
         with explained(self.uri), store.open_input_stream(path) as stream:
             return stream.read(limit)
+
+    def read_range(self, start: int, length: int) -> bytes:
+        """`length` bytes from `start` on, or fewer at the end; one request to an object store.
+
+        Raises:
+            OSError: the file is absent or cannot be read.
+        """
+        if not self.remote:
+            with open(self.uri, "rb") as file:
+                file.seek(start)
+                return file.read(length)
+        with self.open_file() as remote, explained(self.uri):
+            return remote.read_at(length, start)
+
+    def open_file(self) -> NativeFile:
+        """The open file, for reading at any place.
+
+        Raises:
+            OSError: the file is absent or cannot be read.
+        """
+        store, path = self._filesystem, self._path
+        with explained(self.uri):
+            return store.open_input_file(path)
 
     def read_tail(self, count: int) -> bytes:
         """The last `count` bytes, or all of a shorter file; two requests to an object store.

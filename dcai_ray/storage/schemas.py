@@ -2,6 +2,16 @@
 
 import pyarrow as pa
 
+_PACKED = pa.struct(  # where a picture lies in a container
+    [
+        ("file", pa.string()),  # path below the data's root; "" if the root is the container
+        ("start", pa.int64()),  # first byte, or row
+        ("length", pa.int64()),  # bytes as packed
+        ("how", pa.string()),  # stored, zip or row
+        ("bytes", pa.int64()),  # of the picture
+        ("column", pa.string()),  # of a table
+    ]
+)
 IMAGES = pa.schema(
     [
         ("split", pa.string()),
@@ -15,6 +25,7 @@ IMAGES = pa.schema(
         ("pixels", pa.string()),  # hash of the decoded picture
         ("blank", pa.bool_()),  # whether it has one colour only
         ("white", pa.float64()),  # the value that deep greys show as white; 0 for 8 bits
+        ("packed", _PACKED),  # null for a file of its own
     ]
 )
 SKIPPED = pa.schema(
@@ -72,6 +83,20 @@ EVIDENCE = pa.schema(  # further columns of the values, those that a run knows
         ("suspicion", pa.float64()),  # where no probability is known: mean rank, 1 the worst
         ("reason", pa.string()),
         ("conflict", pa.string()),  # the same picture under another label; null for none
+    ]
+)
+VALIDATION_VALUES = pa.schema(  # of validation images, the most suspicious first
+    [
+        ("split", pa.string()),
+        ("id", pa.string()),
+        ("label", pa.string()),
+        ("value", pa.float64()),  # by all other labelled images
+        ("stderr_validation", pa.float64()),
+        ("suggested_label", pa.string()),
+        ("suggested_probability", pa.float64()),
+        ("margin", pa.float64()),
+        ("wrong_probability", pa.float64()),  # by likeness to planted errors
+        ("doubted", pa.bool_()),
     ]
 )
 TRACE = pa.schema(  # of sampling, one row per look

@@ -196,3 +196,20 @@ def test_a_mistake_of_ours_over_a_picture_is_no_reason(monkeypatch):
     with pytest.raises(ValueError, match="broadcast") as caught:
         inspect(content.getvalue())
     assert not isinstance(caught.value, UserError)
+
+
+def test_heic_is_decoded_where_its_package_is_installed():
+    pillow_heif = pytest.importorskip("pillow_heif")
+    content = io.BytesIO()
+    picture = Image.new("RGB", (64, 48), (200, 30, 30))
+    decode(png_of(picture))  # registers the reader
+    pillow_heif.from_pillow(picture).save(content, quality=90)
+    found = np.asarray(decode(content.getvalue()), dtype=int)
+    assert found.shape == (48, 64, 3)
+    assert abs(found - (200, 30, 30)).max() <= 6  # lossy
+
+
+def png_of(picture):
+    content = io.BytesIO()
+    picture.save(content, "png")
+    return content.getvalue()

@@ -8,8 +8,9 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from dcai_ray.images.decoding import DeepFile, decode, inspect, read
+from dcai_ray.images.decoding import decode, inspect, read
 from dcai_ray.images.depth import Depth, suggested_white, whites
+from dcai_ray.images.picture_files import PictureFile
 from dcai_ray.storage.location import Location
 
 RAMP = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
@@ -140,7 +141,7 @@ def test_the_smallest_usual_range_is_taken(kind, high, white):
 def test_a_file_is_read_by_the_range_that_it_is_given(tmp_path):
     file = Location(str(tmp_path / "a.tif"))
     file.write_bytes(tiff(RAMP, 32, 3))
-    assert np.asarray(read(DeepFile(file, 2.0))).max() == 128
+    assert np.asarray(read(PictureFile(file.parent, file.name, white=2.0))).max() == 128
     assert np.asarray(read(file)).max() == 255
 
 

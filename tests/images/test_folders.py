@@ -4,7 +4,8 @@ import re
 import pytest
 from PIL import Image
 
-from dcai_ray.images.decoding import inspect
+from dcai_ray.images import kinds
+from dcai_ray.images.decoding import extensions, inspect
 from dcai_ray.images.folders import list_folder, list_splits
 from dcai_ray.images.listing import ImageFile, duplicates, halve_val
 from dcai_ray.images.split_folders import parse_splits
@@ -333,10 +334,12 @@ def test_stereo_pictures_are_taken(image_folder):
     assert "cat/3d.mpo" in paths(list_folder(Location(str(root))))
 
 
-def test_heic_is_named_and_not_no_image(image_folder):
+def test_heic_without_its_package_is_named_with_the_extra(image_folder, monkeypatch):
+    without = extensions() - {".heic", ".heif"}
+    monkeypatch.setattr(kinds, "extensions", lambda: without)
     root = image_folder({"cat": 1, "dog": 0})
     (root / "dog/1.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
-    with pytest.raises(ValueError, match=r"dog/1\.heic: a HEIC picture.*convert"):
+    with pytest.raises(ValueError, match=r"dog/1\.heic: a HEIC picture.*dcai_ray\[heic\]"):
         list_folder(Location(str(root)))
 
 

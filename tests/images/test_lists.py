@@ -109,3 +109,21 @@ def test_a_table_that_cannot_be_used_is_refused_in_one_line(pictures, rows, chan
     file = written(pictures, [{**rows[0], **change}, *rows[1:]], "csv")
     with pytest.raises(ValueError, match=message):
         list_rows(file, whole=True)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_table_in_a_store_lists_images_there(pictures, rows, absolute, object_store, monkeypatch):
+    for name, value in object_store.variables.items():
+        monkeypatch.setenv(name, value)
+    bucket = object_store.bucket("lists-absolute" if absolute else "lists-relative")
+    for row in rows:
+        object_store.put(f"{bucket}/pets/{row['path']}", (pictures / row["path"]).read_bytes())
+    there = [{**r, "path": f"{bucket}/pets/{r['path']}"} for r in rows] if absolute else rows
+    table = pictures / "list.csv"
+    written(pictures, there, "csv")
+    object_store.put(f"{bucket}/pets/list.csv", table.read_bytes())
+    listing = list_run(Location(f"{bucket}/pets/list.csv"))
+    assert sorted(i.label for i in listing.images) == sorted(row["label"] for row in rows)
+    image = listing.images[0]
+    name = str(image.file(listing.root)).removeprefix(f"{bucket}/pets/")
+    assert image.file(listing.root).read_bytes() == (pictures / name).read_bytes()

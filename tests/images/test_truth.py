@@ -154,3 +154,14 @@ def test_a_table_of_which_no_row_fits_is_refused(truth_of):
     """It was passed over in silence."""
     with pytest.raises(ValueError, match=r"none of its 1 paths is that of an image, the first is"):
         truth_of("path,label,true_label\nelsewhere/1.png,cat,dog\n")
+
+
+def test_rows_with_and_without_the_folder_of_the_split_are_understood_one_by_one(truth_of):
+    truth = truth_of("path,label,true_label\ncat/1.png,cat,cat\ntrain/cat/2.png,cat,dog\n")
+    assert_array_equal(truth.known, [True, True, False])
+    assert_array_equal(truth.wrong, [False, True, False])
+
+
+def test_an_image_listed_in_two_spellings_is_refused(truth_of):
+    with pytest.raises(ValueError, match=r"cat/1\.png and train/cat/1\.png are the same image"):
+        truth_of("path,label,true_label\ncat/1.png,cat,cat\ntrain/cat/1.png,cat,dog\n")

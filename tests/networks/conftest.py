@@ -4,7 +4,6 @@ import socket
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from dcai_ray.storage.location import Location
@@ -32,7 +31,7 @@ def cut_off(monkeypatch, tmp_path):
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
     return tmp_path / "hub/checkpoints"
 

@@ -4,6 +4,8 @@ import hashlib
 import os
 import pickle
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,14 +17,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
-from dcai_ray.networks.backbones import (
-    BACKBONES,
-    classifier,
-    feature_extractor,
-    head_parameters,
-    input_pixels,
-    weights_sha256,
-)
+from dcai_ray.networks.backbones import BACKBONES, input_pixels, weights_sha256
+from dcai_ray.networks.heads import classifier, feature_extractor, head_parameters
+from dcai_ray.networks.listed import published_url
+from dcai_ray.networks.weight_files import cached_file
 
 pytestmark = pytest.mark.slow  # networks of full size
 WIDTHS = {  # from the papers' last layers; 512 for SqueezeNet's last Fire module
@@ -248,3 +246,23 @@ def test_images_too_small_to_train_on_are_refused_and_the_least_are_not(name):
     outputs = [output] if torch.is_tensor(output) else [output.logits, output.aux_logits]
     assert len(outputs) == 1 + (name == "inception_v3")
     assert all(o.shape == (2, 2) and o.isfinite().all() for o in outputs)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in BACKBONES if not name.startswith("efficientnet")]
+)
+def test_published_weights_have_torchvisions_address_and_place(name):
+    url = models.get_model_weights(name)["IMAGENET1K_V1"].url
+    assert published_url(name) == url
+    assert cached_file(url) == f"{torch.hub.get_dir()}/checkpoints/{url.rsplit('/', 1)[1]}"
+
+
+def test_names_of_the_list_are_looked_up_and_checked_without_torch():
+    program = (
+        "import sys; from dcai_ray.networks.backbones import check, input_pixels, weights_sha256\n"
+        "check('efficientnet_lite0', 'imagenet', 96, training=True)\n"
+        "input_pixels('efficientnet_lite0', None).describe()\n"
+        "weights_sha256('efficientnet_lite0', 'imagenet')\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

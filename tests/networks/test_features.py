@@ -8,9 +8,9 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
-from dcai_ray.networks.backbones import feature_extractor
 from dcai_ray.networks.features import extract
-from dcai_ray.networks.transforms import usual_pixels
+from dcai_ray.networks.heads import feature_extractor
+from dcai_ray.networks.pixels import usual_pixels
 from dcai_ray.storage.location import Location
 
 pytestmark = pytest.mark.slow  # networks of full size

@@ -15,9 +15,10 @@ from torchvision.models.inception import InceptionOutputs
 
 from dcai_ray.config import FinetuneConfig
 from dcai_ray.images import decoding
-from dcai_ray.networks.backbones import classifier
 from dcai_ray.networks.finetuning import Pictures, finetune, new_training
-from dcai_ray.networks.transforms import centre_crop, normalized, usual_pixels
+from dcai_ray.networks.heads import classifier
+from dcai_ray.networks.pixels import usual_pixels
+from dcai_ray.networks.transforms import centre_crop, normalized
 from dcai_ray.storage.location import Location
 
 pytestmark = pytest.mark.slow  # networks of full size

@@ -9,15 +9,9 @@ from torchvision.transforms import v2
 
 from dcai_ray.cli import main
 from dcai_ray.errors import UsageError
-from dcai_ray.networks.backbones import (
-    check,
-    classifier,
-    feature_extractor,
-    head_parameters,
-    input_pixels,
-    weights_sha256,
-)
+from dcai_ray.networks.backbones import check, input_pixels, weights_sha256
 from dcai_ray.networks.features import extract
+from dcai_ray.networks.heads import classifier, feature_extractor, head_parameters
 from dcai_ray.storage.features import read_split
 from dcai_ray.storage.location import Location
 

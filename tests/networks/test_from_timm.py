@@ -11,16 +11,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from dcai_ray.errors import UsageError
-from dcai_ray.networks.backbones import (
-    check,
-    classifier,
-    feature_extractor,
-    head_parameters,
-    input_pixels,
-    weights_sha256,
-)
+from dcai_ray.networks.backbones import check, input_pixels, weights_sha256
 from dcai_ray.networks.features import extract
 from dcai_ray.networks.from_timm import pixels_of_data_config
+from dcai_ray.networks.heads import classifier, feature_extractor, head_parameters
 
 pytestmark = pytest.mark.slow  # timm takes seconds to be imported
 NAMES = ["test_vit", "test_resnet", "test_convnext"]  # timm's own small ones for tests

@@ -10,15 +10,8 @@ from torchvision import models
 
 from dcai_ray.errors import UsageError
 from dcai_ray.images import decoding
-from dcai_ray.networks.backbones import (
-    check,
-    classifier,
-    feature_extractor,
-    find,
-    head_parameters,
-    input_pixels,
-    weights_sha256,
-)
+from dcai_ray.networks.backbones import check, find, input_pixels, weights_sha256
+from dcai_ray.networks.heads import classifier, feature_extractor, head_parameters
 from dcai_ray.networks.transforms import centre_crop, normalized
 
 pytestmark = pytest.mark.slow  # networks of full size

@@ -11,16 +11,10 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from dcai_ray.errors import UsageError
-from dcai_ray.networks.backbones import (
-    check,
-    classifier,
-    feature_extractor,
-    head_parameters,
-    input_pixels,
-    weights_sha256,
-)
+from dcai_ray.networks.backbones import check, input_pixels, weights_sha256
 from dcai_ray.networks.features import extract
 from dcai_ray.networks.from_transformers import pixels_of_processor
+from dcai_ray.networks.heads import classifier, feature_extractor, head_parameters
 
 pytestmark = pytest.mark.slow  # transformers takes seconds to be imported
 IMAGE = {

@@ -11,7 +11,8 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop, v2
 
-from dcai_ray.networks.transforms import Pixels, centre_crop, normalized, random_crop, usual_pixels
+from dcai_ray.networks.pixels import Pixels, usual_pixels
+from dcai_ray.networks.transforms import centre_crop, normalized, random_crop
 from dcai_ray.storage.read_ahead import read_ahead
 
 RATIO = [3 / 4, 4 / 3]  # torchvision's default

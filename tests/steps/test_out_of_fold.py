@@ -15,7 +15,7 @@ from torchvision.transforms import v2 as transforms
 from dcai_ray.config import parse_config
 from dcai_ray.errors import UserError
 from dcai_ray.images.folders import list_folder, list_splits
-from dcai_ray.networks.backbones import classifier
+from dcai_ray.networks.heads import classifier
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import out_of_fold, pipeline
 from dcai_ray.steps.feature_set import read_points

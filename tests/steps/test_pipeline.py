@@ -1,6 +1,7 @@
 import json
 import shutil
 import signal
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -214,6 +215,18 @@ def test_a_run_killed_in_a_step_goes_on_to_the_same_bits(
     assert results(again) == results(finished)
     assert changed(before, after) & there == set()  # what was done is not done again
     assert not list(again.rglob("*.checkpoint"))
+
+
+def test_packed_data_gives_the_bits_of_the_folder_it_was_packed_from(
+    finished, data, config, tmp_path, ray_cluster
+):
+    file, run = tmp_path / "set.zip", tmp_path / "run"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(data.rglob("*.png")):
+            archive.write(path, path.relative_to(data))
+    done("run", "--data", file, "--run", run, "--config", config, "--no-finetune")
+    for name in ("values/values.parquet", "kept.parquet", "features/train/part-00000.parquet"):
+        assert (run / name).read_bytes() == (finished / name).read_bytes(), name
 
 
 def test_sigterm_leaves_a_run_that_goes_on(finished, data, config, tmp_path, ray_cluster):

@@ -63,8 +63,9 @@ def test_one_scale_is_chosen_for_the_set_and_reaches_the_tasks(folder, run, monk
     )
     config = replace(Config(), extract=ExtractConfig(backbone="resnet18", weights="none"))
     extract_features(run, images, config)
-    assert jobs[0].whites == {path: 255.0 for path in jobs[0].paths if path.endswith("tiff")}
-    assert len(jobs[0].whites) == 8
+    scaled = {file.path: file.white for file in jobs[0].files}
+    assert scaled == {path: 255.0 if path.endswith("tiff") else 0.0 for path in scaled}
+    assert sum(map(bool, scaled.values())) == 8
     again = read(run, folder)  # from the table
     assert again.images == images.images
 

@@ -5,10 +5,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-import torch
 
-from dcai_ray.networks import weights
-from dcai_ray.networks.weights import fetched_file
+from dcai_ray.networks import weight_files
+from dcai_ray.networks.weight_files import fetched_file
 
 CONTENT = b"weights" * 300_000  # 2.1 MB
 DIGITS = hashlib.sha256(CONTENT).hexdigest()[:8]
@@ -35,7 +34,7 @@ class Server(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with HTTPServer(("127.0.0.1", 0), Server) as server:
         server.requests, server.released = [], threading.Event()
         thread = threading.Thread(target=server.serve_forever)
@@ -70,7 +69,7 @@ def test_a_download_is_announced_with_its_size_and_place_and_done_once(server, t
 def test_a_download_that_fails_leaves_nothing_and_says_where_to_put_the_file(
     file, reason, server, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(weights, "REACH_S", 0.3)
+    monkeypatch.setattr(weight_files, "REACH_S", 0.3)
     with pytest.raises(ValueError, match=f"no weights for net: .*cannot be .*({reason})") as caught:
         fetched_file(f"{server.url}/{file}", "net")
     folder = tmp_path / "hub/checkpoints"
