@@ -155,6 +155,11 @@ class RunDirectory:
         return self.location / "kept.parquet"
 
     @property
+    def decisions(self) -> Location:
+        """What people decided: one file per session."""
+        return self.location / "decisions"
+
+    @property
     def probes(self) -> Location:
         """Scores of the probes on features: one row per probe, arm and seed."""
         return self.location / "cleaned/probes.parquet"

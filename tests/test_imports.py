@@ -26,9 +26,10 @@ ALLOWED = {
     "steps": {"cluster", "networks", "images", "cleaning", "run_directory", "config", "progress",
               *PURE},
     "report": {"cleaning", "images", "run_directory", "config", "progress", "__init__", *PURE},
+    "review": {"run_directory", "config", "progress", *PURE},
     "api": {"cluster", "run_directory", "config", *PURE},
-    "cli": {"steps", "report", "cluster", "images", "run_directory", "config", "progress",
-            "__init__", *PURE},
+    "cli": {"steps", "report", "review", "cluster", "images", "run_directory", "config",
+            "progress", "__init__", *PURE},
     "__init__": {"api", *PURE},
 }  # fmt: skip
 # The one folder that may import a package; inside functions of `steps.tasks`, workers may too.

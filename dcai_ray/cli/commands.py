@@ -1,6 +1,7 @@
 """What the commands of the command line do: each parses its flags and calls its steps in order."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +18,8 @@ from dcai_ray.images.split_folders import parse_splits
 from dcai_ray.progress import counted
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.location import Location
+
+logger = logging.getLogger(__name__)
 
 _UNPACKED = "/runtime_resources/working_dir_files/"  # where Ray lays a job's --working-dir
 
@@ -161,6 +164,19 @@ def status(arguments: Sequence[str]) -> None:
     print(f"{'report':<10}{'done' if has_report else 'not done'}")
     if sampled:
         print("\n".join(sampled.lines()))
+
+
+def decide(arguments: Sequence[str]) -> None:
+    """People's decisions into a run."""
+    from dcai_ray.review.deciding import take_in
+
+    chosen = parse(flags.Decide, arguments, Config(), "decide")
+    directory = _existing(chosen.run)
+    lines = take_in(directory, Location(chosen.decisions))
+    for line in lines:
+        logger.info("%s", line)
+    said = progress.escaped("\n".join(lines))
+    print_done(chosen.shown, said, run=directory.location.uri, decisions=lines)
 
 
 def export(arguments: Sequence[str]) -> None:

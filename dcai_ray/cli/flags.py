@@ -48,7 +48,12 @@ ValueSplits = tuple[Literal["shapley_val", "val"], ...]
 Switch = tyro.conf.FlagCreatePairsOff[bool]  # off unless given; a setting also has its --no- flag
 Flat = tyro.conf.arg(name="")  # the flags of a section without its name before them
 _SECTIONS = tuple(field.name for field in fields(Config))
-_RUN_FIRST = ("report", "status", "export")  # commands that take RUN without its flag, too
+_RUN_FIRST = (
+    "report",
+    "status",
+    "decide",
+    "export",
+)  # commands that take RUN without its flag, too
 _STYLE = (tyro.conf.HelptextFromCommentsOff,)
 
 
@@ -260,6 +265,19 @@ class Status(OfRun):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decide(OfRun):
+    """Record in a run what people decided about its images.
+
+    Example:
+      dcai-ray decide outputs/mine --decisions decisions.csv
+    """
+
+    decisions: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    """CSV or Parquet with the columns id, split, given_label, decision (keep, drop, relabel,
+    unsure, undo), label, by, at and note; several people's files may be given one after another."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Export(OfRun):
     """Write the cleaned training set as a folder of images.
 
@@ -376,6 +394,7 @@ COMMANDS: dict[str, type] = {
     "retrain": Retrain,
     "report": Report,
     "status": Status,
+    "decide": Decide,
     "export": Export,
     "import-features": ImportFeatures,
     "completion": Completion,

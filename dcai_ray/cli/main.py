@@ -31,6 +31,7 @@ _COMMANDS = {
     "retrain": "step 3: train on the cleaned set and its control arms, compare",
     "report": "write report.html from what a run has found so far",
     "status": "show a run's progress",
+    "decide": "record what people decided about the images of a run",
     "export": "write the cleaned training set as a folder of images",
     "import-features": "convert features that you have (NumPy, torch, CSV, ...)",
     "completion": "print the completion script of a shell (bash, zsh)",

@@ -1,0 +1,124 @@
+"""The files of decisions: one per session in the run's folder `decisions/`, only ever added to.
+
+A session has its file to itself, so people may review at the same time. A record is one line that
+is on disk (fsync) before `add` returns: a process killed at any moment loses nothing that it
+acknowledged, and leaves at most a last line without its end, which readers skip. An object store
+cannot append: there the session's object is written again, whole, with each record.
+"""
+
+import csv
+import io
+import os
+import secrets
+from collections.abc import Iterable
+from datetime import datetime, timezone
+
+from dcai_ray.errors import UserError
+from dcai_ray.review.decisions import COLUMNS, Decision, from_row
+from dcai_ray.storage import parquet
+from dcai_ray.storage.location import Location
+
+
+class Session:
+    """The file that one sitting writes its decisions to."""
+
+    def __init__(self, folder: Location) -> None:
+        """A new file in the folder; it appears with the first decision."""
+        self.file = _new_file(folder)
+        self._folder = folder
+        self._lines: list[str] = []
+
+    def add(self, records: Iterable[Decision]) -> None:
+        """Save records; they are safe when this returns.
+
+        Raises:
+            OSError: they could not be written, as on a full disk; they may be added again.
+        """
+        lines = [_line([getattr(r, name) for name in COLUMNS]) for r in records]
+        if not lines:
+            return
+        new = lines if self._lines else [_line(COLUMNS), *lines]
+        if self.file.remote:
+            self.file.write_bytes("".join([*self._lines, *new]).encode())
+        else:
+            try:
+                _append(self.file.uri, "".join(new).encode())
+            except OSError:
+                # The file may end within a line; what follows must not be glued to it.
+                self.file, self._lines = _new_file(self._folder), []
+                raise
+        self._lines += new
+
+
+def _new_file(folder: Location) -> Location:
+    started = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    return folder / f"{started}-{secrets.token_hex(4)}.csv"
+
+
+def read_folder(folder: Location) -> list[Decision]:
+    """All records of a run, in no particular order.
+
+    Raises:
+        UserError: a file holds something else.
+    """
+    if not folder.exists():
+        return []
+    files = [folder / name for name, _ in folder.walk() if name.endswith(".csv")]
+    return [record for file in files for record in _records(file, whole_lines=True)]
+
+
+def read_file(file: Location) -> list[Decision]:
+    """The records of a file from elsewhere, CSV or Parquet.
+
+    Raises:
+        UserError: it is no table of decisions; the message names the row.
+    """
+    return _records(file, whole_lines=False)
+
+
+def _records(file: Location, *, whole_lines: bool) -> list[Decision]:
+    if file.name.lower().endswith(".parquet"):
+        rows = parquet.read_table(file).to_pylist()
+        columns = set(rows[0]) if rows else set(COLUMNS)
+    else:
+        try:
+            text = file.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise UserError(f"{file}: a CSV must be UTF-8; save it as such") from None
+        if whole_lines:
+            text = text[: text.rfind("\n") + 1]  # a killed session's last line may lack its end
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        rows = list(reader)
+        columns = set(reader.fieldnames or (COLUMNS if whole_lines else ()))
+    missing = [name for name in ("id", "given_label", "decision", "at") if name not in columns]
+    if missing:
+        raise UserError(f"{file}: no column {missing[0]}; expected {', '.join(COLUMNS)}")
+    records = []
+    for place, row in enumerate(rows):
+        try:
+            records.append(from_row(row))
+        except UserError as error:
+            raise UserError(f"{file}: row {place + 1}: {error}") from None
+    return records
+
+
+def _line(cells: Iterable[str]) -> str:
+    """A line of CSV; line breaks become spaces, as a record must be one line."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(" ".join(cell.splitlines()) for cell in cells)
+    return text.getvalue()
+
+
+def _append(path: str, content: bytes) -> None:
+    new = not os.path.exists(path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "ab") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    if new:  # the file's name is on disk only with its folder
+        folder = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
