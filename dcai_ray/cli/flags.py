@@ -288,6 +288,11 @@ class ImportFeatures:
     have them."""
     backbone: str = "imported"
     """Name of the network that computed the features; all splits must have the same."""
+    show: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...")] = ()
+    """Columns that the report shows of each row, such as `text`; columns of text are then no
+    features. Without it, a table of up to 50 columns of numbers is shown as it is."""
+    standardize: Switch = False
+    """Give every feature mean 0 and standard deviation 1 on train, which must be imported first."""
     shown: Annotated[Shown, Flat] = Shown()
 
 

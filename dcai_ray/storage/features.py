@@ -27,6 +27,7 @@ class Features:
     x: NDArray[np.float32]  # (k, d)
     backbone: str
     fingerprint: str
+    shown: tuple[str, ...] = ()  # what a reader is shown of each, where there is no picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,22 @@ class Manifest:
 
 
 def feature_table(
-    ids: Sequence[str], labels: Sequence[str], x: NDArray[np.float32], notes: Mapping[str, str]
+    ids: Sequence[str],
+    labels: Sequence[str],
+    x: NDArray[np.float32],
+    notes: Mapping[str, str],
+    shown: Sequence[str] = (),
 ) -> pa.Table:
-    """A table of id, label and feature; the schema's metadata says how the features were made."""
+    """A table of id, label and feature; the schema's metadata says how the features were made.
+
+    Where there are no pictures, the column `shown` holds what a reader is shown of each.
+    """
     flat = pa.array(np.ascontiguousarray(x, dtype=np.float32).ravel())
     feature = pa.FixedSizeListArray.from_arrays(flat, x.shape[1])
     table = pa.table({"id": pa.array(ids, pa.string()), "label": pa.array(labels, pa.string())})
     table = table.append_column("feature", feature)
+    if shown:
+        table = table.append_column("shown", pa.array(shown, pa.string()))
     return table.replace_schema_metadata({f"dcai_ray.{k}": v for k, v in notes.items()})
 
 
@@ -104,6 +114,8 @@ def write_split(
     x: NDArray[np.float32],
     notes: Mapping[str, str],
     fingerprint: str,
+    *,
+    shown: Sequence[str] = (),
 ) -> None:
     """Write a whole split as one shard, unless it is there with this fingerprint.
 
@@ -114,12 +126,13 @@ def write_split(
         x: (k, d) features.
         notes: how the features were made: `backbone` and more.
         fingerprint: of all that decides the content.
+        shown: k texts to show of each, or none.
     """
     if is_complete(folder, fingerprint):
         return
     open_split(folder, fingerprint)
     name = shard_name(0)
-    write_table(folder / name, feature_table(ids, labels, x, notes), fingerprint)
+    write_table(folder / name, feature_table(ids, labels, x, notes, shown), fingerprint)
     write_manifest(folder, fingerprint, [name])
 
 
@@ -192,6 +205,7 @@ def read_split(folder: Location, manifest: Manifest | None = None) -> Features:
         x=np.concatenate(x).reshape(-1, width),
         backbone=read_note(first, "backbone"),
         fingerprint=manifest.fingerprint,
+        shown=_shown_in([table for _, table in tables]),
     )
 
 
@@ -239,6 +253,13 @@ def _read_shard(shard: Location) -> pa.Table:
         return read_table(shard)
     except FileNotFoundError:
         raise UserError(f"{shard}: no such shard; extract again") from None
+
+
+def _shown_in(tables: Sequence[pa.Table]) -> tuple[str, ...]:
+    """The texts to show; none unless every shard has them."""
+    if any("shown" not in table.column_names for table in tables):
+        return ()
+    return tuple(text or "" for table in tables for text in table["shown"].to_pylist())
 
 
 def _check_shard(path: Location, table: pa.Table, first: pa.Table) -> None:
