@@ -1,4 +1,5 @@
 import json
+from hashlib import sha256
 
 import numpy as np
 import pandas as pd
@@ -65,8 +66,6 @@ def test_features_without_anything_to_show_keep_their_fingerprint_and_columns(tm
     np.savez(tmp_path / "x.npz", x=x, y=np.arange(4) % 2)
     root = Location(str(tmp_path))
     import_features(root / "x.npz", None, root / "train", "mine")
-    from hashlib import sha256
-
     digest = sha256((tmp_path / "x.npz").read_bytes()).hexdigest()
     parts = json.dumps(["imported", 1, "mine", digest], separators=(",", ":"))
     assert read_split(root / "train").fingerprint == sha256(parts.encode()).hexdigest()[:16]
