@@ -186,3 +186,17 @@ def test_the_network_of_the_document_is_one(tmp_path, monkeypatch):
     check("my_networks:small", "imagenet", None)
     assert input_pixels("my_networks:small", None).size_px == 64
     sys.modules.pop("my_networks", None)
+
+
+def test_the_table_of_the_document_can_be_imported(tmp_path, monkeypatch):
+    from dcai_ray.steps.feature_import import import_features
+    from dcai_ray.storage.location import Location
+
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(REPOSITORY / "docs/examples.md", "python")
+    names = run(code)
+    assert (names["label"] != names["wine"].target).sum() == 35
+    shape = import_features(
+        Location("wine.csv"), None, Location("features/train"), "imported", standardize=True
+    )
+    assert shape == (178, 13)

@@ -198,7 +198,12 @@ def import_features(arguments: Sequence[str]) -> None:
     folder = _lasting("--features", chosen.features) / chosen.split
     labels = Location(chosen.labels) if chosen.labels else None
     count, width = feature_import.import_features(
-        Location(chosen.file), labels, folder, chosen.backbone
+        Location(chosen.file),
+        labels,
+        folder,
+        chosen.backbone,
+        show=chosen.show,
+        standardize=chosen.standardize,
     )
     said = f"{count} x {width} features in {folder}"
     print_done(chosen.shown, said, rows=count, columns=width, features=folder.uri)

@@ -48,7 +48,7 @@ ValueSplits = tuple[Literal["shapley_val", "val"], ...]
 Switch = tyro.conf.FlagCreatePairsOff[bool]  # off unless given; a setting also has its --no- flag
 Flat = tyro.conf.arg(name="")  # the flags of a section without its name before them
 _SECTIONS = tuple(field.name for field in fields(Config))
-_RUN_FIRST = (
+_RUN_FIRST = ("report", "status", "decide", "export")  # take RUN without its flag, too
     "report",
     "status",
     "decide",
@@ -314,6 +314,11 @@ class ImportFeatures:
     have them."""
     backbone: str = "imported"
     """Name of the network that computed the features; all splits must have the same."""
+    show: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...")] = ()
+    """Columns that the report shows of each row, such as `text`; columns of text are then no
+    features. Without it, a table of up to 50 columns of numbers is shown as it is."""
+    standardize: Switch = False
+    """Give every feature mean 0 and standard deviation 1 on train, which must be imported first."""
     shown: Annotated[Shown, Flat] = Shown()
 
 

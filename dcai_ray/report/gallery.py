@@ -18,7 +18,7 @@ from dcai_ray.images import decoding
 from dcai_ray.images.image_set import images_of
 from dcai_ray.report.findings import Findings
 from dcai_ray.storage import parquet
-from dcai_ray.storage.features import has_features, read_split
+from dcai_ray.storage.features import Features, has_features, read_split
 from dcai_ray.storage.location import Location
 
 SIDE_PX = 112
@@ -60,6 +60,8 @@ class Entry:
     """Empty if unknown."""
     thumbnail: str | None
     """JPEG as data URI; empty if the file can no longer be read, None without images."""
+    shown: str
+    """The text or the row, where there is no picture; empty if the features came without."""
 
     @property
     def truth(self) -> str:
@@ -78,7 +80,8 @@ def most_suspicious(findings: Findings, count: int) -> list[Entry]:
     rows = values.take(first).to_pylist()
     paths = _paths(findings)
     pictures = _thumbnails(findings, [paths[i] for i in first] if paths else [])
-    near = _neighbour_labels(findings, first)
+    train = _training_features(findings)
+    near = _neighbour_labels(findings, train, first)
     return [
         Entry(
             place=place + 1,
@@ -99,6 +102,7 @@ def most_suspicious(findings: Findings, count: int) -> list[Entry]:
             conflict=row.get("conflict") or "",
             true_label=findings.truth.true_labels[i] if findings.truth else "",
             thumbnail=pictures[place] if pictures else None,
+            shown=train.shown[i] if train is not None and train.shown else "",
         )
         for place, (i, row) in enumerate(zip(first.tolist(), rows, strict=True))
     ]
@@ -144,17 +148,22 @@ def thumbnail(file: decoding.Source) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
 
 
+def _training_features(findings: Findings) -> Features | None:
+    """The features that the values are of; None if they are not there, or are others."""
+    folder = findings.run.features / "train"
+    assert findings.values is not None
+    if not has_features(folder):
+        return None
+    train = read_split(folder)
+    return train if list(train.ids) == findings.values["id"].to_pylist() else None
+
+
 def _neighbour_labels(
-    findings: Findings, chosen: NDArray[np.intp]
+    findings: Findings, train: Features | None, chosen: NDArray[np.intp]
 ) -> list[tuple[tuple[str, int], ...]]:
     """Labels of the k training images nearest to each chosen one, with counts, largest first."""
     settings: dict[str, Any] = findings.settings.get("value", {})
-    folder = findings.run.features / "train"
-    assert findings.values is not None
-    if "k" not in settings or not has_features(folder):
-        return []
-    train = read_split(folder)
-    if list(train.ids) != findings.values["id"].to_pylist() or len(train.ids) < 2:
+    if "k" not in settings or train is None or len(train.ids) < 2:
         return []
     k = min(settings["k"], len(train.ids) - 1)
     near = neighbours(train.x[chosen], train.x, k, settings["metric"], chosen)

@@ -149,6 +149,7 @@ function card(i) {
     "button",
     { type: "button", className: "card" },
     i < data.pictured ? picture("suspects", i, c.path[i]) : null,
+    c.shown[i] ? make("span", { className: "shown" }, c.shown[i]) : null,
     make("b", {}, className(c.label[i]), suggestion ? ` → ${className(c.suggested[i])}?` : ""),
     make("span", { className: "soft" }, c.wrong[i] === null ? "" : `P(wrong) ${percent(c.wrong[i])}`),
     make("span", {}, why(i)),

@@ -126,6 +126,7 @@ def _content(findings: Findings) -> dict[str, Any]:
         "ranking": findings.ranking,
         "gallery": gallery,
         "with_images": any(entry.thumbnail is not None for entry in gallery),
+        "with_cards": any(entry.thumbnail is not None or entry.shown for entry in gallery),
         "value_settings": findings.settings.get("value", {}),
         "sampled": _sampled(findings),
         "check": _check(findings),

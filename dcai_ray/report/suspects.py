@@ -28,6 +28,7 @@ _SIZES = ((2_000, 112, 75), (5_000, 80, 65), (MAX_PICTURES, 64, 55))  # up to so
 _NEIGHBOUR_PICTURES, _NEIGHBOUR_PX = 2_000, 48
 _NEAR_TRAIN, _NEAR_CLEAN = 5, 3  # neighbours named; more are only counted
 _LIKELY = 0.5
+_SHOWN = 1_000  # letters of a text
 _Key = tuple[str, str]  # split, id
 
 
@@ -89,6 +90,7 @@ def suspects(findings: Findings, at_least: int) -> Suspects | None:
             "conflict": [row.get("conflict") or "" for row in rows],
             "copied": [int(("train", row["id"]) in copied) for row in rows],
             "reason": [row.get("reason") or "" for row in rows],
+            "shown": [near.shown(i) for i in chosen.tolist()],
             "truth": [truth[i] if truth else "" for i in chosen.tolist()],
         },
     }
@@ -141,6 +143,7 @@ class _Near:
     def __init__(self, findings: Findings, chosen: NDArray[np.intp], place: dict[str, int]) -> None:
         self._place = place
         self._found: dict[str, tuple[Features, NDArray[np.int32]]] = {}
+        self._shown: tuple[str, ...] = ()
         settings, folder = findings.settings.get("value", {}), findings.run.features
         values = findings.values
         assert values is not None
@@ -152,11 +155,16 @@ class _Near:
         x, k, metric = train.x[chosen], settings["k"], settings["metric"]
         found = neighbours(x, train.x, min(k, len(train.ids) - 1), metric, chosen)
         self._found["train"] = train, found
+        self._shown = train.shown
         if has_features(folder / "shapley_val"):
             clean = read_split(folder / "shapley_val")
             if len(clean.ids):
                 found = neighbours(x, clean.x, min(k, len(clean.ids)), metric)
                 self._found["shapley_val"] = clean, found
+
+    def shown(self, i: int) -> str:
+        """What is shown of training example i where there is no picture."""
+        return self._shown[i][:_SHOWN] if self._shown else ""
 
     @property
     def named(self) -> list[_Key]:

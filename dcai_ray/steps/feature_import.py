@@ -4,11 +4,11 @@
     labels      `label`, `labels` or `y`, or else the only other array; or in a file of their own
     ids         `id` or `ids`; without them a row is called `<label>/<its number>`
 
-A row's label is text, so class 3 is called "3".
+A row's label is text, so class 3 is called "3". What is shown of a row is found in `rows`.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dcai_ray import progress
 from dcai_ray.errors import UserError
 from dcai_ray.progress import counted
+from dcai_ray.steps.rows import Scaling, lines, row_columns, take_shown, unlike_scales
 from dcai_ray.steps.user_files import read_arrays
 from dcai_ray.storage.array_files import ONLY
 from dcai_ray.storage.features import write_split
@@ -85,7 +86,13 @@ def read_feature_file(
 
 
 def import_features(
-    file: Location, labels: Location | None, folder: Location, backbone: str
+    file: Location,
+    labels: Location | None,
+    folder: Location,
+    backbone: str,
+    *,
+    show: Sequence[str] = (),
+    standardize: bool = False,
 ) -> tuple[int, ...]:
     """Write the features of a user's file as a split of a run; returns their number and width.
 
@@ -94,15 +101,39 @@ def import_features(
         labels: a file or None.
         folder: the folder of the split.
         backbone: name of the network that computed the features.
+        show: columns that a reader is shown of each row; by default all of a table of numbers.
+        standardize: give every column the mean 0 and standard deviation 1 of train, which must be
+            imported first.
     Raises:
-        UserError, OSError: as `read_feature_file`.
+        UserError, OSError: as `read_feature_file`; or the columns to show or the scales of train
+            are missing.
     """
-    ids, y, x, digest = read_feature_file(file, labels)
+    arrays, digest = read_arrays(file)
+    arrays, shown = take_shown(file, arrays, show, (*_LABELS, *_IDS))
+    columns = row_columns(arrays, (*_LABELS, *_IDS))
+    of_labels = None
+    if labels is not None:
+        further, digest_of_labels = read_arrays(labels)
+        of_labels, digest = (labels, further), f"{digest} {digest_of_labels}"
+    ids, y, x = features_among(file, arrays, of_labels)
+    if not show:
+        shown = lines({name: arrays[name] for name in columns})
     oddities = oddities_of(ids, x)
+    if columns and not standardize and (unlike := unlike_scales(columns, x)):
+        oddities.append(unlike)
     if oddities:
         progress.warn(f"{file}: {'; '.join(oddities)}")
     notes = {"backbone": backbone, "source_sha256": digest}
-    write_split(folder, ids, y, x, notes, new_fingerprint("imported", FORMAT, backbone, digest))
+    made_of = ["imported", FORMAT, backbone, digest]
+    if standardize:
+        is_train = folder.name == "train"
+        scaling = Scaling.of(x) if is_train else Scaling.of_train(folder.parent / "train")
+        x = scaling.apply(file, x)
+        notes |= {"backbone": f"{backbone}, {scaling.name}", "scaling": scaling.as_note()}
+        made_of.append(scaling.name)
+    if shown:  # other files keep the fingerprints that they had before rows were shown
+        made_of += ["shown", new_fingerprint(shown)]
+    write_split(folder, ids, y, x, notes, new_fingerprint(*made_of), shown=shown)
     return x.shape
 
 
@@ -152,8 +183,8 @@ def _features(
                 )
             if array.dtype.kind not in "biuf":
                 raise UserError(
-                    f"{file}: column {name!r} does not hold numbers; leave it out, or call it id "
-                    "or label"
+                    f"{file}: column {name!r} does not hold numbers; show it with --show "
+                    f"{name}, leave it out, or call it id or label"
                 )
         x = np.stack([array.astype(np.float64) for array in rest.values()], axis=1)
     elif len(matrices) == 1 and len(rest) == 1:

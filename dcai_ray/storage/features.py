@@ -228,13 +228,15 @@ def read_split(folder: Location, manifest: Manifest | None = None) -> Features:
         x=np.concatenate(x).reshape(-1, width),
         backbone=read_note(first, "backbone"),
         fingerprint=manifest.fingerprint,
-        shown=tuple(
-            text
-            for _, table in tables
-            if "shown" in table.column_names
-            for text in table["shown"].to_pylist()
-        ),
+        shown=_shown_in([table for _, table in tables]),
     )
+
+
+def _shown_in(tables: Sequence[pa.Table]) -> tuple[str, ...]:
+    """What is shown of each example; nothing if some shards do not say."""
+    if not all("shown" in table.column_names for table in tables):
+        return ()
+    return tuple(text for table in tables for text in table["shown"].to_pylist())
 
 
 def check_same_features(first: Features, second: Features, names: tuple[str, str]) -> None:

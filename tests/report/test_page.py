@@ -280,6 +280,28 @@ def test_without_images_ids_are_listed(run):
     ]
 
 
+def test_without_images_the_text_is_shown_escaped_and_a_long_one_whole_on_demand(run):
+    (run.images).delete()
+    values = parquet.read_table(run.values)
+    ids, labels = values["id"].to_pylist(), values["label"].to_pylist()
+    shown = [f"{SCRIPT} number {i}" for i in range(len(ids) - 1)] + ["long & " * 40 + "the end"]
+    x = np.arange(len(ids), dtype=np.float32)[:, None]
+    write_split(run.features / "train", ids, labels, x, {}, "made-texts", shown=shown)
+    page = page_of(run)
+    assert all(text in page.text for text in shown[:-1])
+    assert "script" not in {tag for tag, _ in page.tags}
+    cut = page.text.index("long & ")
+    assert page.text[cut:].replace(" …", "", 1).startswith(shown[-1])
+    assert [1 for a in page.all("details") if a.get("class") == "shown"] == [1]
+
+
+def test_features_of_other_examples_show_nothing(run):
+    (run.images).delete()
+    x = np.ones((2, 1), np.float32)
+    write_split(run.features / "train", ["a", "b"], ["c", "d"], x, {}, "made", shown=["no", "no"])
+    assert {entry.shown for entry in gallery.most_suspicious(read_findings(run), 3)} == {""}
+
+
 def test_an_image_that_is_gone_becomes_a_placeholder(run):
     lowest = 2 * EACH
     path = parquet.read_table(run.images)["path"][lowest].as_py()
