@@ -49,11 +49,6 @@ Switch = tyro.conf.FlagCreatePairsOff[bool]  # off unless given; a setting also 
 Flat = tyro.conf.arg(name="")  # the flags of a section without its name before them
 _SECTIONS = tuple(field.name for field in fields(Config))
 _RUN_FIRST = ("report", "status", "decide", "export")  # take RUN without its flag, too
-    "report",
-    "status",
-    "decide",
-    "export",
-)  # commands that take RUN without its flag, too
 _STYLE = (tyro.conf.HelptextFromCommentsOff,)
 
 
