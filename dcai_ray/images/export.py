@@ -18,7 +18,7 @@ from typing import Literal
 
 from dcai_ray.errors import UserError
 from dcai_ray.images.export_layout import Layout, layout_of
-from dcai_ray.images.folders import MARKER, check_complete
+from dcai_ray.images.folders import MARKER
 from dcai_ray.images.image_set import Image, read_image_set
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
@@ -46,8 +46,10 @@ def export_kept(run: RunDirectory, target: Location, how: How) -> int:
     if images is None or not run.kept.exists():
         raise UserError(f"{run.location}: nothing to export yet; value the images first")
     data = images.root
-    if target.exists() and next(target.walk(), None) is not None:
-        check_complete(target)
+    there = [path for path, _ in target.walk()] if target.exists() else []
+    if MARKER in there:
+        raise UserError(f"{target}: an incomplete export; delete it and export again")
+    if there:
         raise UserError(f"{target}: not empty; export to a new folder")
     if how != "copy" and any(image.packed for image in images.images):
         raise UserError(f"--how {how}: the pictures lie in containers; only copy can export them")

@@ -17,6 +17,7 @@ from dcai_ray.images import kinds, split_folders
 from dcai_ray.images.archives import Archive, is_archive, read_archive
 from dcai_ray.images.listing import (
     SPLITS,
+    Found,
     ImageFile,
     Listing,
     check_ids_differ,
@@ -72,7 +73,13 @@ class Files:
         return split_folders.shapes(path for path, _ in self.found if not kinds.is_hidden(path))
 
 
-def list_splits(data: Location, *, split_seed: int = 0, splits: Splits | None = None) -> Listing:
+def list_splits(
+    data: Location,
+    *,
+    split_seed: int = 0,
+    splits: Splits | None = None,
+    found: Found | None = None,
+) -> Listing:
     """The images of `<data>/{train,shapley_val,val}/<class>/<image>`.
 
     Without a shapley_val, a seeded, stratified half of val is used instead.
@@ -81,10 +88,11 @@ def list_splits(data: Location, *, split_seed: int = 0, splits: Splits | None = 
         data: a folder, or a tar or zip file.
         split_seed: seed of the halving.
         splits: the folder of each split; by default by their names.
+        found: what lies in the folder, if it has been walked.
     Raises:
         UserError: the folder or a split is missing, or classes are missing or do not match.
     """
-    files = _files(data)
+    files = _files(data, found)
     named = splits
     if splits is None:
         tops = files.shapes()
@@ -105,18 +113,21 @@ def list_splits(data: Location, *, split_seed: int = 0, splits: Splits | None = 
     return _with_origin(listing, named)
 
 
-def list_folder(data: Location, *, splits: Splits | None = None) -> Listing:
+def list_folder(
+    data: Location, *, splits: Splits | None = None, found: Found | None = None
+) -> Listing:
     """The images of a plain folder of class folders, or of the train split of a folder of splits.
 
     Args:
         data: a folder, or a tar or zip file.
         splits: the folder of train; none (an empty mapping) says that the top holds the classes;
             by default by what lies there.
+        found: what lies in the folder, if it has been walked.
     Raises:
         UserError: the folder is missing, has fewer than two classes, or a class is empty; or it is
             not clear whether its folders are splits or classes.
     """
-    files = _files(data)
+    files = _files(data, found)
     if splits is None:
         train = split_folders.train_of_audit(data, files.shapes())
     else:
@@ -131,24 +142,14 @@ def list_folder(data: Location, *, splits: Splits | None = None) -> Listing:
     return _with_origin(listing, splits)
 
 
-def check_complete(data: Location) -> None:
-    """Refuse an export that was interrupted.
-
-    Raises:
-        UserError: its marker is still there.
-    """
-    if (data / MARKER).exists():
-        raise UserError(f"{data}: an incomplete export; delete it and export again")
-
-
-def _files(data: Location) -> Files:
+def _files(data: Location, found: Found | None) -> Files:
     if is_archive(data):
         archive = read_archive(data)
         sizes = sorted((path, packed.bytes) for path, packed in archive.members.items())
         return Files(data, tuple(sizes), (), archive)
     if not data.is_folder():
         raise UserError(f"{data}: no such folder")
-    found = list(data.walk())
+    found = list(data.walk()) if found is None else found
     names = {path for path, _ in found}
     runs = sorted(
         folder

@@ -19,7 +19,7 @@ from dcai_ray.errors import UserError
 from dcai_ray.images import tables
 from dcai_ray.images.kinds import is_hidden
 from dcai_ray.images.labelled import labelled_listing, split_of_file
-from dcai_ray.images.listing import ImageFile, Listing, normalized
+from dcai_ray.images.listing import Found, ImageFile, Listing, normalized
 from dcai_ray.images.lists import ENDINGS, read_table
 from dcai_ray.images.picture_files import Packed
 from dcai_ray.images.split_folders import Splits, is_name_of_split
@@ -30,46 +30,48 @@ _LABELS = ("label", "labels", "fine_label", "class", "category", "target", "y")
 _METADATA = tuple(f"metadata{ending}" for ending in ENDINGS)
 
 
-def tables_of(data: Location) -> list[str]:
-    """Paths of the tables with pictures, "" for a single file; empty if there are none."""
-    if not data.is_folder():
+def tables_of(data: Location, found: Found | None) -> list[str]:
+    """Paths of the tables with pictures, "" for a single file; empty if there are none.
+
+    Args:
+        data: a folder or a file.
+        found: what lies in the folder; None for a file.
+    """
+    if found is None:
         single = data.name.lower().endswith((".parquet", ".arrow")) and data.exists()
         return [""] if single and _image_columns(tables.schema_of(data)) else []
-    names = [path for path, _ in data.walk() if not is_hidden(path)]
+    names = [path for path, _ in found if not is_hidden(path)]
     if "dataset_dict.json" in names:
         splits = json.loads((data / "dataset_dict.json").read_bytes())["splits"]
         return [path for split in splits for path in _arrow_files(data, f"{split}/")]
     if "state.json" in names:
         return _arrow_files(data, "")
-    found = [
+    shards = [
         path
         for path in names
         if path.lower().endswith(".parquet") and path.rsplit("/", 1)[-1] not in _METADATA
     ]
-    return found if found and _image_columns(tables.schema_of(data / found[0])) else []
+    return shards if shards and _image_columns(tables.schema_of(data / shards[0])) else []
 
 
-def metadata_of(data: Location) -> list[str]:
+def metadata_of(data: Location, found: Found | None) -> list[str]:
     """Paths of the metadata files of an imagefolder: in the top or in each split's folder.
 
     A file without `file_name` and `label` is one that happens to lie beside class folders.
+
+    Args:
+        data: a folder or a file.
+        found: what lies in the folder; None for a file.
     """
-    if not data.is_folder():
-        return []
-    top = [name for name in _METADATA if _names_labels(data, name)]
+    paths = [path for path, _ in found or () if path.rpartition("/")[2] in _METADATA]
+    top = [path for path in paths if "/" not in path and _names_labels(data, path)]
     if top:
         return top[:1]
-    below = [f"{folder}/{name}" for folder in data.folders() for name in _METADATA]
-    sizes = data.sizes(below)
-    there = [path for path, size in zip(below, sizes, strict=True) if size is not None]
-    return [path for path in there if _names_labels(data, path)]
+    return [path for path in paths if path.count("/") == 1 and _names_labels(data, path)]
 
 
 def _names_labels(data: Location, path: str) -> bool:
-    file = data / path
-    if not file.exists():
-        return False
-    rows = read_table(file)
+    rows = read_table(data / path)
     return bool(rows) and {"file_name", "label"} <= rows[0].keys()
 
 

@@ -29,7 +29,12 @@ class Image(ImageFile):
     """The value that deep greys show as white; 0 for pictures of 8 bits."""
 
     def file(self, root: Location) -> PictureFile:
-        """Where its bytes are, and what its deep greys show as white."""
+        """Where its bytes are, and what its deep greys show as white.
+
+        Raises:
+            UserError: the path leads out of the data, as somebody may have written it there.
+        """
+        _ = root / self.path, root / (self.packed.file if self.packed else "x")
         return PictureFile(root, self.path, self.packed, self.white)
 
     @property

@@ -19,6 +19,8 @@ from dcai_ray.images.picture_files import Packed, PictureFile
 from dcai_ray.storage.location import Location
 
 SPLITS = ("train", "shapley_val", "val")
+Found = Sequence[tuple[str, int]]
+"""Files below a folder: path and size in bytes."""
 Place = Callable[[str], str]
 """Names a split in messages: the folder it lies in, or the list it comes from."""
 

@@ -56,7 +56,7 @@ def follow(run: RunDirectory, data: Location) -> None:
     there = read_image_set(run)
     if there is None:
         raise UserError(f"{run.location}: has no images; --data is of no use here")
-    table = data if is_list(data) and not tables_of(data) else None
+    table = data if is_list(data) and not tables_of(data, None) else None
     root = read_rows(data)[0] if table else data
     if (there.root, there.table) == (root, table):
         return

@@ -15,19 +15,24 @@ from dcai_ray.errors import UserError
 from dcai_ray.images.archives import Archive, is_archive, read_archive
 from dcai_ray.images.kinds import has_ending_of_image, is_hidden
 from dcai_ray.images.labelled import labelled_listing, split_of_file
-from dcai_ray.images.listing import ImageFile, Listing, normalized
+from dcai_ray.images.listing import Found, ImageFile, Listing, normalized
 from dcai_ray.images.split_folders import Splits
 from dcai_ray.storage.location import Location
 
 
-def shards_of(data: Location) -> list[str]:
-    """The paths of the shards of a WebDataset, "" for a single file; empty if it is none."""
+def shards_of(data: Location, found: Found | None) -> list[str]:
+    """The paths of the shards of a WebDataset, "" for a single file; empty if it is none.
+
+    Args:
+        data: a folder or a file.
+        found: what lies in the folder; None for a file.
+    """
     if is_archive(data):
         is_shard = data.name.lower().endswith(".tar") and _has_labels(read_archive(data))
         return [""] if is_shard else []
-    if not data.is_folder():
+    if found is None:
         return []
-    names = [path for path, _ in data.walk() if not is_hidden(path)]
+    names = [path for path, _ in found if not is_hidden(path)]
     shards = [path for path in names if path.lower().endswith(".tar")]
     if not shards or any(has_ending_of_image(path) for path in names):
         return []

@@ -78,9 +78,10 @@ def test_each_labelled_image_is_held_out_once_and_val_is_never_seen(monkeypatch,
     jobs = jobs_of(monkeypatch, tmp_path, images, config)
     labelled = {path for path in paths if not path.startswith("val/")}
     assert len(jobs) == FOLDS
-    assert Counter(path for job in jobs for path in job.val[0]) == Counter(labelled)
+    assert Counter(file.path for job in jobs for file in job.val[0]) == Counter(labelled)
     for job in jobs:
-        assert set(job.train[0]) == labelled - set(job.val[0])
+        learnt, held_out = ({file.path for file in part[0]} for part in (job.train, job.val))
+        assert learnt == labelled - held_out
         assert job.seed == 0
         assert job.backbone == "squeezenet1_0"
     assert jobs_of(monkeypatch, tmp_path, images, config) == []  # they are up to date

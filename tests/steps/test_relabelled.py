@@ -122,8 +122,8 @@ def trained(run, tmp_path, monkeypatch):
 def test_networks_learn_the_new_labels(run, trained):
     jobs = trained()
     for seed in (0, 1):
-        paths, targets = jobs["relabelled", seed].train
-        assert paths == [f"train/{name}" for name in IDS[:15]]
+        files, targets = jobs["relabelled", seed].train
+        assert [file.path for file in files] == [f"train/{name}" for name in IDS[:15]]
         assert_array_equal(targets, [CLASSES.index(label) for label in RELABELLED])
         assert_array_equal(jobs["kept", seed].train[1], [0] * 6 + [1, 1, 2])
     assert {arm for arm, _ in jobs} == {"kept", "relabelled", "random", "clean", "kept+clean"}
