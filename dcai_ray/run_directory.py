@@ -101,6 +101,11 @@ class RunDirectory:
         return self.location / "images.parquet"
 
     @property
+    def unit(self) -> str:
+        """What is valued, in the plural: images, or examples where there are no pictures."""
+        return "images" if self.images.exists() else "examples"
+
+    @property
     def skipped(self) -> Location:
         """Images left out as unreadable."""
         return self.location / "skipped.parquet"

@@ -57,6 +57,11 @@ class Findings:
     """Steps whose models were trained on what another rule kept; their scores are left out."""
 
     @property
+    def unit(self) -> str:
+        """What is valued, in the plural: images or examples."""
+        return self.run.unit
+
+    @property
     def num_dropped(self) -> int:
         """Training images that the rule drops."""
         assert self.values is not None
@@ -150,7 +155,7 @@ def _dropping(findings: Findings) -> list[str]:
     assert findings.values is not None
     n, dropped = len(findings.values), findings.num_dropped
     lines = [
-        f"{dropped} of {n} training images {findings.dropped} ({100 * dropped / n:.0f} %)"
+        f"{dropped} of {n} training {findings.unit} {findings.dropped} ({100 * dropped / n:.0f} %)"
         + (f", rule {rules.describe(findings.choice)}" if findings.choice else "")
     ]
     lines += in_conflict(sum(map(bool, findings.conflicts)))

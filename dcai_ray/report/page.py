@@ -124,6 +124,7 @@ def _content(findings: Findings) -> dict[str, Any]:
         "dropped": findings.dropped,
         "trust": _trust(findings),
         "ranking": findings.ranking,
+        "unit": findings.unit,
         "gallery": gallery,
         "with_images": any(entry.thumbnail is not None for entry in gallery),
         "with_cards": any(entry.thumbnail is not None or entry.shown for entry in gallery),

@@ -45,7 +45,7 @@ def accuracies(findings: Findings) -> list[str]:
     shown = list(models)
     while len(shown) > 1 and _table_width(arms, shown) > WIDTH:
         shown.pop()
-    rows = [("accuracy", "images", *shown)]
+    rows = [("accuracy", findings.unit, *shown)]
     for arm in arms:
         cells = [found.get((arm, model)) for model in shown]
         images = next((f"{row.images:.0f}" for row in cells if row), "")
@@ -116,7 +116,9 @@ def _figures(findings: Findings) -> list[str]:
     if findings.values is None:
         return []
     n, dropped = len(findings.values), findings.num_dropped
-    text = f"{dropped} of {n} training images {findings.dropped} ({100 * dropped / n:.0f} %)"
+    text = (
+        f"{dropped} of {n} training {findings.unit} {findings.dropped} ({100 * dropped / n:.0f} %)"
+    )
     if findings.choice is not None:
         text += f", rule {findings.choice.rule}"
     tiers = _tiers(findings)
@@ -138,7 +140,8 @@ def _figures(findings: Findings) -> list[str]:
 def _suspected(findings: Findings) -> str:
     """How many suspects there are."""
     count, tiers = len(suspects(findings)), _tiers(findings)
-    text = f"{counted(count, 'suspects')} among {len(findings.values or ())} training images"
+    among = f"{len(findings.values or ())} training {findings.unit}"
+    text = f"{counted(count, 'suspects')} among {among}"
     return f"{text}: {tiers}" if tiers else text
 
 
@@ -194,7 +197,7 @@ def _aligned(rows: Sequence[Sequence[str]], right: Sequence[int]) -> list[str]:
 def _table_width(arms: Sequence[str], models: Sequence[str]) -> int:
     """Of `accuracies`, with these models."""
     first = max(map(len, ("accuracy", *arms)))
-    return first + 2 + len("images") + sum(2 + max(len(model), 5) for model in models)
+    return first + 2 + len("examples") + sum(2 + max(len(model), 5) for model in models)
 
 
 def _cut(line: str) -> str:

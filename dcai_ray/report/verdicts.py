@@ -225,11 +225,12 @@ def _how_many(findings: Findings) -> str:
     n, dropped = len(findings.values), findings.num_dropped
     if findings.keeping_is_better:
         return (
-            f"None of the {n:,} training images is dropped: {NOT_CLEANING}. There, a quick "
-            "classifier does not clearly do better without any share of the lowest images (rule "
+            f"None of the {n:,} training {findings.unit} is dropped: {NOT_CLEANING}. There, a "
+            "quick classifier does not clearly do better without any share of the lowest (rule "
             "validated)."
         )
-    text = f"Of {n:,} training images, {dropped:,} are {findings.dropped} ({percent(dropped / n)})"
+    share = percent(dropped / n)
+    text = f"Of {n:,} training {findings.unit}, {dropped:,} are {findings.dropped} ({share})"
     if findings.choice is None:
         return f"{text}."
     choice = findings.choice

@@ -154,7 +154,7 @@ def _near_pairs(compared: Pictures, points: FeatureSet, config: Config) -> Pairs
     name = "looking for near copies"
     step = Step(
         name=name,
-        unit="images",
+        unit=RunDirectory(points.run).unit,
         sizes=[block.stop - block.start for block in blocks],
         task_names=[f"{name} {block.start}-{block.stop - 1}" for block in blocks],
         run=points.run,

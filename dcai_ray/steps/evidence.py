@@ -32,6 +32,7 @@ from dcai_ray.cleaning.rules import Doubted
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.errors import UserError
+from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.conflicts import Copies, find_copies
 from dcai_ray.steps.feature_set import FeatureSet
@@ -305,7 +306,7 @@ def _run(game: KnnGame, points: FeatureSet, config: Config, *, by_self: bool) ->
     name = f"valuing by {'the training set (leave-one-out)' if by_self else 'shapley_val'}"
     step = Step(
         name=name,
-        unit="validation images",
+        unit=f"validation {RunDirectory(points.run).unit}",
         sizes=[block.stop - block.start for block in game.val_blocks],
         task_names=[f"{name} {block.start}-{block.stop - 1}" for block in game.val_blocks],
         run=points.run,

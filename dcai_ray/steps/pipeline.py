@@ -97,13 +97,14 @@ def run_texts(
     Raises:
         UserError: as `run_pipeline`.
     """
-    names = ("extract", "value", "sample", "retrain")
+    has_val = bool(texts.listing.split("val"))
+    names = ("extract", "value", *(("sample", "retrain") if has_val else ()))
     config = replace(config, extract=replace(config.extract, backbone=encoder_of(config)))
     run.bind_settings({"texts": texts.file.uri, **_sections(config, *names)})
     encode_texts(run, texts, config)
     _value(run, config)
     value_trusted(run, config, value_splits)
-    if texts.listing.split("val"):
+    if has_val:
         score_probes(run, config, None)
 
 

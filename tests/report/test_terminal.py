@@ -114,7 +114,7 @@ def test_the_verdict_is_first_and_bad_news_is_next(run):
     assert text.startswith("cleaning does not clearly beat every baseline: accuracy 0.800 (m), ")
     assert "+0.100 over all, +0.090 over random, -0.100 over clean" in text
     warning = text.index("warning: Cleaning does not beat training on the clean validation set")
-    assert warning < text.index("10 of 30 training images dropped")
+    assert warning < text.index("10 of 30 training examples dropped")
 
 
 def test_warnings_that_do_not_fit_are_counted(run, monkeypatch):
@@ -138,7 +138,7 @@ def test_a_gain_over_every_baseline_is_the_verdict(run):
 
 def test_without_training_the_verdict_counts_suspects_by_tier(run):
     said = terminal.verdict(read_findings(run))
-    assert said == "12 suspects among 30 training images: 6 likely, 4 possible, 2 look"
+    assert said == "12 suspects among 30 training examples: 6 likely, 4 possible, 2 look"
 
 
 def test_accuracies_that_do_not_fit_are_left_to_the_report(run):

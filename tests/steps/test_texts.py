@@ -52,6 +52,9 @@ def test_wrong_labels_of_texts_are_found_and_the_texts_are_shown(tmp_path, ray_c
     assert dict(zip(features.id, features.shown, strict=True)) == {
         row["id"]: row["text"] for row in rows()
     }
+    page = (tmp_path / "run/report.html").read_text()
+    assert rows()[int(WRONG[0])]["text"] in page
+    assert "40 training examples" in page
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.parquet")}
     done("audit", file, "--run", tmp_path / "run")
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.parquet")} == before
