@@ -255,7 +255,7 @@ class ValueConfig:
         elif self.validation != "clean":
             raise UserError(
                 f"value.method sample values by shapley_val alone, got value.validation "
-                f"{self.validation}; use clean"
+                f"{self.validation}; use clean, or value.method exact"
             )
         check_needs(
             self.chosen_rule,

@@ -108,6 +108,7 @@ def extract(arguments: Sequence[str]) -> None:
 
 def value(arguments: Sequence[str]) -> None:
     """Step 2b."""
+    from dcai_ray.images.unchanged import follow
     from dcai_ray.steps import pipeline
 
     chosen = parse(flags.Value, arguments, Config(), "value")
@@ -116,6 +117,8 @@ def value(arguments: Sequence[str]) -> None:
         lines = pipeline.estimate_valuation(directory, config)
         print_done(chosen.shown, "\n".join(lines), estimate=lines)
         return
+    if chosen.data is not None:
+        follow(directory, _lasting("--data", chosen.data))
     pipeline.run_valuation(directory, config, value_splits=chosen.value_splits)
     print_results(directory, chosen.shown)
 

@@ -189,6 +189,8 @@ class Value:
     """Folder or URI that collects the results. Run the same command again to resume."""
     features: OptionalFolder = None
     """Folder or URI with the features of train and shapley_val; RUN/features by default."""
+    data: OptionalFolder = None
+    """The new place of the run's images, if they have moved and are still the same."""
     config: OptionalFile = None
     """YAML file with settings; flags override it."""
     preset: OptionalPreset = None

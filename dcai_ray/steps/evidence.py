@@ -158,9 +158,10 @@ def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
     if not _are_too_many(errors, len(clean.y)):
         _tell_missing_classes(points)
         return known
+    instead = ", or use --validation self" if settings.method == "exact" else ""
     progress.warn(
         f"about {100 * errors:.0f} % of the labels of shapley_val look wrong themselves: nothing "
-        "can be learnt from them; check them, or use --validation self"
+        f"can be learnt from them; check them{instead}"
     )
     known = _gather(points, config, trusted=False, validate=False, with_clean=False)
     return replace(known, clean_errors=errors)

@@ -31,7 +31,7 @@ def compute_values(run: RunDirectory, config: Config) -> None:
     settings = config.value
     points = read_points(run)
     if settings.validation != "self":
-        check_clean(run, points)
+        check_clean(run, points, "exact")
     predictions = fingerprint_of_predictions(run.location, config)
     fingerprint = new_fingerprint(
         "values",

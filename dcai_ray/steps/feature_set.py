@@ -148,13 +148,23 @@ def read_points(run: RunDirectory, *, with_val: bool = False) -> FeatureSet:
     return FeatureSet(run=run.location, folder=run.features, manifests=manifests)
 
 
-def check_clean(run: RunDirectory, points: FeatureSet) -> None:
+_INSTEAD = {
+    "exact": "use --validation self",
+    "sample": "add some, or use --method exact --validation self",
+}
+
+
+def check_clean(run: RunDirectory, points: FeatureSet, method: str) -> None:
     """Refuse to value against a shapley_val that is not there.
 
+    Args:
+        run: the run folder.
+        points: its features.
+        method: how values are computed; only exact ones can do without.
     Raises:
         UserError: there is none; the message says what to use instead.
     """
     if not points.has_clean:
         raise UserError(
-            f"{run.features}: no features of shapley_val to value against; use --validation self"
+            f"{run.features}: no features of shapley_val to value against; {_INSTEAD[method]}"
         )

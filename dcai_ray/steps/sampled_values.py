@@ -40,7 +40,7 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
         ClusterError: workers die again and again.
     """
     points = read_points(run)
-    check_clean(run, points)
+    check_clean(run, points, "sample")
     start = time.monotonic()
     source = block_fingerprint(config, points.fingerprint)
     session = Session(run, config, source, threshold=rule_of(config).threshold(points.train.y))
@@ -109,7 +109,7 @@ def estimate_sampling(run: RunDirectory, config: Config) -> list[str]:
     if config.value.method != "sample":
         raise UserError("--dry-run is for --method sample; the closed form takes seconds")
     points = read_points(run)
-    check_clean(run, points)
+    check_clean(run, points, "sample")
     return estimate(_utility(points, config), config)
 
 

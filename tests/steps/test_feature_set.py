@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from dcai_ray.config import ValueConfig
+from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.feature_set import check_clean, read_points
 from dcai_ray.storage import features, parquet
@@ -67,7 +69,7 @@ def test_without_a_shapley_val_there_are_no_clean_points_and_valuing_by_them_is_
     points = read_points(run)
     assert (points.clean.x.shape, points.clean.y.shape) == ((0, 3), (0,))
     with pytest.raises(ValueError, match=r"no features of shapley_val .* --validation self"):
-        check_clean(run, points)
+        check_clean(run, points, "exact")
 
 
 @pytest.mark.parametrize(
@@ -97,3 +99,20 @@ def test_a_split_that_was_not_extracted_is_named(run, split):
     write_features(run, "val" if split == "train" else "train", ["dog", "cat"])
     with pytest.raises(ValueError, match=rf"features/{split}: no complete set of features"):
         read_points(run, with_val=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "advice"),
+    [
+        ("exact", {"method": "exact", "validation": "self"}),
+        ("sample", {"method": "exact", "validation": "self"}),
+    ],
+)
+def test_advice_for_a_run_without_clean_images_leads_somewhere(run, method, advice):
+    write_features(run, "train", ["dog", "cat"])
+    points = read_points(run)
+    flags = " ".join(f"--{name} {value}" for name, value in advice.items())
+    said = flags if method == "sample" else flags.partition(" --")[2]
+    with pytest.raises(UserError, match=said):
+        check_clean(run, points, method)
+    assert ValueConfig(**advice).chosen_rule == "doubted"  # such settings are accepted
