@@ -60,11 +60,12 @@ class ImageSet:
 
 
 def image_table(images: Iterable[Image]) -> pa.Table:
-    """Images as `schemas.IMAGES`."""
+    """Images as `schemas.IMAGES`; without the column `packed` if none is."""
     images = list(images)
     columns = [[getattr(image, name) for image in images] for name in schemas.IMAGES.names[:-1]]
-    columns.append([image.packed and asdict(image.packed) for image in images])
-    return pa.table(columns, schema=schemas.IMAGES)
+    packed = [image.packed and asdict(image.packed) for image in images]
+    table = pa.table([*columns, packed], schema=schemas.IMAGES)
+    return table if any(packed) else table.remove_column(len(columns))
 
 
 def images_of(table: pa.Table) -> tuple[Image, ...]:

@@ -150,7 +150,7 @@ def _tiles(findings: Findings, found: Sequence[verdicts.Verdict]) -> list[tuple[
     if findings.values is not None:
         n, dropped = len(findings.values), findings.num_dropped
         beside = f"{verdicts.percent(dropped / n)} of {n:,}"
-        tiles.append((f"{dropped:,}", f"images {findings.dropped}", beside))
+        tiles.append((f"{dropped:,}", f"{findings.unit} {findings.dropped}", beside))
     d = findings.detection
     if d is not None:
         precise = verdicts.percent(d.precision)

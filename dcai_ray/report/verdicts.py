@@ -267,7 +267,7 @@ def _labels_found(findings: Findings) -> str:
             "are mislabelled (no truth.csv lists true labels)."
         )
     return (
-        f"It is not known how many of the {findings.dropped} images are mislabelled (no truth.csv "
+        f"It is not known how many of the {findings.dropped} are mislabelled (no truth.csv "
         "lists them); look at the list below before you trust the number."
     )
 

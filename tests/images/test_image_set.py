@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
 from dcai_ray.images.image_set import image_table, images_of, read_image_set
+from dcai_ray.images.picture_files import Packed
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.location import Location
@@ -11,6 +14,9 @@ PATHS = ("train/dog/1.png", "train/cat/Käse.png", "val/cat/1.png")
 LABELS = ("dog", "cat", "cat")
 
 
+FILES = pa.schema([field for field in schemas.IMAGES if field.name != "packed"])
+
+
 @pytest.fixture
 def images(tmp_path):
     return image_set(tmp_path / "data", PATHS, LABELS)
@@ -18,13 +24,22 @@ def images(tmp_path):
 
 def test_images_come_back_from_their_table_in_order(images):
     table = image_table(images.images)
-    assert table.schema.equals(schemas.IMAGES)
+    assert table.schema.equals(FILES)
     assert table["path"].to_pylist() == list(PATHS)
     assert images_of(table) == images.images
 
 
+def test_images_in_containers_come_back_with_their_places(images):
+    place = Packed("set.tar", 512, 70, "stored", 70)
+    first, *others = images.images
+    mixed = (replace(first, packed=place), *others)
+    table = image_table(mixed)
+    assert table.schema.equals(schemas.IMAGES)
+    assert images_of(table) == mixed
+
+
 def test_a_table_without_images_has_the_columns_all_the_same():
-    assert image_table([]).equals(pa.Table.from_pylist([], schemas.IMAGES))
+    assert image_table([]).equals(pa.Table.from_pylist([], FILES))
     assert images_of(image_table([])) == ()
 
 

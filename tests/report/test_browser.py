@@ -131,7 +131,9 @@ def test_the_keyboard_alone_moves_opens_marks_and_closes(page):
     assert page.get_attribute("#detail", "data-i") == str(second)
     page.keyboard.press("u")
     page.keyboard.press("Escape")
-    assert page.evaluate("document.activeElement.closest('li').dataset.i") == str(second)
+    page.wait_for_function(
+        "i => document.activeElement.closest('li')?.dataset.i === i", arg=str(second), timeout=5000
+    )
     assert "unsure" in texts(page)[1]
 
 

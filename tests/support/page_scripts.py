@@ -4,6 +4,8 @@ import base64
 import hashlib
 from html.parser import HTMLParser
 
+_EXECUTED = (None, "", "module", "text/javascript")  # others hold data, which nobody runs
+
 
 class _Scripts(HTMLParser):
     def __init__(self, html):
@@ -15,7 +17,7 @@ class _Scripts(HTMLParser):
         attributes = dict(attrs)
         if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy":
             self.policy = attributes["content"]
-        self._inside = tag == "script" and attributes.get("type") != "application/json"
+        self._inside = tag == "script" and attributes.get("type") in _EXECUTED
         if self._inside:
             self.found.append("")
 
