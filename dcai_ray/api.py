@@ -7,8 +7,9 @@ values.to_pandas()
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -275,19 +276,36 @@ def _on_ray(
     stream_chains(plan, utility, aggregator, ResourcesConfig(num_workers=num_workers), after)
 
 
-def read_values(uri: str) -> pa.Table:
-    """The values of a run.
+def read_values(uri: str, as_: Literal["arrow", "pandas", "polars", "ray"] = "arrow") -> Any:
+    """The values of a run, a row per training example.
 
     Args:
         uri: a run's folder, or the Parquet file itself.
+        as_: what to return: a pyarrow table, a DataFrame of pandas or polars, or a dataset of Ray.
     Raises:
         OSError: there are none.
-        UserError: the file is damaged.
+        UserError: the file is damaged, or the package of `as_` is not installed.
     """
     location = Location(uri)
     if location.is_folder():
         location = RunDirectory(location).values
-    return parquet.read_table(location)
+    return _as(parquet.read_table(location), as_)
+
+
+def _as(table: pa.Table, kind: str) -> Any:
+    if kind == "arrow":
+        return table
+    if kind not in ("pandas", "polars", "ray"):
+        raise UserError(f"as_ must be arrow, pandas, polars or ray, got {kind!r}")
+    if find_spec(kind) is None:
+        raise UserError(f"as_={kind!r} needs {kind}: pip install {kind}; or use arrow")
+    if kind == "pandas":
+        return table.to_pandas()
+    if kind == "polars":
+        return import_module("polars").from_arrow(table)
+    from dcai_ray.cluster.datasets import dataset_of
+
+    return dataset_of(table)
 
 
 def read_features(uri: str, split: str = "train") -> Features:

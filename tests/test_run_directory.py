@@ -194,6 +194,16 @@ def test_values_are_read_by_folder_or_by_file(run):
     assert dcai_ray.read_values(f"{run.location}/values/values.parquet").equals(values)
 
 
+@pytest.mark.ray
+def test_values_are_read_as_what_one_works_with(small_run, ray_cluster):
+    rows = dcai_ray.read_values(str(small_run)).to_pylist()
+    assert dcai_ray.read_values(str(small_run), as_="polars").to_dicts() == rows
+    assert dcai_ray.read_values(str(small_run), as_="pandas").id.tolist() == [r["id"] for r in rows]
+    assert dcai_ray.read_values(str(small_run), as_="ray").take_all() == rows
+    with pytest.raises(UserError, match="as_ must be arrow, pandas, polars or ray, got 'csv'"):
+        dcai_ray.read_values(str(small_run), as_="csv")
+
+
 def test_values_that_are_not_there_or_damaged_are_named(run, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_values(str(tmp_path / "nowhere"))
