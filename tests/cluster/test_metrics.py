@@ -67,7 +67,7 @@ def test_the_endpoint_shows_what_the_record_says(scraped):
 def test_the_endpoint_shows_how_many_units_a_step_has_done(scraped):
     labels = {
         "step": "valuing by the training set (leave-one-out)",
-        "unit": "validation images",
+        "unit": "validation examples",
         "run": "gepr%C3%BCft",
     }
     assert of(scraped, "ray_dcai_ray_step_units_done", **labels) == 24

@@ -238,7 +238,8 @@ def test_sigterm_leaves_a_run_that_goes_on(finished, data, config, tmp_path, ray
     process.wait_until(lambda: any(run.glob("features/train/part-*")))
     process.send(signal.SIGTERM)  # Ctrl-C ends a run in the same way (tests/cli/test_main.py)
     assert process.finish() == 143
-    told = process.said().splitlines()
+    # Ray's core may add that it could not report a task of a driver that has gone.
+    told = [line for line in process.said().splitlines() if not line.startswith("[20")]
     assert told[-1] == "dcai-ray: stopped; run the same command again to resume"
     assert "SIGTERM" not in process.said()  # Ray's own handler would dump its stack
     assert "Traceback" not in process.said()
