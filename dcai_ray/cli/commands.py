@@ -9,7 +9,7 @@ from dcai_ray import progress
 from dcai_ray.cli import flags, logs
 from dcai_ray.cli.flags import parse, settings_of
 from dcai_ray.cli.results import print_done, print_results
-from dcai_ray.config import AUTO, TFIDF, Config, ValueConfig, parse_config
+from dcai_ray.config import Config, ValueConfig, parse_config
 from dcai_ray.errors import UserError
 from dcai_ray.images.listing import Listing
 from dcai_ray.images.lists import has_texts
@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> None:
     data = _data("--data", chosen.data, chosen.run)
     config = settings_of(chosen)
     if has_texts(data):
-        if config.extract.backbone not in (AUTO, TFIDF) and not chosen.no_finetune:
+        if not chosen.no_finetune:
             progress.say("texts: no networks are fine-tuned")
         _texts(
             data, chosen.run, config, chosen.splits, chosen.value_splits, chosen.shown, whole=True

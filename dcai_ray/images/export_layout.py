@@ -8,12 +8,13 @@ read. A README.md names the splits for `datasets`, which would otherwise take `s
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from dcai_ray.errors import UserError
 from dcai_ray.images.image_set import Image, ImageSet
 from dcai_ray.images.kinds import ending_of, ending_of_content
 from dcai_ray.images.listing import SPLITS
+from dcai_ray.storage.dataset_card import card_of_splits
 
 
 class Layout:
@@ -48,10 +49,11 @@ class Layout:
 
     def texts(self) -> dict[str, bytes]:
         """What goes beside the pictures, by path; once all of them have their names."""
+        folders = {image.path.partition("/")[0] for image in self.images}
         if not self._as_imagefolder:
-            return {}
+            return {"README.md": _card(folders)} if "shapley_val" in folders else {}
         tables = {f"{split}/metadata.csv": _table(rows) for split, rows in self._rows.items()}
-        return {**tables, "README.md": _card([s for s in SPLITS if s in self._rows])}
+        return {**tables, "README.md": _card(self._rows)}
 
 
 def layout_of(images: ImageSet, chosen: Sequence[Image]) -> Layout:
@@ -71,8 +73,6 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _card(splits: Sequence[str]) -> bytes:
-    lines = ["---", "configs:", "- config_name: default", "  data_files:"]
-    for split in splits:
-        lines += [f"  - split: {split}", f"    path: {split}/**"]
-    return "\n".join([*lines, "---", ""]).encode()
+def _card(splits: Collection[str]) -> bytes:
+    files = {split: f"{split}/**" for split in SPLITS if split in splits}
+    return card_of_splits(files, "A cleaned set of images: a folder per split.")

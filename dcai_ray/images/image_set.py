@@ -34,7 +34,8 @@ class Image(ImageFile):
         Raises:
             UserError: the path leads out of the data, as somebody may have written it there.
         """
-        _ = root / self.path, root / (self.packed.file if self.packed else "x")
+        for name in (self.path, self.packed.file if self.packed else ""):
+            root.check_below(name)
         return PictureFile(root, self.path, self.packed, self.white)
 
     @property

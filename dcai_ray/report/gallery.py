@@ -15,11 +15,10 @@ from PIL import Image
 from dcai_ray.cleaning.nearest import neighbours
 from dcai_ray.errors import UserError
 from dcai_ray.images import decoding
-from dcai_ray.images.image_set import images_of
+from dcai_ray.images.image_set import read_image_set
+from dcai_ray.images.picture_files import PictureFile
 from dcai_ray.report.findings import Findings
-from dcai_ray.storage import parquet
 from dcai_ray.storage.features import Features, has_features, read_split
-from dcai_ray.storage.location import Location
 
 SIDE_PX = 112
 _READERS = 8  # threads, as an object store answers slowly; the order is kept
@@ -78,15 +77,15 @@ def most_suspicious(findings: Findings, count: int) -> list[Entry]:
         return []
     first = findings.ranking.order[:count]
     rows = values.take(first).to_pylist()
-    paths = _paths(findings)
-    pictures = _thumbnails(findings, [paths[i] for i in first] if paths else [])
+    files = _files(findings)
+    pictures = _thumbnails([files[i] for i in first] if files else [])
     train = _training_features(findings)
     near = _neighbour_labels(findings, train, first)
     return [
         Entry(
             place=place + 1,
             id=row["id"],
-            path=paths[i] if paths else row["id"],
+            path=files[i].path if files else row["id"],
             label=row["label"],
             suggested=row["suggested_label"] or "",
             suggested_probability=_number(row, "suggested_probability"),
@@ -114,24 +113,17 @@ def _number(row: Mapping[str, Any], column: str) -> float:
     return float("nan") if entry is None else float(entry)
 
 
-def _paths(findings: Findings) -> list[str]:
-    """(n,) paths of the training images below the data's root; empty if they are unknown."""
+def _files(findings: Findings) -> list[PictureFile]:
+    """(n,) the files of the training images; empty if they are unknown."""
     assert findings.values is not None
-    if "data" not in findings.settings or not findings.run.images.exists():
+    images = read_image_set(findings.run)
+    train = images.split("train") if images else ()
+    if images is None or [im.id for im in train] != findings.values["id"].to_pylist():
         return []
-    table = parquet.read_table(findings.run.images).select(["split", "id", "path"])
-    rows = [row for row in table.to_pylist() if row["split"] == "train"]
-    if [row["id"] for row in rows] != findings.values["id"].to_pylist():
-        return []
-    return [row["path"] for row in rows]
+    return [image.file(images.root) for image in train]
 
 
-def _thumbnails(findings: Findings, paths: Sequence[str]) -> list[str]:
-    if not paths:
-        return []
-    data = Location(findings.settings["data"])
-    images = {image.path: image for image in images_of(parquet.read_table(findings.run.images))}
-    files = [images[path].file(data) for path in paths]
+def _thumbnails(files: Sequence[PictureFile]) -> list[str]:
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(thumbnail, files))
 

@@ -13,20 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dcai_ray.errors import UserError
+from dcai_ray.storage.dataset_card import card_of_splits
 from dcai_ray.storage.location import Location
 from dcai_ray.storage.parquet import read_note, read_table, write_table
 from dcai_ray.storage.read_ahead import read_ahead
 
-_README = """---
-configs:
-- config_name: features
-  data_files:
-{splits}---
-Features: a folder of Parquet files per split, each row with id, label and feature.
-"""
-_SPLIT = """  - split: {name}
-    path: {name}/*.parquet
-"""
+_ABOUT = "Features: a folder of Parquet files per split, each row with id, label and feature."
 _SHARDS_AT_ONCE = 8  # read ahead of the shard being checked
 
 
@@ -91,10 +83,9 @@ def write_manifest(folder: Location, fingerprint: str, shards: Sequence[str]) ->
 
 
 def _write_readme(root: Location) -> None:
-    """Name the splits for `datasets`, which would take shapley_val for a part of val."""
     there = [name for name in root.folders() if has_features(root / name)]
-    splits = "".join(_SPLIT.format(name=name) for name in there)
-    content, file = _README.format(splits=splits).encode(), root / "README.md"
+    content = card_of_splits({name: f"{name}/*.parquet" for name in there}, _ABOUT)
+    file = root / "README.md"
     if _read_if_there(file) != content:
         file.write_bytes(content)
 

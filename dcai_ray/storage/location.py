@@ -74,12 +74,20 @@ class Location:
         Raises:
             UserError: the path leads out of the folder.
         """
-        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
-            raise UserError(f"{self}: the name {name!r} leads out of it; rename it")
+        self.check_below(name)
         if not self.remote:
             return Location(f"{self.uri}/{name}")
         store, path, options = self._parts
         return Location(f"{f'{store}/{path}'.rstrip('/')}/{name}{options}")
+
+    def check_below(self, name: str) -> None:
+        """Refuse a path that leads out of this folder.
+
+        Raises:
+            UserError: it does.
+        """
+        if name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            raise UserError(f"{self}: the name {name!r} leads out of it; rename it")
 
     def __str__(self) -> str:
         return self.uri

@@ -182,3 +182,19 @@ def test_names_of_230_bytes_are_exported(image_folder, tmp_path):
     run = valued(tmp_path / "run", root)
     assert export_kept(run, Location(str(tmp_path / "out")), "copy") == 8
     assert (tmp_path / f"out/train/cat/{'n' * 226}.png").is_file()
+
+
+@pytest.mark.slow
+def test_datasets_loads_exported_class_folders_with_their_three_splits_apart(
+    image_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    counts = {"train": 3, "shapley_val": 2, "val": 1}
+    data = image_folder({f"{split}/{c}": n for split, n in counts.items() for c in ("cat", "dog")})
+    export_kept(valued(tmp_path / "run", data), Location(str(tmp_path / "out")), "copy")
+    found = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in found.items()} == {
+        split: 2 * count for split, count in counts.items()
+    }
+    assert all(rows.features["label"].names == ["cat", "dog"] for rows in found.values())
