@@ -43,7 +43,7 @@ def accuracies(findings: Findings) -> list[str]:
         return []
     found = {(row.arm, row.model): row for row in findings.table}
     shown = list(models)
-    while len(shown) > 1 and _table_width(arms, shown) > WIDTH:
+    while len(shown) > 1 and _table_width(("accuracy", *arms), findings.unit, shown) > WIDTH:
         shown.pop()
     rows = [("accuracy", findings.unit, *shown)]
     for arm in arms:
@@ -194,10 +194,9 @@ def _aligned(rows: Sequence[Sequence[str]], right: Sequence[int]) -> list[str]:
     return lines
 
 
-def _table_width(arms: Sequence[str], models: Sequence[str]) -> int:
-    """Of `accuracies`, with these models."""
-    first = max(map(len, ("accuracy", *arms)))
-    return first + 2 + len("examples") + sum(2 + max(len(model), 5) for model in models)
+def _table_width(first: Sequence[str], unit: str, models: Sequence[str]) -> int:
+    """Of `accuracies`: its first column, the column of how many, and these models."""
+    return max(map(len, first)) + 2 + len(unit) + sum(2 + max(len(m), 5) for m in models)
 
 
 def _cut(line: str) -> str:

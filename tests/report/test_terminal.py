@@ -150,6 +150,16 @@ def test_accuracies_that_do_not_fit_are_left_to_the_report(run):
     assert [line.split()[0] for line in lines[1:-1]] == ["all", "kept"]
 
 
+def test_the_models_of_the_demo_fit_beside_each_other(run):
+    models = ("efficientnet_lite0 fine-tuned", "logistic probe", "10-nn probe")
+    rows = [row(model, arm, 0.5) for model in models for arm in ("all", "kept+clean")]
+    found = replace(read_findings(run), table=rows)
+    run.images.write_bytes(b"")  # the column is headed images, which is shorter than examples
+    lines = terminal.accuracies(found)
+    assert all(model in lines[0] for model in models)
+    assert len(lines[0]) <= 79
+
+
 def test_results_for_scripts_are_json_that_every_parser_reads(run):
     text = json.dumps(results(with_table(run, all=0.7, kept=float("nan"))), allow_nan=False)
     found = json.loads(text)
