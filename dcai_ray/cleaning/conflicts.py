@@ -166,17 +166,15 @@ def most_copies(num_train: int, num_classes: int) -> int:
     return max(1, min(_MOST_COPIES, num_train // (4 * num_classes)))
 
 
-def copies_of_each(same: Sequence[str], near: Pairs, num_train: int) -> Pairs:
-    """Pairs of training images that show the same or nearly the same, whatever their labels.
+def copies_of_each(same: Sequence[str], near: Pairs) -> Pairs:
+    """Pairs of images that show the same or nearly the same, whatever their labels, both ways.
 
     Args:
-        same: (n + m,) hashes of training images, then of clean ones; empty if they are unknown.
+        same: hashes of all images; empty if they are unknown.
         near: of `near_pairs`.
-        num_train: n.
     """
-    among = near[near[:, 1] < num_train]
     groups: dict[str, list[int]] = {}
-    for i, content in enumerate(same[:num_train]):
+    for i, content in enumerate(same):
         groups.setdefault(content, []).append(i)
     found = [
         pair
@@ -184,7 +182,7 @@ def copies_of_each(same: Sequence[str], near: Pairs, num_train: int) -> Pairs:
         if len(group) <= _LARGEST_GROUP
         for pair in permutations(group, 2)
     ]
-    return np.concatenate([among, np.array(found, dtype=np.intp).reshape(-1, 2)])
+    return np.concatenate([near, near[:, ::-1], np.array(found, dtype=np.intp).reshape(-1, 2)])
 
 
 def same_pairs(contents: Sequence[str], labels: NDArray[np.integer], num_train: int) -> Pairs:

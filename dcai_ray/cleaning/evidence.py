@@ -112,6 +112,7 @@ def run_probe(
     y_clean: NDArray[np.integer],
     rows: NDArray[np.integer],
     num_classes: int,
+    copies: NDArray[np.integer] | None = None,
 ) -> Probe:
     """Leave-one-out predictions for all images, each class weighing alike.
 
@@ -125,6 +126,7 @@ def run_probe(
         y_clean: (m,).
         rows: (r,) reference images; clean images are counted after the training images.
         num_classes: C.
+        copies: (p, 2) pairs of an image and another one that does not judge it, counted alike.
     """
     n, m = len(y), len(y_clean)
     labels = np.concatenate([y, y_clean])
@@ -137,7 +139,7 @@ def run_probe(
     judged = slice(n, None) if m else slice(None)
     own, others, accuracy, best, number = [], [], -1.0, np.empty(0), 0
     x_all = np.concatenate([x, x_clean])
-    for found in left_out_predictions(x_all, targets, weights, PENALTIES):
+    for found in left_out_predictions(x_all, targets, weights, PENALTIES, copies):
         predictions = found[:, :num_classes]
         own.append(margins(predictions[:n], y))
         others.append(_every_margin(predictions[rows]))

@@ -18,6 +18,14 @@ that one is left out: a mark of the label that an image has, right or wrong, whi
 learn to read. An intercept that is held at c instead leaves the opposite mark, w_i / W times
 h_i / (1 - h_i): where features outnumber points, leverages are near 1, and every label looks right.
 
+A point may have copies, which would vouch for it. With it they are the group G that is left out, by
+the same algebra for the block H_GG of leverages between its points:
+
+    H_ij        sqrt(w_i w_j) / W + sum_k z_ik z_jk / (e_k + l)
+    left out    f_-G = Y_G - s^-1 (I - H_GG)^-1 s (Y_G - f_G) + w_G' (Y_G - c) / (W - sum of w_G)
+
+with s the diagonal matrix of sqrt(w_G).
+
 Source: Allen 1974, Technometrics 16(1) (PRESS).
 """
 
@@ -36,6 +44,7 @@ def left_out_predictions(
     targets: NDArray[np.floating],
     weights: NDArray[np.floating],
     penalties: Sequence[float],
+    copies: NDArray[np.integer] | None = None,
 ) -> Iterator[NDArray[np.float64]]:
     """(N, T) prediction for every point by the model fitted to all others; one per penalty.
 
@@ -44,7 +53,10 @@ def left_out_predictions(
         targets: (N, T).
         weights: (N,) positive; scaled here to mean 1.
         penalties: l above, in units of N; positive.
+        copies: (p, 2) pairs of a point and another that is left out with it. A point with which all
+            others would be left out is left out alone.
     """
+    groups = _groups(copies, len(targets))
     count = len(targets)
     w = weights / weights.mean()
     z = x - np.average(x, axis=0, weights=w)  # (N, d) float64
@@ -63,7 +75,32 @@ def left_out_predictions(
         shrunk = 1 / (np.maximum(eigenvalues, 0) + penalty * count)
         leverage = (w / count + np.einsum("nd,nd,d->n", z, z, shrunk))[:, np.newaxis]
         fit = (z @ (shrunk[:, np.newaxis] * projected)) / root
-        yield np.round(moved + (fit - leverage * aside) / (1 - leverage), _DECIMALS)
+        found = moved + (fit - leverage * aside) / (1 - leverage)
+        for group, points in groups.items():
+            together = np.array(group)
+            place = np.searchsorted(together, points)
+            scale, own = root[together], aside[together]
+            block = scale @ scale.T / count + (z[together] * shrunk) @ z[together].T
+            rest = np.eye(len(group)) - block
+            residual = np.linalg.solve(rest, scale * (own - fit[together])) / scale
+            gone = w[together]
+            shift = gone @ own / (count - gone.sum())
+            found[points] = (centre + own - residual + shift)[place]
+        yield np.round(found, _DECIMALS)
+
+
+def _groups(copies: NDArray[np.integer] | None, count: int) -> dict[tuple[int, ...], list[int]]:
+    """The points of each group that is left out for them: itself and its copies, sorted."""
+    if copies is None or not len(copies):
+        return {}
+    pairs = np.unique(copies, axis=0)
+    points, starts = np.unique(pairs[:, 0], return_index=True)
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for point, others in zip(points.tolist(), np.split(pairs[:, 1], starts[1:]), strict=True):
+        group = tuple(sorted({point, *others.tolist()}))
+        if 1 < len(group) < count:
+            groups.setdefault(group, []).append(point)
+    return groups
 
 
 def margins(predictions: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -49,6 +49,9 @@ class Copies:
     y: NDArray[np.int64]  # (n,)
     among_train: Pairs
     """Training images that show the same or nearly the same, whatever their labels."""
+    of_clean: Pairs
+    """Clean images, counted after the n training images, and training or clean images that show the
+    same or nearly the same."""
     leaks: Sequence[str]
     """Training images that are nearly, but not quite, the same as clean ones: `a.png = b.png`."""
 
@@ -95,6 +98,7 @@ def find_copies(points: FeatureSet, config: Config, *, among_train: bool) -> Cop
     shown = [image.shows for image in files]
     same = same_pairs(shown, labels, n)
     near = _near_pairs(pictures(points.train.x, clean.x, among_train=among_train), points, config)
+    alike = copies_of_each(shown, np.concatenate([near, n + _near_clean(clean, points, config)]))
     found = conflicts(same, near, labels, n)
     class_names = [points.classes[c] for c in labels]
     names = [image.path for image in files] or [
@@ -108,7 +112,8 @@ def find_copies(points: FeatureSet, config: Config, *, among_train: bool) -> Cop
         labels=class_names,
         classes=points.classes,
         y=y,
-        among_train=copies_of_each(shown, near, n),
+        among_train=alike[(alike < n).all(axis=1)],
+        of_clean=alike[alike[:, 0] >= n],
         leaks=[
             f"{names[i]} = {names[j]}"
             for i, j in near.tolist()
@@ -142,6 +147,13 @@ def tell_near_copies(lines: Sequence[str], split: str) -> None:
     if lines:
         what = found_in(len(lines), NEAR_ACROSS).format(split=split)
         progress.warn(f"{what}, such as {lines[0]}")
+
+
+def _near_clean(clean: Split, points: FeatureSet, config: Config) -> Pairs:
+    """Clean images that are nearly the same as each other."""
+    if not len(clean.y):
+        return np.empty((0, 2), np.intp)
+    return _near_pairs(pictures(clean.x, clean.x[:0], among_train=True), points, config)
 
 
 def _near_pairs(compared: Pictures, points: FeatureSet, config: Config) -> Pairs:

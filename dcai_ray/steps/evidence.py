@@ -39,7 +39,7 @@ from dcai_ray.steps.feature_set import FeatureSet
 from dcai_ray.steps.out_of_fold import Predicted, read_predictions
 from dcai_ray.valuation.knn_shapley import KnnGame, Values, knn_game, merged
 
-FORMAT = 4
+FORMAT = 5
 """Raise this when a formula or constant of the evidence (`cleaning.evidence`, `cleaning.ridge`,
 `cleaning.planted`, `cleaning.doubts`, `cleaning.conflicts`) changes."""
 
@@ -191,16 +191,16 @@ def _gather(
     predicted = read_predictions(points, config, of_clean=trusted)
     folds = _folds(clean.y) if validate else []
     learnt_from = [whole & with_clean, *(~test for test in folds)]
-    probes = _probes(points, config, learnt_from, rows, trusted)
     copies = find_copies(points, config, among_train=use_own)
-    by_own = _valued(points, config, None, rows, trusted, copies.among_train) if use_own else None
-    by_set = _valued(points, config, whole, rows, trusted) if use_clean else None
+    probes = _probes(points, config, learnt_from, rows, trusted, copies)
+    by_own = _valued(points, config, None, rows, trusted, copies) if use_own else None
+    by_set = _valued(points, config, whole, rows, trusted, copies) if use_clean else None
     evidence = _gathered(
         points, by_set if trusted else None, by_own, probes[0], predicted, rows, learnt_from[0]
     )
     found = []
     for test, probe in zip(folds, probes[1:], strict=True):
-        part = _valued(points, config, ~test, rows, trusted)
+        part = _valued(points, config, ~test, rows, trusted, copies)
         others = _gathered(points, part, by_own, probe, predicted, rows, ~test)
         found.append(
             Fold(
@@ -242,14 +242,20 @@ def _probes(
     clean: Sequence[NDArray[np.bool_]],
     rows: NDArray[np.intp],
     by_clean: bool,
+    copies: Copies,
 ) -> list[Probe]:
-    """The ridge probe with each choice of the clean images."""
+    """The ridge probe with each choice of the clean images.
+
+    An image is not judged by copies of it, except a training image by clean copies: their labels
+    are known, and a clean image stands for a training image whose copies are not.
+    """
     data = tasks.RidgeData(
         train=(points.train.x, points.train.y),
         clean=(points.clean.x, points.clean.y),
         rows=rows,
         rows_are_clean=by_clean,
         num_classes=len(points.classes),
+        copies=np.concatenate([copies.among_train, copies.of_clean]),
     )
     step = Step(
         name="leave-one-out probe",
@@ -266,27 +272,28 @@ def _valued(
     kept: NDArray[np.bool_] | None,
     rows: NDArray[np.intp],
     by_clean: bool,
-    copies: Pairs | None = None,
+    copies: Copies,
 ) -> Valued:
     """Values by some of the clean images (m,), or by the training images for None.
 
-    Training images that show the same do not value each other.
+    Training images that show the same do not value each other, and nothing that shows the same as a
+    newcomer values it.
     """
     settings, train, clean = config.value, points.train, points.clean
     by_self = kept is None
     others = (None, None) if kept is None else (clean.x[kept], clean.y[kept])
     further: dict[str, Any] = {}
     if by_clean:
-        own = np.full(len(clean.y), -1)
-        own[rows] = np.arange(len(rows))
         further = {
             "x_newcomers": clean.x[rows],
-            "own_newcomer": None if kept is None else own[kept],
+            "unvalued": _unvalued(copies, kept, rows, len(train.y), len(clean.y)),
         }
     elif by_self:
         further = {"relabelled": rows}
     counts = neighbour_counts(len(train.y), len(points.classes))
-    game = partial(knn_game, train.x, train.y, *others, metric=settings.metric, copies=copies)
+    game = partial(
+        knn_game, train.x, train.y, *others, metric=settings.metric, copies=copies.among_train
+    )
     chosen: dict[str, Any] = {
         "k": settings.k,
         "semivalue": settings.semivalue,
@@ -301,6 +308,28 @@ def _valued(
     column = _run(game(**chosen, class_weights="none"), points, config, by_self=by_self)
     balanced = game(k=counts[0], class_weights="balanced", further_k=counts[1:], **further)
     return Valued(column, _run(balanced, points, config, by_self=by_self))
+
+
+def _unvalued(
+    copies: Copies, kept: NDArray[np.bool_] | None, rows: NDArray[np.intp], n: int, m: int
+) -> Pairs:
+    """Validation points and the newcomers that they show, or nearly so.
+
+    Args:
+        kept: (m,) the clean images that value, or None for the n training images.
+        rows: (r,) the clean images that are newcomers.
+    """
+    number = np.full(m, -1)
+    number[rows] = np.arange(len(rows))
+    newcomer, image = copies.of_clean.T
+    if kept is None:
+        pairs = np.stack([image, number[newcomer - n]], axis=1)[image < n]
+    else:
+        itself = np.arange(n, n + m)
+        newcomer, image = np.append(newcomer, itself), np.append(image, itself)
+        place = np.append(np.full(n, -1), np.where(kept, np.cumsum(kept) - 1, -1))
+        pairs = np.stack([place[image], number[newcomer - n]], axis=1)
+    return pairs[(pairs >= 0).all(axis=1)]
 
 
 def _run(game: KnnGame, points: FeatureSet, config: Config, *, by_self: bool) -> Values:

@@ -303,6 +303,8 @@ class RidgeData:
     """(r,) indices of clean images, or of training images."""
     rows_are_clean: bool
     num_classes: int
+    copies: "Pairs"
+    """Images and others that do not judge them; clean images come after the training ones."""
 
 
 def fit_ridge(kept: NDArray[np.bool_], data: RidgeData) -> "Probe":
@@ -310,10 +312,13 @@ def fit_ridge(kept: NDArray[np.bool_], data: RidgeData) -> "Probe":
     from dcai_ray.cleaning.evidence import run_probe
 
     x, y = data.clean[0][: len(kept)][kept], data.clean[1][: len(kept)][kept]
-    rows = data.rows
+    n, rows = len(data.train[1]), data.rows
+    number = np.concatenate([np.arange(n), np.where(kept, n + np.cumsum(kept) - 1, -1)])
     if data.rows_are_clean:
-        rows = len(data.train[1]) + (np.cumsum(kept) - 1)[rows[kept[rows]]]
-    return run_probe(*data.train, x, y, rows, data.num_classes)
+        rows = number[n + rows[kept[rows]]]
+    copies = number[data.copies]
+    copies = copies[(copies >= 0).all(axis=1)]
+    return run_probe(*data.train, x, y, rows, data.num_classes, copies)
 
 
 def compare_pictures(rows: slice, points: "Pictures", ratio: float, most_copies: int) -> "Pairs":

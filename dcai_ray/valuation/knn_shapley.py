@@ -115,7 +115,8 @@ class KnnGame:
     leave_one_out: bool  # whether a validation point is the training point of the same number
     newcomers: NDArray[np.float64]  # (r, d), aligned
     newcomer_offset: NDArray[np.float64]  # (r,), as `offset`
-    own_newcomer: NDArray[np.intp]  # (m,) newcomer that is the validation point itself; -1: none
+    unvalued: NDArray[np.intp]  # newcomers that a validation point does not value, point by point
+    unvalued_starts: NDArray[np.intp]  # (m + 1,) where those of each point begin
     relabelled: NDArray[np.intp]  # (s,) training points that could have another label
     far: NDArray[np.intp]  # (f,) training points far from all others
     copies: NDArray[np.intp]  # near copies of each training point, point by point
@@ -191,7 +192,7 @@ def knn_game(
     class_weights: ClassWeights = "none",
     further_k: Sequence[int] = (),
     x_newcomers: NDArray[np.floating] | None = None,
-    own_newcomer: NDArray[np.integer] | None = None,
+    unvalued: NDArray[np.integer] | None = None,
     relabelled: NDArray[np.integer] | None = None,
     copies: NDArray[np.integer] | None = None,
 ) -> KnnGame:
@@ -200,8 +201,8 @@ def knn_game(
     Args:
         further_k: numbers of neighbours whose Shapley values are computed beside.
         x_newcomers: (r, d) features of newcomers (class weights `balanced` only).
-        own_newcomer: (m,) the newcomer that a validation point itself is, which it does not value;
-            -1 for none. None if no validation point is a newcomer.
+        unvalued: (p, 2) pairs of a validation point and a newcomer that it does not value, such as
+            itself.
         relabelled: (s,) training points whose values with other labels are computed too (class
             weights `balanced` only).
         copies: (p, 2) pairs of training points that are near copies of each other, in either order;
@@ -227,11 +228,12 @@ def knn_game(
     x_others = x_new if leave_one_out else np.concatenate([x_val, x_new])
     train, others, offset, far = aligned(x_train, x_others, metric)
     val, newcomers = (train, others) if leave_one_out else np.split(others, [len(x_val)])
-    own = np.full(len(x_val), -1) if own_newcomer is None else np.asarray(own_newcomer, np.intp)
     chances = [vote_chances(len(x_train) + 1 - leave_one_out, k, semivalue, beta) / k]
     chances += [vote_chances(len(chances[0]), other) / other for other in further_k]
     pairs = np.empty((0, 2), np.intp) if copies is None or not leave_one_out else copies
-    pairs = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)  # by the first of the two
+    copy_starts, copies = _by_first(np.concatenate([pairs, pairs[:, ::-1]]), len(x_train))
+    pairs = np.empty((0, 2), np.intp) if unvalued is None else unvalued
+    unvalued_starts, unvalued = _by_first(pairs, len(x_val))
     return KnnGame(
         train=train,
         val=val,
@@ -244,12 +246,20 @@ def knn_game(
         leave_one_out=leave_one_out,
         newcomers=newcomers,
         newcomer_offset=offsets(newcomers, metric),
-        own_newcomer=own[order],
+        unvalued=unvalued,
+        unvalued_starts=unvalued_starts,
         relabelled=np.arange(0) if relabelled is None else np.asarray(relabelled, np.intp),
         far=far,
-        copies=np.ascontiguousarray(pairs[:, 1], np.intp),
-        copy_starts=np.searchsorted(pairs[:, 0], np.arange(len(x_train) + 1)),
+        copies=copies,
+        copy_starts=copy_starts,
     )
+
+
+def _by_first(pairs: NDArray[np.integer], count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where the partners of each of `count` points begin (count + 1,), and these, sorted."""
+    pairs = np.unique(pairs, axis=0)
+    starts = np.searchsorted(pairs[:, 0], np.arange(count + 1))
+    return starts, np.ascontiguousarray(pairs[:, 1], np.intp)
 
 
 def _grouped(
@@ -289,8 +299,8 @@ def val_block_sums(game: KnnGame, block: slice, tile_bytes: int = 256 * 2**20) -
             if further is not None:
                 places = newcomer_places(distance[rows], ranked, further[rows], game.far)
                 add_newcomers(
-                    ranked, places, game.own_newcomer[tile][rows], game.y_train, y_val[rows], gains,
-                    match, mismatch,
+                    ranked, places, own[rows], game.unvalued, game.unvalued_starts, game.y_train,
+                    y_val[rows], gains, match, mismatch,
                 )  # fmt: skip
     chosen = gained[game.relabelled]
     return Sums(total.T, squares.T, match.T, mismatch.T, chosen.T)
@@ -347,7 +357,7 @@ def merged(game: KnnGame, blocks: Iterable[Sums]) -> Values:
             variance += (error / num_groups) ** 2
             spread += error**2 * count
             known += 1
-        counts = count - np.isin(np.arange(r), game.own_newcomer[group])
+        counts = count - _times_unvalued(game, game.order[group])
         seen_by += counts > 0
         counts = np.maximum(counts, 1)
         base += found.mismatch / counts
@@ -364,6 +374,13 @@ def merged(game: KnnGame, blocks: Iterable[Sums]) -> Values:
     relabelled -= np.take_along_axis(relabelled, given[np.newaxis, :, np.newaxis], axis=2)
     relabelled += value[:, game.relabelled, np.newaxis]
     return Values(value, np.sqrt(variance), newcomers, relabelled)
+
+
+def _times_unvalued(game: KnnGame, points: NDArray[np.intp]) -> NDArray[np.intp]:
+    """(r,) how many of some validation points do not value each newcomer."""
+    starts = game.unvalued_starts
+    pairs = [game.unvalued[starts[i] : starts[i + 1]] for i in points]
+    return np.bincount(np.concatenate(pairs), minlength=len(game.newcomers))
 
 
 def _added(blocks: Iterable[Sums]) -> Sums:
@@ -458,14 +475,16 @@ def add_gains(order, gains, gained):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def add_newcomers(  # type: ignore[no-untyped-def]
-    order, places, own, y_train, y_val, gains, match, mismatch
+    order, places, points, unvalued, starts, y_train, y_val, gains, match, mismatch
 ):
     """Add the values of newcomers with the label of each validation point, and with another.
 
     Args:
         order: as in `add_values`, as are y_train, y_val and gains.
         places: (m, r) int32, how many ranked points are nearer than each newcomer.
-        own: (m,) newcomer that is the validation point itself, which it does not value.
+        points: (m,) the validation points of the rows, as `starts` counts them.
+        unvalued: the newcomers that each validation point does not value, sorted.
+        starts: where those of each validation point begin.
         match: (r, q) float64, added to in place.
         mismatch: (r, q) float64, added to in place.
     """
@@ -478,8 +497,10 @@ def add_newcomers(  # type: ignore[no-untyped-def]
             for table in range(num_tables):
                 gain = (matches[j] - matches[j + 1]) * gains[j + 1, table]
                 values[j, table] = values[j + 1, table] + gain
+        skipped, end = starts[points[row]], starts[points[row] + 1]
         for newcomer in range(places.shape[1]):
-            if newcomer == own[row]:
+            if skipped < end and unvalued[skipped] == newcomer:
+                skipped += 1
                 continue
             place = places[row, newcomer]
             for table in range(num_tables):

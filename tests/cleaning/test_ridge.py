@@ -16,10 +16,10 @@ def problem(n, d, seed=0):
     return x, rng.standard_normal((n, 2)), rng.uniform(0.1, 5, n)
 
 
-def fitted_again(x, targets, weights, penalty):
-    """Normal equations without each point in turn: an unpenalized intercept, features standardized
-    over all points, the penalty in units of all points, the others' weights as they are, and their
-    targets moved to the mean of all."""
+def fitted_again(x, targets, weights, penalty, groups=None):
+    """Normal equations without each point or its group in turn: an unpenalized intercept, features
+    standardized over all points, the penalty in units of all points, the others' weights as they
+    are, and their targets moved to the mean of all."""
     n, d = x.shape
     w = weights / weights.mean()
     z = x - np.average(x, axis=0, weights=w)
@@ -29,7 +29,7 @@ def fitted_again(x, targets, weights, penalty):
     shrinkage = np.diag([0.0, *[penalty * n] * d])
     found = np.empty_like(targets)
     for i in range(n):
-        rest = np.arange(n) != i
+        rest = ~np.isin(np.arange(n), [i] if groups is None else groups[i])
         a, c = design[rest], w[rest, np.newaxis]
         centre, others = (np.average(targets[k], axis=0, weights=w[k]) for k in (slice(n), rest))
         b = targets[rest] + centre - others
@@ -46,6 +46,29 @@ def test_a_left_out_prediction_is_that_of_a_model_fitted_again_without_the_point
     for penalty, predictions in zip(PENALTIES, found, strict=True):
         expected = fitted_again(x, targets, weights, penalty)
         assert_allclose(predictions, expected, atol=2e-9)  # they are rounded to 1e-9
+
+
+@pytest.mark.parametrize(("n", "d"), [(30, 4), (12, 40)])
+def test_copies_of_a_point_are_left_out_with_it(n, d):
+    x, targets, weights = problem(n, d)
+    pairs = np.array([(2, 3), (3, 2), (2, 7), (9, 0), (2, 3)])  # 0 and 7 are left out alone
+    groups = [{2, 3, 7} if i == 2 else {2, 3} if i == 3 else {0, 9} if i == 9 else {i}
+              for i in range(n)]  # fmt: skip
+    groups = [sorted(group) for group in groups]
+    alone = left_out_predictions(x, targets, weights, PENALTIES)
+    found = left_out_predictions(x, targets, weights, PENALTIES, pairs)
+    for penalty, predictions, others in zip(PENALTIES, found, alone, strict=True):
+        assert_allclose(predictions, fitted_again(x, targets, weights, penalty, groups), atol=2e-9)
+        same = np.setdiff1d(np.arange(n), [2, 3, 9])
+        assert_array_equal(predictions[same], others[same])
+
+
+def test_where_all_are_copies_a_point_is_left_out_alone():
+    x, targets, weights = problem(4, 2)
+    pairs = np.array([(i, j) for i in range(4) for j in range(4)])
+    (alone,) = left_out_predictions(x, targets, weights, [0.3])
+    (found,) = left_out_predictions(x, targets, weights, [0.3], pairs)
+    assert_array_equal(found, alone)
 
 
 def test_only_the_ratios_of_the_weights_count():

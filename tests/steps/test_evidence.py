@@ -1,5 +1,7 @@
 """What is known of labels, against the closed form and the probe without each image."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -8,6 +10,7 @@ from dcai_ray.cleaning.evidence import PENALTIES, run_probe
 from dcai_ray.config import parse_config
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import evidence
+from dcai_ray.steps.conflicts import find_copies
 from dcai_ray.steps.evidence import FOLDS, MIN_CLEAN, gather
 from dcai_ray.steps.feature_set import read_points
 from dcai_ray.storage.location import Location
@@ -86,6 +89,60 @@ def test_a_clean_image_joins_the_training_images_alone_and_is_valued_by_the_othe
                 expected = 70 * shapley(*together, *others, k=k, metric="euclidean")[-1]
                 by_clean = reference[names[f"value_k{k}"]]
                 assert by_clean == pytest.approx(expected, abs=1e-12)  # sums of values of about 1
+
+
+def test_what_shows_the_same_as_a_clean_image_does_not_judge_it(tmp_path, monkeypatch):
+    """Clean image 7 occurs again as clean image 9 and, under a label of its own, as training image
+    2; training images 5 and 6 show the same."""
+    n = len(TRAIN[1])
+
+    def known_with(name, among_train, of_clean):
+        def made(points, config, **options):
+            found = find_copies(points, config, **options)
+            pairs = (np.array(each, int).reshape(-1, 2) for each in (among_train, of_clean))
+            return replace(found, among_train=next(pairs), of_clean=next(pairs))
+
+        monkeypatch.setattr(evidence, "find_copies", made)
+        return known(tmp_path / name, CLEAN, metric="euclidean", validate=True)
+
+    of_clean = [(n + 7, n + 9), (n + 9, n + 7), (n + 7, 2)]
+    found = known_with("copied", [(5, 6), (6, 5)], of_clean)
+    plain = known_with("plain", [], [])
+    names = {name: i for i, name in enumerate(found.evidence.names)}
+    others, leaves_out = left_out(CLEAN, [7, 9]), {5: [5, 6], 6: [5, 6]}
+    for label in range(3):
+        together, k = joined(CLEAN[0][7], label), 5
+        expected = n * shapley(*together, *others, k=k, metric="euclidean")[-1]
+        by_clean = found.evidence.reference[7, label, names[f"value_k{k}"]]
+        assert by_clean == pytest.approx(expected, abs=1e-12)
+        expected = n * np.mean([
+            np.mean([
+                shapley(
+                    *left_out(together, leaves_out.get(i, i)),
+                    together[0][[i]], together[1][[i]], k=k, metric="euclidean",
+                )[-1]
+                for i in np.flatnonzero(TRAIN[1] == c) if i != 2
+            ])
+            for c in range(3)
+        ])  # fmt: skip
+        by_self = found.evidence.reference[7, label, names[f"self_k{k}"]]
+        assert by_self == pytest.approx(expected, abs=1e-12)
+    groups = np.array([(5, 6), (6, 5), *of_clean])
+    probe = run_probe(*TRAIN, *CLEAN, n + np.arange(len(CLEAN[1])), 3, groups)
+    for name, changed in (("margins", [5, 6]), ("reference_margins", [7, 9])):
+        margins = getattr(found.evidence.probe, name)
+        before = getattr(plain.evidence.probe, name)
+        assert_allclose(margins, getattr(probe, name), atol=3e-9)  # they are rounded to 1e-9
+        differs = (abs(margins - before) > 3e-9).reshape(len(margins), -1).any(axis=1)
+        assert_array_equal(np.flatnonzero(differs), changed)
+    rest = np.setdiff1d(np.arange(len(CLEAN[1])), [7, 9])
+    for piece in ("value_k5", "value_k10"):
+        values = found.evidence.reference[..., names[piece]]
+        assert_array_equal(values[rest], plain.evidence.reference[rest][..., names[piece]])
+    assert not all(
+        np.array_equal(fold.odds, before.odds)
+        for fold, before in zip(found.folds, plain.folds, strict=True)
+    )
 
 
 def test_few_clean_images_teach_nothing_and_the_training_images_judge_each_other(tmp_path):

@@ -336,6 +336,8 @@ def test_export_writes_the_kept_and_the_validation_images(finished, data, tmp_pa
     kept = {f"train/{name}" for name in pd.read_parquet(finished / "kept.parquet").id}
     clean = {name for name in files(data) if name.startswith(("val", "shapley_val"))}
     written = files(tmp_path / "cleaned")
+    _, card = written.pop("README.md")
+    assert b"shapley_val" in card
     assert written.keys() == kept | clean
     assert all(content == (data / name).read_bytes() for name, (_, content) in written.items())
     assert capsys.readouterr().out.startswith(f"{len(written)} images in ")

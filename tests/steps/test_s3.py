@@ -70,6 +70,7 @@ def test_status_report_and_export_work_on_the_store(finished, bucket, object_sto
         object_store.objects(f"{bucket}/data"),
     )
     assert {name for name in copied if name.startswith("train/")} == kept
+    assert b"shapley_val" in copied.pop("README.md")
     assert all(copied[name] == given[name] for name in copied)
 
 

@@ -459,16 +459,18 @@ def test_a_newcomer_has_the_value_of_a_player_added_last(k):
         assert_allclose(found, expected, atol=SUM_OF_FEW)
 
 
-def test_a_validation_point_does_not_value_itself_as_a_newcomer():
+def test_a_validation_point_does_not_value_itself_or_its_copies_as_newcomers():
     x, y, x_val, _ = cloud(6, n=30, m=8)
     y_val = np.array([0, 0, 0, 1, 1, 1, 1, 2])  # of the last there is no other
     options = {"k": 4, "metric": "cosine", "class_weights": "balanced"}
     own = np.array([-1, 0, -1, -1, 1, -1, -1, 2])
+    itself = np.stack([np.flatnonzero(own >= 0), own[own >= 0]], axis=1)
+    pairs = np.concatenate([itself, [(0, 1), (6, 1), (3, 0), (6, 2)]])  # in no order
     points = (x, y, x_val, y_val)
-    game = knn_game(*points, **options, x_newcomers=x_val[own >= 0], own_newcomer=own)
+    game = knn_game(*points, **options, x_newcomers=x_val[own >= 0], unvalued=pairs)
     found = game_values(game).newcomers
     for newcomer, point in enumerate(np.flatnonzero(own >= 0)):
-        others = np.arange(8) != point
+        others = ~np.isin(np.arange(8), pairs[pairs[:, 1] == newcomer, 0])
         left = (x, y, x_val[others], y_val[others])
         alone = knn_game(*left, **options, x_newcomers=x_val[[point]])
         expected = game_values(alone).newcomers[0, 0]
