@@ -245,8 +245,10 @@ def _missing_classes(
     tested = {image.label for image in images if image.split == "val"}
     missing = sorted(set(classes) - tested - (there if halved else set()))
     if missing:
+        only = "; with one class there is no AUROC either" if len(tested) == 1 else ""
         notes.append(
             f"val has no image of class {', '.join(missing)}: accuracies on val do not cover it"
+            + only
         )
     return notes
 

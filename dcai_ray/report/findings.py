@@ -134,7 +134,8 @@ def summary(findings: Findings) -> list[str]:
     if findings.trust is not None:
         settings = findings.settings.get("value", {})
         lines.append(trust.line(findings.trust, findings.num_dropped, settings))
-    lines += [f"warning: {text}" for text in mistrust(findings)]
+    doubts = label_doubts(findings.record)
+    lines += [f"warning: {text}" for text in (*doubts, *mistrust(findings))]
     if findings.detection is not None and findings.ranking is not None:
         d = findings.detection
         lines.append(
@@ -178,6 +179,17 @@ def mistrust(findings: Findings) -> list[str]:
     if findings.agreement is not None and findings.agreement < LOW_AGREEMENT and not too_few:
         lines.append(disagreement(findings.agreement))
     return lines
+
+
+def label_doubts(record: dict[str, Any]) -> list[str]:
+    """What is wrong with the labels of whole splits, as sentences without their full stops.
+
+    Args:
+        record: the content of run.json.
+    """
+    steps = record.get("steps", {})
+    found = [steps.get(step, {}).get("label_doubts", ()) for step in ("values", "probes")]
+    return list(dict.fromkeys(line for lines in found for line in lines))
 
 
 def in_conflict(count: int) -> list[str]:

@@ -14,7 +14,7 @@ from dcai_ray.cleaning.arms import ARMS
 from dcai_ray.cleaning.evaluation import Row
 from dcai_ray.images.shown import FINDINGS, NEAR_ACROSS, found_in
 from dcai_ray.report import trust
-from dcai_ray.report.findings import NOT_CLEANING, Findings, mistrust
+from dcai_ray.report.findings import NOT_CLEANING, Findings, label_doubts, mistrust
 from dcai_ray.report.sampling_summary import Check
 
 Outcome = Literal["better", "unsettled", "not better"]
@@ -159,7 +159,8 @@ def warnings(findings: Findings, found: Sequence[Verdict]) -> list[str]:
 
 def concerns(findings: Findings, found: Sequence[Verdict]) -> list[str]:
     """What speaks against this very result, most important first."""
-    lines = _picture_warnings(findings)
+    lines = [_sentence(text) for text in label_doubts(findings.record)]
+    lines += _picture_warnings(findings)
     if findings.values is not None and findings.num_dropped == 0:
         what = "flags" if findings.dropped == "flagged" else "drops"
         lines.append(f"The rule {what} nothing, so the kept images are all images.")
@@ -338,4 +339,4 @@ def _capital(text: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    return f"{_capital(text)}."
+    return _capital(text) + ("" if text.endswith("?") else ".")

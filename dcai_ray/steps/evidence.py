@@ -17,7 +17,7 @@ from scipy.stats import binom
 
 from dcai_ray import progress
 from dcai_ray.cleaning.conflicts import Pairs
-from dcai_ray.cleaning.doubts import NEIGHBOURS, Doubts, doubts
+from dcai_ray.cleaning.doubts import MAX_SHARE, NEIGHBOURS, Doubts, doubts
 from dcai_ray.cleaning.evidence import (
     Evidence,
     Network,
@@ -27,6 +27,7 @@ from dcai_ray.cleaning.evidence import (
     references,
     with_best_suggestions,
 )
+from dcai_ray.cleaning.label_fit import LabelledSet
 from dcai_ray.cleaning.planted import MIN_CLEAN, Judged, judge, wrong_odds
 from dcai_ray.cleaning.rules import Doubted
 from dcai_ray.cluster.task_pool import Step, run_tasks
@@ -90,6 +91,8 @@ class Known:
     copies: Copies
     clean_errors: float | None = None
     """Share of wrong labels among the clean images, where it is too high to learn from them."""
+    label_doubts: tuple[str, ...] = ()
+    """What is wrong with the labels of train or shapley_val as a whole, in sentences."""
 
     def both(self, by_clean: Any, by_self: Any, config: Config) -> Any:
         """Values by clean and training images as one validation set."""
@@ -129,7 +132,7 @@ class Known:
 
 
 def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
-    """Value the images and run the probe.
+    """Value the images and run the probe; where most labels look wrong, look at them as a whole.
 
     Args:
         points: the features.
@@ -139,6 +142,37 @@ def gather(points: FeatureSet, config: Config, *, validate: bool) -> Known:
         UserError: the probabilities of the settings do not fit, or the rule is about what training
             images say of each other, and there are too many to ask.
     """
+    known = _known(points, config, validate=validate)
+    if not _look_wrong(known):
+        return known
+    by_itself = config.value.validation == "self"
+    clean = None if by_itself else LabelledSet("shapley_val", points.clean.x, points.clean.y)
+    return replace(known, label_doubts=compare_labels(points, clean, config))
+
+
+def compare_labels(
+    points: FeatureSet, others: LabelledSet | None, config: Config
+) -> tuple[str, ...]:
+    """What is wrong with the labels of train and other images as a whole, found by a task."""
+    name = "comparing labels as a whole"
+    step = Step(name=name, unit="comparisons", task_names=[name], run=points.run)
+    function = partial(tasks.compare_labels, classes=points.classes)
+    sets = (LabelledSet("train", points.train.x, points.train.y), others)
+    (found,) = run_tasks(function, [sets], step, config.resources)
+    return found
+
+
+def _look_wrong(known: Known) -> bool:
+    """Whether most labels, of all or of a class, look wrong."""
+    if known.judged is not None:
+        judged = (known.judged.share, *known.judged.class_shares)
+        return any(share.value > MAX_SHARE for share in judged)
+    doubted = known.doubts is not None and known.doubts.share > MAX_SHARE
+    return doubted or known.clean_errors is not None
+
+
+def _known(points: FeatureSet, config: Config, *, validate: bool) -> Known:
+    """All that single labels are judged by; arguments and errors as in `gather`."""
     clean, settings = points.clean, config.value
     if settings.chosen_rule == Doubted.name:
         if not _values_itself(points, config):

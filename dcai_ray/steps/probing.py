@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from dcai_ray import progress
 from dcai_ray.cleaning.arms import Arm, arms_of, new_labels
+from dcai_ray.cleaning.label_fit import LabelledSet
 from dcai_ray.cleaning.probes import PROBES
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
@@ -16,6 +18,7 @@ from dcai_ray.images.truth import Truth
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.conflicts import near_in_val, tell_near_copies
+from dcai_ray.steps.evidence import compare_labels
 from dcai_ray.steps.feature_set import FeatureSet, read_points
 from dcai_ray.steps.freshness import is_current
 from dcai_ray.storage import parquet, schemas
@@ -59,6 +62,7 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
     if is_current(run.probes, fingerprint):
         return
     start = time.monotonic()
+    known = run.record().get("steps", {}).get("values", {}).get("label_doubts", ())
     check_ids(run.values, ids, points.ids)
     seeds = range(config.retrain.probe_seeds)
     kept, y = kept_mask(values), points.train.y
@@ -77,12 +81,18 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
     parquet.write_table(run.probes, pa.Table.from_pylist(rows, schemas.PROBES), fingerprint)
     leaks = near_in_val(points, config)
     tell_near_copies(leaks, "val")
+    val = LabelledSet("val", points.val.x, points.val.y)
+    doubts = compare_labels(points, val, config)
+    for line in doubts:
+        if line not in known:
+            progress.warn(line)
     seconds = time.monotonic() - start
     run.record_step(
         "probes",
         fingerprint,
         seconds,
         near_copies_across_splits=leaks,
+        label_doubts=list(doubts),
         kept_digest=kept_digest(values),
     )
 

@@ -27,6 +27,7 @@ from dcai_ray.storage.read_ahead import read_ahead
 if TYPE_CHECKING:
     from dcai_ray.cleaning.conflicts import Pairs, Pictures
     from dcai_ray.cleaning.evidence import Probe
+    from dcai_ray.cleaning.label_fit import LabelledSet
     from dcai_ray.valuation.knn_shapley import KnnGame, Sums
 
 
@@ -319,6 +320,15 @@ def fit_ridge(kept: NDArray[np.bool_], data: RidgeData) -> "Probe":
     copies = number[data.copies]
     copies = copies[(copies >= 0).all(axis=1)]
     return run_probe(*data.train, x, y, rows, data.num_classes, copies)
+
+
+def compare_labels(
+    sets: tuple["LabelledSet", "LabelledSet | None"], classes: Sequence[str]
+) -> tuple[str, ...]:
+    """What is wrong with the labels of one or two sets as a whole."""
+    from dcai_ray.cleaning.label_fit import label_doubts
+
+    return label_doubts(*sets, classes)
 
 
 def compare_pictures(rows: slice, points: "Pictures", ratio: float, most_copies: int) -> "Pairs":

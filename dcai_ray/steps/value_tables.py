@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dcai_ray import progress
 from dcai_ray.cleaning.choices import Choice
 from dcai_ray.cleaning.recall import Detection, Interval
 from dcai_ray.cleaning.tiers import likely_above, tiers
@@ -152,6 +153,8 @@ def note_values(
     """
     choice, separation = decided.choice, known.evidence.probe.separation
     tell_near_copies(known.copies.leaks, "shapley_val")
+    for line in known.label_doubts:
+        progress.warn(line)
     run.record_step(
         "values",
         fingerprint,
@@ -162,6 +165,7 @@ def note_values(
         choice=choice.note(),
         clean=known.num_clean,
         clean_errors=known.clean_errors,
+        label_doubts=list(known.label_doubts),
         planted=_planted_note(decided, points, known),
         separation=None if np.isnan(separation) else separation,
         suspicious=None if known.doubts is None else known.doubts.share,

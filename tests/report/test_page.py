@@ -416,9 +416,15 @@ def test_what_is_wrong_with_the_pictures_is_named_before_all_else(run):
     }
     leak = {"near_copies_across_splits": ["train/e = shapley_val/f"]}
     compared = {step: {**steps.get(step, {}), **leak} for step in ("values", "probes")}
+    shifted = "the labels of val fit by chance; are they in the order of the images?"
     steps = {**steps, "images": images, **compared}
+    for step in ("values", "probes"):  # told once
+        steps[step] = {**steps[step], "label_doubts": [shifted]}
     found = replace(findings, record={**findings.record, "steps": steps})
-    lines = verdicts.warnings(found, [])
+    assert f"warning: {shifted}" in summary(found)
+    first, *lines = verdicts.warnings(found, [])
+    assert first == "T" + shifted[1:]
+    assert first not in lines
     assert lines[0].startswith("1 image occurs under more than one label, so one of the labels")
     assert lines[0].endswith("The first: a.png = b.png.")
     assert lines[1].startswith("2 images are blank (one colour only), so nothing can be learnt")

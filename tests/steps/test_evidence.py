@@ -1,5 +1,6 @@
 """What is known of labels, against the closed form and the probe without each image."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -180,6 +181,21 @@ def test_where_the_training_set_is_large_it_does_not_value_itself(tmp_path):
     assert found.judged is not None
     found = known(tmp_path / "few", FEW, second_opinion_up_to=69)
     assert found.doubts is None
+
+
+def test_labels_one_row_off_are_told_as_a_whole_and_right_ones_are_not(tmp_path, monkeypatch):
+    right = {"train": clusters([90, 90, 90], 0), "shapley_val": clusters([40, 40, 40], 1)}
+    moved = {split: (x, np.roll(y, 1)) for split, (x, y) in right.items()}
+    by_chance = "the labels of {} fit its images no better than by chance"
+    monkeypatch.setattr(sys.modules[__name__], "TRAIN", right["train"])
+    assert known(tmp_path / "right", right["shapley_val"]).label_doubts == ()
+    (line,) = known(tmp_path / "clean", moved["shapley_val"]).label_doubts
+    assert line.startswith(by_chance.format("shapley_val"))
+    monkeypatch.setattr(sys.modules[__name__], "TRAIN", moved["train"])
+    (line,) = known(tmp_path / "train", right["shapley_val"]).label_doubts
+    assert line.startswith(by_chance.format("train"))
+    (line,) = known(tmp_path / "alone", None, validation="self").label_doubts
+    assert line.startswith(by_chance.format("train"))
 
 
 @pytest.mark.slow
