@@ -40,7 +40,7 @@ def probe_scores(
     Args:
         name: one of `PROBES`.
         x_train: (n, d).
-        y_train: (n,) class numbers; at least two classes.
+        y_train: (n,) class numbers; of a single one, that class is predicted for certain.
         x_val: (m, d).
         y_val: (m,).
         num_classes: C; classes missing from y_train get probability 0.
@@ -50,9 +50,13 @@ def probe_scores(
     # float32 would give coarse scores.
     x_train = x_train.astype(np.float64)
     x_val = x_val.astype(np.float64)
-    probe.fit(x_train, y_train)
     probabilities = np.zeros((len(y_val), num_classes))
-    probabilities[:, probe.classes_] = probe.predict_proba(x_val)
+    classes = np.unique(y_train)
+    if len(classes) == 1:
+        probabilities[:, classes] = 1.0
+    else:
+        probe.fit(x_train, y_train)
+        probabilities[:, probe.classes_] = probe.predict_proba(x_val)
     return {
         "loss": float(log_loss(y_val, probabilities, labels=np.arange(num_classes))),
         "accuracy": float((probabilities.argmax(axis=1) == y_val).mean()),

@@ -156,7 +156,7 @@ def status(arguments: Sequence[str]) -> None:
     from dcai_ray.report.steps_done import steps_of
 
     chosen = parse(flags.Status, arguments, Config(), "status")
-    directory = _existing(chosen.run)
+    directory = _existing(chosen.run, chosen.data)
     steps, has_report = steps_of(directory), directory.report.exists()
     sampled = read_sampled(directory)
     if chosen.shown.json:

@@ -260,6 +260,9 @@ class Status(OfRun):
       dcai-ray status outputs/mine
     """
 
+    data: OptionalFolder = None
+    """The folder that the images have moved to since; their content must be the same."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decide(OfRun):

@@ -47,6 +47,14 @@ def test_a_class_missing_from_training_is_never_guessed_but_scored():
     assert found["loss"] > 5  # nats: the true class had probability 0 on a third of the images
 
 
+@pytest.mark.parametrize("name", ["logistic", "10-nn"])
+def test_a_single_class_is_predicted_for_certain(name):
+    (x, y), (x_val, y_val) = blobs(7, 90), blobs(8, 60)
+    found = probe_scores(name, x[y == 1], y[y == 1], x_val, y_val, 3)
+    assert found["accuracy"] == (y_val == 1).mean()
+    assert found["auroc"] == 0.5
+
+
 def test_fewer_than_ten_images_all_vote():
     (x, y), (x_val, y_val) = blobs(9, 6), blobs(10, 40)
     found = probe_scores("10-nn", x, y, x_val, y_val, 3)
