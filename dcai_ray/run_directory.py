@@ -103,7 +103,8 @@ class RunDirectory:
     @property
     def unit(self) -> str:
         """What is valued, in the plural: images, or examples where there are no pictures."""
-        return "images" if self.images.exists() else "examples"
+        has_other = self.features.exists() or self.values.exists()
+        return "examples" if has_other and not self.images.exists() else "images"
 
     @property
     def skipped(self) -> Location:

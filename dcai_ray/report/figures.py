@@ -65,13 +65,15 @@ _STYLE = {
 def histogram(
     groups: Mapping[str, NDArray[np.float64]],
     cut: float | None,
-    unit: str = "accuracy on the validation images",
+    players: str = "images",
+    unit: str = "accuracy on the validation set",
 ) -> str:
     """The distribution of the values, stacked by group; the outer bars hold the outermost 0.1 %.
 
     Args:
         groups: values by name; `wrong label`, `dropped`, `flagged` and `unknown` have colours.
         cut: the cut-off above which images are kept; None if there is no single one.
+        players: what is valued, in the plural.
         unit: unit of the values.
     """
     everything = np.concatenate(list(groups.values()))
@@ -91,7 +93,7 @@ def histogram(
             bottom += heights
         if cut is not None and low <= cut <= high:
             axes.axvline(cut, color="black", linewidth=1.2, linestyle="--", label="cut-off")
-        axes.set(xlabel=f"value (in {unit})", ylabel="training images")
+        axes.set(xlabel=f"value (in {unit})", ylabel=f"training {players}")
         axes.grid(axis="x", visible=False)
         axes.legend()
 
@@ -181,7 +183,7 @@ def share_losses(log_loss: Mapping[float, float | None], chosen: float) -> str:
                 axes.plot(
                     share, loss, "o", color=WRONG, markersize=9, label=f"chosen: {share:.0f} %"
                 )
-        axes.set(xlabel="images dropped (%)", ylabel="log loss on shapley_val (nats)")
+        axes.set(xlabel="dropped (%)", ylabel="log loss on shapley_val (nats)")
         axes.set_xlim(-2, max(shares) + 2)
         axes.legend()
 

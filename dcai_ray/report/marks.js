@@ -122,8 +122,8 @@ function open(i) {
     ...(large ? [large] : []),
     make("p", {}, make("b", {}, `labelled ${className(c.label[i])}`), ` ${marks.has(i) ? `· marked ${words(i)}` : ""}`),
     make("ul", {}, ...evidence(i).map((text) => make("li", {}, text))),
-    ...neighbours("train", "Nearest training images, with their labels:", i),
-    ...neighbours("shapley_val", "Nearest clean images, with their labels:", i),
+    ...neighbours("train", `Nearest training ${data.unit}, with their labels:`, i),
+    ...neighbours("shapley_val", `Nearest clean ${data.unit}, with their labels:`, i),
     make(
       "div", { className: "bar" },
       button("Keep", set("keep")), button("Drop", set("drop")),

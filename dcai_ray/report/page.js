@@ -84,12 +84,12 @@ function evidence(i) {
     const agrees = c.suggested[i] === c.label[i] ? ", as it is labelled" : `, not ${label}`;
     said.push(`A classifier that has not seen it says ${className(c.suggested[i])}${sure}${agrees}.`);
   }
-  if (near("train", i)) said.push(`Training images: ${votes("train", i)}.`);
-  if (near("shapley_val", i)) said.push(`Clean images: ${votes("shapley_val", i)}.`);
+  if (near("train", i)) said.push(`Training ${data.unit}: ${votes("train", i)}.`);
+  if (near("shapley_val", i)) said.push(`Clean ${data.unit}: ${votes("shapley_val", i)}.`);
   if (c.wrong[i] !== null) said.push(`The label is wrong with a probability of ${percent(c.wrong[i])}.`);
   const effect = c.value[i] < 0 ? "it lowers the score" : "it does not lower the score";
   const spread = c.stderr[i] === null ? "" : ` ± ${c.stderr[i].toPrecision(1)}`;
-  said.push(`Its value is ${c.value[i].toPrecision(2)}${spread}: on average, ${effect} on the validation images.`);
+  said.push(`Its value is ${c.value[i].toPrecision(2)}${spread}: on average, ${effect} on the validation ${data.unit}.`);
   if (disagrees(i)) said.push("Value and probability disagree.");
   if (c.conflict[i]) said.push(`Copy under another label: ${c.conflict[i]}.`);
   else if (c.copied[i]) said.push("The same picture occurs more than once.");

@@ -8,7 +8,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import dcai_ray
 from dcai_ray.cleaning.arms import ARMS
 from dcai_ray.cleaning.choices import ORDERINGS
 from dcai_ray.images.shown import FINDINGS, found_in
-from dcai_ray.report import assets, figures, trust, verdicts
+from dcai_ray.report import assets, figures, trust, verdicts, wording
 from dcai_ray.report.findings import Findings, biased
 from dcai_ray.report.gallery import most_suspicious
 from dcai_ray.report.sampling_summary import Sampled
@@ -49,7 +49,8 @@ def write_report(findings: Findings) -> None:
     report = findings.run.report
     if report.exists() and f'content="{wanted}"'.encode() in report.read_bytes(_HEAD_BYTES):
         return
-    report.write_bytes(_render(fingerprint=wanted, **_content(findings)).encode())
+    template = _compiled(findings.unit)
+    report.write_bytes(template.render(fingerprint=wanted, **_content(findings)).encode())
     logger.info("report: %s", report, extra={"work": True})
 
 
@@ -72,12 +73,9 @@ def _fingerprint(findings: Findings) -> str:
     )
 
 
-def _render(**content: Any) -> str:
-    return str(_compiled().render(content))
-
-
-@lru_cache(maxsize=1)
-def _compiled() -> Any:
+@lru_cache(maxsize=2)
+def _compiled(unit: str) -> Any:
+    """The template, speaking of images or examples."""
     from jinja2 import DictLoader, Environment, StrictUndefined
 
     environment = Environment(
@@ -86,12 +84,14 @@ def _compiled() -> Any:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=[] if unit == "images" else [wording.Examples],
     )
     environment.filters |= {
         "chance": verdicts.chance,
         "bounds": trust.bounds,
         "number": verdicts.number,
         "percent": verdicts.percent,
+        "worded": partial(wording.worded, unit=unit),
         "signed": verdicts.signed,
     }
     return environment.get_template(_TEMPLATES[0])
@@ -189,7 +189,7 @@ def _values(findings: Findings) -> dict[str, Any] | None:
     groups = {name: entries for name, entries in groups.items() if len(entries)}
     cut = None if choice is None else choice.cut(value)
     return {
-        "plot": figures.histogram(groups, cut, *_unit(findings)),
+        "plot": figures.histogram(groups, cut, findings.unit, *_unit(findings)),
         "cut": cut,
         "per_class": choice is not None and choice.per_class,
         "other_order": choice is not None and choice.ordering != "value",

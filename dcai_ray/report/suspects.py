@@ -73,6 +73,7 @@ def suspects(findings: Findings, at_least: int) -> Suspects | None:
         "classes": classes,
         "order": findings.ranking.name,
         "dropped": findings.dropped,
+        "unit": findings.unit,
         "pictured": len(pictured) if files else 0,
         "near": near.rows(cells),
         "columns": {

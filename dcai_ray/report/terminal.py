@@ -13,6 +13,7 @@ from dcai_ray.progress import counted
 from dcai_ray.report import trust, verdicts
 from dcai_ray.report.findings import NOT_CLEANING, Findings, in_conflict
 from dcai_ray.report.suspect_list import Suspect, count_by_tier, suspects
+from dcai_ray.report.wording import worded
 
 WIDTH = 79
 MAX_LINES = 12
@@ -25,7 +26,7 @@ def worst(findings: Findings) -> list[str]:
     listed = suspects(findings)
     if not listed:
         return []
-    rows = [("", "tier", "P(wrong)", "label -> looks like", "image")]
+    rows = [("", "tier", "P(wrong)", "label -> looks like", findings.unit[:-1])]
     for suspect in listed[:NUM_WORST]:
         rows.append((str(suspect.rank), suspect.tier, *_evidence(suspect), suspect.path))
     if all(not row[2] for row in rows[1:]):
@@ -134,7 +135,8 @@ def _figures(findings: Findings) -> list[str]:
         settings = findings.settings.get("value", {})
         lines.append(trust.line(findings.trust, dropped, settings))
     undecided = trust.undecided(findings.values)
-    return [*lines, undecided] if undecided else lines
+    lines += [undecided] if undecided else []
+    return [worded(line, findings.unit) for line in lines]
 
 
 def _suspected(findings: Findings) -> str:
@@ -153,7 +155,10 @@ def _tiers(findings: Findings) -> str:
 
 def _warnings(findings: Findings, left: int) -> list[str]:
     """The first sentence of each warning, in so many lines; how many are left to the report."""
-    texts = [re.split(r"(?<=\.) (?=[A-Z])", text)[0] for text in warnings(findings)]
+    texts = [
+        worded(re.split(r"(?<=\.) (?=[A-Z])", text)[0], findings.unit)
+        for text in warnings(findings)
+    ]
     lines: list[str] = []
     for number, text in enumerate(texts):
         block, others = _wrapped(f"warning: {text}"), len(texts) - number - 1

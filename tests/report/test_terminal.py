@@ -90,7 +90,7 @@ def test_a_list_that_is_there_is_not_written_again(run):
 def test_the_worst_are_ten_and_no_line_is_too_long(run):
     title, head, *lines = terminal.worst(read_findings(run))
     assert title == "10 of 12 suspects (all in suspects.csv)"
-    assert head.split() == ["tier", "P(wrong)", "label", "->", "looks", "like", "image"]
+    assert head.split() == ["tier", "P(wrong)", "label", "->", "looks", "like", "example"]
     assert max(map(len, lines)) <= 79
     assert lines[1].split()[:6] == ["2", "likely", ">.99", "cat", "->", "dog"]
     assert lines[1].endswith("/01.png")

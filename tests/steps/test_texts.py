@@ -1,6 +1,7 @@
 """A table of texts from end to end."""
 
 import csv
+import re
 
 import numpy as np
 import pandas as pd
@@ -53,6 +54,9 @@ def test_wrong_labels_of_texts_are_found_and_the_texts_are_shown(tmp_path, ray_c
         row["id"]: row["text"] for row in rows()
     }
     page = (tmp_path / "run/report.html").read_text()
+    said = re.sub(r"<script.*?</script>|<style.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL)
+    assert re.search(r"\bimages?\b", said) is None
+    assert len(re.findall(r"\bexamples?\b", said)) > 10
     assert rows()[int(WRONG[0])]["text"] in page
     assert "40 training examples" in page
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.parquet")}
