@@ -56,6 +56,7 @@ def arms_of(
     has_clean: bool,
     seeds: Sequence[int],
     relabelled: NDArray[np.int64] | None = None,
+    reviewed: NDArray[np.int64] | None = None,
 ) -> dict[str, dict[int, Arm]]:
     """The training sets that are compared, by arm and seed.
 
@@ -67,11 +68,15 @@ def arms_of(
         seeds: one draw of the random arm per seed; the other arms are the same for all seeds.
         relabelled: (n,) of `new_labels`; None where no label is suggested. Where nothing is
             relabelled there is no such arm.
+        reviewed: (n,) labels with what people decided, -1 for images that are left out; None where
+            nobody decided anything.
     """
     given = y.astype(np.int64)
     arms = {"all": Arm(np.ones_like(kept), given), "kept": Arm(kept, given)}
     if relabelled is not None and (relabelled[~kept] >= 0).any():
         arms["relabelled"] = Arm(relabelled >= 0, relabelled)
+    if reviewed is not None and (reviewed >= 0).any():
+        arms["reviewed"] = Arm(reviewed >= 0, reviewed)
     arms["random"] = arms["kept"]
     if has_clean:
         arms |= {"clean": Arm(np.zeros_like(kept), given), "kept+clean": arms["kept"]}
@@ -91,6 +96,7 @@ ARMS = {
     "all": "every training image",
     "kept": "the images that the rule keeps",
     "relabelled": "the kept images, and dropped ones with a likely label instead",
+    "reviewed": "the kept images, changed as people decided",
     "random": "as many images dropped at random",
     "clean": "shapley_val alone",
     "kept+clean": "the kept images and shapley_val",

@@ -184,12 +184,26 @@ def decide(arguments: Sequence[str]) -> None:
 
 def export(arguments: Sequence[str]) -> None:
     """The cleaned set as a folder."""
-    from dcai_ray.images.export import export_kept
+    from dcai_ray.images.export import export_cleaned
 
     chosen = parse(flags.Export, arguments, Config(), "export")
-    count = export_kept(_existing(chosen.run, chosen.data), _lasting("--to", chosen.to), chosen.how)
+    found = export_cleaned(
+        _existing(chosen.run, chosen.data),
+        _lasting("--to", chosen.to),
+        chosen.how,
+        chosen.apply,
+        reviewed_only=chosen.reviewed_only,
+    )
+    said = f"{counted(found.images, 'images')} in {chosen.to}"
+    if found.dropped or found.relabelled:
+        said += f" ({found.dropped} dropped, {found.relabelled} relabelled: changes.csv)"
     print_done(
-        chosen.shown, f"{counted(count, 'images')} in {chosen.to}", images=count, to=chosen.to
+        chosen.shown,
+        said,
+        images=found.images,
+        dropped=found.dropped,
+        relabelled=found.relabelled,
+        to=chosen.to,
     )
 
 

@@ -279,16 +279,20 @@ class Decide(OfRun):
 
 @dataclass(frozen=True, kw_only=True)
 class Export(OfRun):
-    """Write the cleaned training set as a folder of images.
+    """Write the cleaned training set as a folder of images; what people decided in it wins.
 
     Example:
-      dcai-ray export outputs/mine --to cleaned --how hardlink
+      dcai-ray export outputs/mine --to cleaned --apply relabel
     """
 
     to: Folder
     """Folder to write to; it must be empty or not exist yet."""
     how: Literal["copy", "hardlink", "symlink"] = "copy"
     """Copy each file, or make a hard link or symbolic link to it (local folders only)."""
+    apply: Literal["drop", "relabel"] = "drop"
+    """Leave out the images that people gave another label to, or move them to that class."""
+    reviewed_only: bool = False
+    """Apply what people decided, and keep all else, whatever the rule says."""
     data: OptionalFolder = None
     """The folder that the images have moved to since; their content must be the same."""
 

@@ -1,4 +1,8 @@
-"""Export the cleaned set as a folder: the kept training images, and the other splits unchanged.
+"""Export the cleaned set as a folder: what the rule keeps and people decided, with other labels.
+
+People win over the rule, and their decisions about the other splits are applied as well. Of the
+images that they gave another label to, `apply` says whether these are left out or go to that class.
+changes.csv lists every image that is left out or has another label, and why.
 
 Class folders keep their layout. Pictures whose labels come from elsewhere (`export_layout`) go into
 a folder per split, with their labels in its metadata.csv.
@@ -13,13 +17,16 @@ import hashlib
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from dcai_ray.errors import UserError
-from dcai_ray.images.export_layout import Layout, layout_of
+from dcai_ray.images.export_layout import Change, Layout, layout_of
 from dcai_ray.images.folders import MARKER
-from dcai_ray.images.image_set import Image, read_image_set
+from dcai_ray.images.image_set import Image, ImageSet, read_image_set
+from dcai_ray.review.applied import decided
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
@@ -27,13 +34,34 @@ from dcai_ray.storage.location import Location
 How = Literal["copy", "hardlink", "symlink"]
 
 
-def export_kept(run: RunDirectory, target: Location, how: How) -> int:
-    """Write the cleaned set below `target`; returns the number of images written.
+Apply = Literal["drop", "relabel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """How many images an export holds, and how it differs from the data."""
+
+    images: int
+    dropped: int
+    relabelled: int
+
+
+def export_cleaned(
+    run: RunDirectory,
+    target: Location,
+    how: How,
+    apply: Apply = "drop",
+    *,
+    reviewed_only: bool = False,
+) -> Exported:
+    """Write the cleaned set below `target`.
 
     Args:
         run: a run with values.
         target: a folder that does not exist or is empty, outside the data.
         how: whether to copy the files or to link to them (local folders only).
+        apply: what becomes of images that people gave another label to.
+        reviewed_only: whether to keep every image that nobody decided, whatever the rule says.
     Raises:
         UserError: there is nothing to export, the target is not empty or lies inside the data, or a
             file is not what the run has read.
@@ -56,14 +84,63 @@ def export_kept(run: RunDirectory, target: Location, how: How) -> int:
     if how != "copy" and (data.remote or target.remote):
         raise UserError(f"--how {how} needs local folders; use copy for {data} to {target}")
     _check_outside(data, target)
-    kept = set(parquet.read_table(run.kept)["id"].to_pylist())
-    chosen = [image for image in images.images if image.split != "train" or image.id in kept]
-    layout = layout_of(images, chosen)
+    changes = _changes(run, images, apply, reviewed_only=reviewed_only)
+    chosen = [
+        replace(image, label=changes[image.split, image.id].label)
+        if (image.split, image.id) in changes
+        else image
+        for image in images.images
+    ]
+    chosen = [image for image in chosen if image.label]
+    _check_classes(chosen, images)
+    layout = layout_of(images, chosen, changes)
     if target.remote:
         _write_objects(data, layout, target)
     else:
         _write_folder(data, layout, Path(target.uri), how)
-    return len(chosen)
+    relabelled = sum(bool(change.label) for change in changes.values())
+    return Exported(len(chosen), len(changes) - relabelled, relabelled)
+
+
+def _changes(
+    run: RunDirectory, images: ImageSet, apply: Apply, *, reviewed_only: bool
+) -> dict[tuple[str, str], Change]:
+    """What becomes of each image that is left out or has another label, by split and id."""
+    found = {} if reviewed_only else _by_rule(run, images)
+    labels = {(image.split, image.id): image.label for image in images.images}
+    for image, decision in decided(run, labels).items():
+        found.pop(image, None)
+        by, note = decision.by or "a person", decision.note
+        if decision.decision == "drop":
+            found[image] = Change("", by, note)
+        elif decision.decision == "relabel":
+            label = decision.label if apply == "relabel" else ""
+            found[image] = Change(label, by, note or f"is {decision.label}")
+    return found
+
+
+def _by_rule(run: RunDirectory, images: ImageSet) -> dict[tuple[str, str], Change]:
+    """The training images that the rule drops."""
+    kept = set(parquet.read_table(run.kept)["id"].to_pylist())
+    values = parquet.read_table(run.values) if run.values.exists() else None
+    reasons = {}
+    if values is not None and "reason" in values.column_names:
+        reasons = dict(zip(values["id"].to_pylist(), values["reason"].to_pylist(), strict=True))
+    return {
+        ("train", image.id): Change("", "rule", reasons.get(image.id) or "")
+        for image in images.split("train")
+        if image.id not in kept
+    }
+
+
+def _check_classes(chosen: Sequence[Image], images: ImageSet) -> None:
+    """Refuse to leave out a class of train altogether, which people's decisions may."""
+    missing = set(images.classes) - {image.label for image in chosen if image.split == "train"}
+    if missing:
+        raise UserError(
+            f"nothing of class {', '.join(sorted(missing))} would be left in train; keep some of "
+            "its images (dcai-ray decide), or use --apply relabel"
+        )
 
 
 def _check_outside(data: Location, target: Location) -> None:

@@ -28,6 +28,7 @@ BASELINES = {
 
 _OTHERS = {
     "relabelled": "Relabelled instead of dropped where another label is likely",
+    "reviewed": "With what people decided",
     "kept+clean": "Kept and clean images together",
     "truth": "Perfect cleaning (only the wrong labels dropped)",
 }

@@ -15,6 +15,7 @@ from dcai_ray.cleaning.probes import PROBES
 from dcai_ray.cluster.task_pool import Step, run_tasks
 from dcai_ray.config import Config, plain
 from dcai_ray.images.truth import Truth
+from dcai_ray.review.applied import reviewed_labels
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.conflicts import near_in_val, tell_near_copies
@@ -49,7 +50,10 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
     points = read_points(run, with_val=True)
     values = run.read_values()
     ids = tuple(values["id"].to_pylist())
+    check_ids(run.values, ids, points.ids)
     wrong = truth.wrong if truth is not None and truth.ids == ids else None
+    kept, y = kept_mask(values), points.train.y
+    reviewed = reviewed_labels(run, ids, y, kept, points.classes)
     fingerprint = new_fingerprint(
         "probes",
         FORMAT,
@@ -58,14 +62,13 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
         points.fingerprint,
         parquet.read_note(values, "fingerprint"),
         [] if wrong is None else np.flatnonzero(wrong).tolist(),
+        *([] if reviewed is None else [reviewed.tolist()]),
     )
     if is_current(run.probes, fingerprint):
         return
     start = time.monotonic()
     known = run.record().get("steps", {}).get("values", {}).get("label_doubts", ())
-    check_ids(run.values, ids, points.ids)
     seeds = range(config.retrain.probe_seeds)
-    kept, y = kept_mask(values), points.train.y
     suggested = suggestions(values, points.classes)
     above = config.retrain.relabel_above
     arms = arms_of(
@@ -75,6 +78,7 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
         has_clean=points.has_clean,
         seeds=seeds,
         relabelled=None if suggested is None else new_labels(kept, y, *suggested, above),
+        reviewed=reviewed,
     )
     scores = _scores(points, arms, _trials(arms, seeds), config)
     rows = _rows(scores, arms, seeds)

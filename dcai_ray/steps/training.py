@@ -16,6 +16,7 @@ from dcai_ray.config import Config, plain
 from dcai_ray.images.image_set import Image, ImageSet
 from dcai_ray.images.picture_files import PictureFile
 from dcai_ray.images.truth import Truth
+from dcai_ray.review.applied import reviewed_labels
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.freshness import is_current
@@ -60,6 +61,7 @@ def retrain_networks(
         has_clean=bool(clean),
         seeds=config.finetune.seeds,
         relabelled=None if suggested is None else new_labels(kept, y, *suggested, above),
+        reviewed=reviewed_labels(run, [image.id for image in noisy], y, kept, images.classes),
     )
     arms = {
         name: {

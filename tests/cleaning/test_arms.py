@@ -38,6 +38,16 @@ def test_arms_are_what_their_names_say():
     assert found.keys() == alike.keys() | {"truth", "random"}
 
 
+def test_the_arm_reviewed_has_the_labels_that_people_decided():
+    y, kept = np.array([0, 1, 0, 1]), np.array([True, True, False, True])
+    labels = np.array([0, -1, 1, 1])
+    found = arms_of(kept, y, None, has_clean=False, seeds=[0], reviewed=labels)["reviewed"][0]
+    assert_array_equal(found.chosen, [True, False, True, True])
+    assert_array_equal(found.labels, labels)
+    none = arms_of(kept, y, None, has_clean=False, seeds=[0], reviewed=np.full(4, -1))
+    assert "reviewed" not in none
+
+
 @pytest.mark.parametrize("wrong", [None, np.zeros(4, bool)])
 def test_without_clean_set_or_known_wrong_labels_there_are_no_such_arms(wrong):
     found = arms_of(np.ones(4, bool), np.array([0, 1, 0, 1]), wrong, has_clean=False, seeds=[0])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as Picture
 
 from dcai_ray.errors import UserError
-from dcai_ray.images.export import export_kept
+from dcai_ray.images.export import export_cleaned
 from dcai_ray.images.folders import MARKER
 from dcai_ray.images.image_set import Image, image_table
 from dcai_ray.images.sources import list_audit, list_run
@@ -60,7 +60,7 @@ def shown(listing):
 
 def test_pictures_of_a_table_are_exported_with_labels_and_read_back(data, tmp_path):
     run = valued(tmp_path / "run", data, dropped=1)
-    assert export_kept(run, Location(str(tmp_path / "out")), "copy") == 11
+    assert export_cleaned(run, Location(str(tmp_path / "out")), "copy").images == 11
     expected = shown(list_run(data)) - {("train", "Käse", 0)}
     assert shown(list_run(Location(str(tmp_path / "out")))) == expected
 
@@ -68,7 +68,7 @@ def test_pictures_of_a_table_are_exported_with_labels_and_read_back(data, tmp_pa
 @pytest.mark.slow
 def test_datasets_loads_an_export_with_its_three_splits_apart(data, tmp_path):
     datasets = pytest.importorskip("datasets")
-    export_kept(valued(tmp_path / "run", data), Location(str(tmp_path / "out")), "copy")
+    export_cleaned(valued(tmp_path / "run", data), Location(str(tmp_path / "out")), "copy")
     loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     assert {name: len(part) for name, part in loaded.items()} == {
         "train": 4,
@@ -84,7 +84,7 @@ def test_datasets_loads_an_export_with_its_three_splits_apart(data, tmp_path):
 def test_packed_pictures_cannot_be_linked(data, tmp_path, how):
     run = valued(tmp_path / "run", data)
     with pytest.raises(UserError, match=f"--how {how}: the pictures lie in containers; only copy"):
-        export_kept(run, Location(str(tmp_path / "out")), how)
+        export_cleaned(run, Location(str(tmp_path / "out")), how)
 
 
 def test_an_export_to_a_store_is_complete_or_refused(data, tmp_path, object_store, monkeypatch):
@@ -92,10 +92,10 @@ def test_an_export_to_a_store_is_complete_or_refused(data, tmp_path, object_stor
         monkeypatch.setenv(name, value)
     run = valued(tmp_path / "run", data)
     bucket = object_store.bucket("exports")
-    export_kept(run, Location(f"{bucket}/out"), "copy")
+    export_cleaned(run, Location(f"{bucket}/out"), "copy")
     assert shown(list_run(Location(f"{bucket}/out"))) == shown(list_run(data))
     object_store.put(f"{bucket}/out/{MARKER}", b"")
-    for use in (list_run, list_audit, lambda target: export_kept(run, target, "copy")):
+    for use in (list_run, list_audit, lambda target: export_cleaned(run, target, "copy")):
         with pytest.raises(UserError, match="out: an incomplete export; delete it"):
             use(Location(f"{bucket}/out"))
 
@@ -110,5 +110,5 @@ def test_a_failed_export_to_a_store_leaves_nothing(data, tmp_path, object_store,
     parquet.write_table(run.images, table, "images")
     bucket = object_store.bucket("failed")
     with pytest.raises(UserError, match="is not what the run read"):
-        export_kept(run, Location(f"{bucket}/out"), "copy")
+        export_cleaned(run, Location(f"{bucket}/out"), "copy")
     assert object_store.objects(f"{bucket}/out") == {}
