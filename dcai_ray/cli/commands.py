@@ -1,5 +1,6 @@
 """What the commands of the command line do: each parses its flags and calls its steps in order."""
 
+import getpass
 import json
 import logging
 from collections.abc import Sequence
@@ -169,6 +170,21 @@ def status(arguments: Sequence[str]) -> None:
         print("\n".join(sampled.lines()))
 
 
+def review(arguments: Sequence[str]) -> None:
+    """The suspects in a browser."""
+    from dcai_ray.report.findings import read_findings
+    from dcai_ray.report.server import Review, serve
+
+    chosen = parse(flags.Review, arguments, Config(), "review")
+    by = chosen.by or _login()
+    sitting = Review(read_findings(_existing(chosen.run, chosen.data)), by)
+    try:
+        serve(sitting, chosen.port)
+    except KeyboardInterrupt:
+        progress.say(f"review ended: {sitting.progress()}")
+        raise
+
+
 def decide(arguments: Sequence[str]) -> None:
     """People's decisions into a run."""
     from dcai_ray.review.deciding import take_in
@@ -233,6 +249,14 @@ def completion(arguments: Sequence[str]) -> None:
     chosen = parse(flags.Completion, arguments, Config(), "completion")
     found = {name: flags.names(command) for name, command in flags.COMMANDS.items()}
     print(script(chosen.shell, found), end="")
+
+
+def _login() -> str:
+    """The name of the login; a word where there is none, as in containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "someone"
 
 
 def _list(

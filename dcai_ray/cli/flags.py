@@ -48,7 +48,7 @@ ValueSplits = tuple[Literal["shapley_val", "val"], ...]
 Switch = tyro.conf.FlagCreatePairsOff[bool]  # off unless given; a setting also has its --no- flag
 Flat = tyro.conf.arg(name="")  # the flags of a section without its name before them
 _SECTIONS = tuple(field.name for field in fields(Config))
-_RUN_FIRST = ("report", "status", "decide", "export")  # take RUN without its flag, too
+_RUN_FIRST = ("report", "status", "review", "decide", "export")  # take RUN without its flag, too
 _STYLE = (tyro.conf.HelptextFromCommentsOff,)
 
 
@@ -265,6 +265,22 @@ class Status(OfRun):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Review(OfRun):
+    """Look at the suspects in a browser and decide; every decision is saved at once.
+
+    Example:
+      dcai-ray review outputs/mine
+    """
+
+    by: str = ""
+    """Who decides, which is written with every decision; by default the name of the login."""
+    port: int = 0
+    """Port to serve 127.0.0.1 at; 0 for any that is free."""
+    data: OptionalFolder = None
+    """The folder that the images have moved to since; their content must be the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Decide(OfRun):
     """Record in a run what people decided about its images.
 
@@ -403,6 +419,7 @@ COMMANDS: dict[str, type] = {
     "retrain": Retrain,
     "report": Report,
     "status": Status,
+    "review": Review,
     "decide": Decide,
     "export": Export,
     "import-features": ImportFeatures,

@@ -31,6 +31,7 @@ _COMMANDS = {
     "retrain": "step 3: train on the cleaned set and its control arms, compare",
     "report": "write report.html from what a run has found so far",
     "status": "show a run's progress",
+    "review": "look at the suspects in a browser and decide",
     "decide": "record what people decided about the images of a run",
     "export": "write the cleaned training set as a folder of images",
     "import-features": "convert features that you have (NumPy, torch, CSV, ...)",
@@ -57,8 +58,8 @@ A folder of class subfolders, no labels to trust (minutes):
 A folder of train, val and a few hundred trusted images (shapley_val):
   dcai-ray run --data DATA --run outputs/mine --backbone efficientnet_lite0
 
-What a run found, as a page with the images:
-  dcai-ray report outputs/mine
+What a run found, image by image, in a browser; decide with the keyboard:
+  dcai-ray review outputs/mine
 
 Try it on a bundled dataset: dcai-ray demo
 All commands: dcai-ray --help

@@ -48,15 +48,17 @@ def scripts(suspects: Suspects | None) -> str:
     """The blocks at the end of the page: data, pictures, and the script that shows them."""
     if suspects is None:
         return ""
-    sheets = {
-        kind: {"side": found.side_px, "sizes": found.sizes}
-        for kind, found in suspects.sheets.items()
-    }
-    data = _json({**suspects.data, "sheets": sheets})
-    blocks = [_block("data", "application/json", data)]
-    for kind, found in suspects.sheets.items():
+    made = suspects.sheets()
+    sheets = {kind: {"side": found.side_px, "sizes": found.sizes} for kind, found in made.items()}
+    blocks = [data_block({**suspects.data, "sheets": sheets})]
+    for kind, found in made.items():
         blocks += [_block(f"{kind}-{i}", "text/plain", text) for i, text in enumerate(found.sheets)]
     return "\n".join([*blocks, f"<script>{script()}</script>"])
+
+
+def data_block(data: dict[str, Any]) -> str:
+    """The data of the page's script."""
+    return _block("data", "application/json", _json(data))
 
 
 def _block(name: str, kind: str, text: str) -> str:

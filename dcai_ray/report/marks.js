@@ -1,9 +1,11 @@
 // Marks: what a person decides, one at a time or over a selection, with undo and download.
 // They live in the page alone; leaving it with marks that were not downloaded asks first.
-const marks = new Map(); // suspect -> {decision, label, at, note}
+const marks = new Map(data.marks); // suspect -> {decision, label, at, note}
 const selected = new Set();
 const past = []; // what each step replaced: [[suspect, mark or undefined], ...]
-let saved = true;
+let downloaded = true;
+let isSaved = () => downloaded;
+let record = () => {}; // what a server does with decisions as they are made
 
 const words = (i) => {
   const { decision, label } = marks.get(i);
@@ -42,21 +44,26 @@ function mark(decision, targets, label = $("label").value) {
   }
   const skipped = targets.length - step.length;
   if (step.length) past.push(step);
+  record(step.map(([i]) => row(i)));
   changed();
   if (skipped) $("status").textContent += `; ${skipped} not relabelled: choose a new label`;
 }
 
 function undo() {
-  for (const [i, old] of past.pop() || []) {
+  const step = past.pop() || [];
+  const at = new Date().toISOString();
+  record(step.map(([i]) => ({ ...row(i), decision: "undo", label: "", at })));
+  for (const [i, old] of step) {
     if (old) marks.set(i, old);
     else marks.delete(i);
   }
   changed();
+  return step.map(([i]) => i);
 }
 
 /** Draw the marks again, and keep the focus where it was. */
 function changed() {
-  saved = !marks.size;
+  downloaded = !marks.size;
   const at = document.activeElement.closest("#cards li");
   draw();
   if (at) focusCard(at.dataset.i);
@@ -69,11 +76,16 @@ function focusCard(i) {
 
 const quoted = (text) => `"${String(text).replaceAll('"', '""')}"`;
 
+/** A mark as a record of what was decided. */
+function row(i) {
+  const { decision, label, at, note } = marks.get(i);
+  return { id: c.id[i], given_label: className(c.label[i]), decision, label: label < 0 ? "" : className(label), at, note };
+}
+
 function csv() {
   const by = $("by").value;
-  const rows = [...marks].sort(([i], [j]) => i - j).map(([i, { decision, label, at, note }]) =>
-    [c.id[i], "train", className(c.label[i]), decision, label < 0 ? "" : className(label), by, at, note]
-      .map(quoted).join(","),
+  const rows = [...marks.keys()].sort((i, j) => i - j).map(row).map((r) =>
+    [r.id, "train", r.given_label, r.decision, r.label, by, r.at, r.note].map(quoted).join(","),
   );
   return ["id,split,given_label,decision,label,by,at,note", ...rows].join("\r\n") + "\r\n";
 }
@@ -82,7 +94,7 @@ function download() {
   const href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
   make("a", { href, download: "decisions.csv" }).click();
   setTimeout(() => URL.revokeObjectURL(href), 1000);
-  saved = true;
+  downloaded = true;
 }
 
 /** Neighbours of one pool, as pictures where the page carries them. */
@@ -106,15 +118,17 @@ function open(i) {
   };
   const note = make("input", { value: (marks.get(i) || { note: "" }).note });
   note.addEventListener("change", () => {
-    if (!marks.has(i)) mark("unsure", [i]);
-    marks.get(i).note = note.value;
-    saved = false;
+    const old = marks.get(i);
+    past.push([[i, old]]);
+    marks.set(i, { decision: "unsure", label: -1, ...old, at: new Date().toISOString(), note: note.value });
+    record([row(i)]);
+    changed();
   });
   const set = (decision) => () => {
     mark(decision, [i]);
     open(i);
   };
-  const title = make("h3", { id: "detail-title" }, c.path[i]);
+  const title = make("h3", { id: "detail-title", tabIndex: -1 }, c.path[i]);
   const large = i < data.pictured ? picture("suspects", i, c.path[i], "large") : null;
   const dialog = $("detail");
   dialog.replaceChildren(
@@ -135,6 +149,16 @@ function open(i) {
   );
   dialog.dataset.i = i;
   if (!dialog.open) dialog.showModal();
+  title.focus();
+}
+
+const after = (i) => listed[Math.min(listed.indexOf(i) + 1, listed.length - 1)];
+const isClass = (key) => /^[1-9]$/.test(key) && Number(key) <= data.classes.length;
+
+/** Give a suspect a class; its own one keeps it. */
+function markClass(k, i) {
+  if (k === c.label[i]) mark("keep", [i]);
+  else mark("relabel", [i], String(k));
 }
 
 const KEYS = { k: "keep", d: "drop", r: "relabel", u: "unsure" };
@@ -143,16 +167,20 @@ function key(event) {
   if (event.target.matches("input:not([type=checkbox]), select")) return;
   const shown = $("detail").open;
   const item = event.target.closest("#cards li");
+  let undone;
   const i = shown ? Number($("detail").dataset.i) : item ? Number(item.dataset.i) : -1;
-  if (event.key === "z") undo();
+  if (event.key === "z") [undone] = undo();
   else if (i < 0) return;
   else if (event.key in KEYS) mark(KEYS[event.key], [i]);
+  else if (isClass(event.key)) markClass(Number(event.key) - 1, i);
   else if (event.key === "x") select(i, !selected.has(i));
   else if (!shown && event.key.startsWith("Arrow")) move(item, event.key);
-  else if (shown && event.key === "ArrowRight") open(listed[Math.min(listed.indexOf(i) + 1, listed.length - 1)]);
+  else if (shown && (event.key === "ArrowRight" || (event.key === " " && !event.target.matches("button")))) open(after(i));
   else if (shown && event.key === "ArrowLeft") open(listed[Math.max(listed.indexOf(i) - 1, 0)]);
   else return;
-  if (shown && (event.key in KEYS || event.key === "z")) open(i);
+  const decided = event.key in KEYS || isClass(event.key);
+  if (shown && decided) open(data.server ? after(i) : i);
+  if (shown && event.key === "z") open(undone ?? i);
   event.preventDefault();
 }
 
@@ -180,6 +208,6 @@ $("download").addEventListener("click", download);
 $("detail").addEventListener("close", () => focusCard($("detail").dataset.i));
 document.addEventListener("keydown", key);
 addEventListener("beforeunload", (event) => {
-  if (!saved) event.preventDefault();
+  if (!isSaved()) event.preventDefault();
 });
 start();

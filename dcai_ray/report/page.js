@@ -34,6 +34,7 @@ function sheet(name) {
 
 /** A canvas with a picture, drawn once its sheet is decoded. */
 function picture(kind, i, alt, style) {
+  if (data.server) return served(style === "large" ? style : kind, i, alt, style);
   const { side, sizes } = data.sheets[kind];
   const [width, height] = sizes[i];
   if (!width) return make("span", { className: "gone" }, "image can no longer be read");
@@ -45,6 +46,15 @@ function picture(kind, i, alt, style) {
     canvas.getContext("2d").drawImage(image, x, y, width, height, 0, 0, width, height),
   );
   return canvas;
+}
+
+/** A picture that a server has. */
+function served(kind, i, alt, style) {
+  const image = make("img", { src: `pictures/${kind}/${i}`, alt, className: style || "", loading: "lazy" });
+  image.addEventListener("error", () => {
+    image.replaceWith(make("span", { className: "gone" }, "image can no longer be read"));
+  });
+  return image;
 }
 
 // --- evidence in words ---
@@ -101,10 +111,12 @@ function evidence(i) {
 const disagrees = (i) => c.wrong[i] !== null && c.wrong[i] > 0.5 !== c.value[i] < 0;
 
 // --- filter and sort ---
+const gain = (i) => (c.wrong[i] ?? c.likelihood[i] ?? 1) * -c.value[i];
 const certainty = (i) => c.likelihood[i] ?? -1;
 const SORTS = {
   rank: ["most suspicious", (i, j) => i - j],
   wrong: ["P(wrong)", (i, j) => (c.wrong[j] ?? -1) - (c.wrong[i] ?? -1)],
+  gain: ["expected gain", (i, j) => gain(j) - gain(i)],
   value: ["lowest value", (i, j) => c.value[i] - c.value[j]],
   certainty: ["certainty of the suggestion", (i, j) => certainty(j) - certainty(i)],
   pair: ["pair of classes", (i, j) => c.label[i] - c.label[j] || c.suggested[i] - c.suggested[j]],
@@ -215,6 +227,8 @@ function start() {
   const labels = [...new Set(c.label)].sort((a, b) => a - b);
   const named = ([pair, n]) => [pair, `${pair.split(",").map((k) => className(Number(k))).join(" → ")} (${n})`];
   const classes = data.classes.map((name, k) => [String(k), name]);
+  if (data.server) state.sort = "gain";
+  if (data.server && marks.size) state.show = "unmarked"; // go on where one stopped
   options("sort", Object.entries(SORTS).map(([key, [text]]) => [key, text]));
   options("class", [any, ...labels.map((k) => classes[k])]);
   options("pair", [any, ...pairs.map(named)]);
@@ -226,6 +240,8 @@ function start() {
   });
   $("back").addEventListener("click", () => turn(-1));
   $("next").addEventListener("click", () => turn(1));
+  $("sort").value = state.sort;
+  $("show").value = state.show;
   $("suspects").hidden = false;
   list();
   draw();

@@ -7,7 +7,7 @@ lists without its script.
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,35 +38,45 @@ class Suspects:
 
     data: dict[str, Any]
     """Columns of the suspects, for JSON."""
-    sheets: dict[str, Sprites]
-    """`suspects` in the order of the columns; `neighbours` in the order of `data["others"]`."""
+    pictures: Sequence[decoding.Source]
+    """Of the first suspects, in the order of the columns; none where there are no pictures."""
+    neighbours: Sequence[decoding.Source]
+    """Of the neighbours that `data["near"]` numbers."""
+
+    def sheets(self) -> dict[str, Sprites]:
+        """Small pictures of both, for a page without a server."""
+        if not self.pictures:
+            return {}
+        side, quality = next(size for count, *size in _SIZES if len(self.pictures) <= count)
+        return {
+            "suspects": sprites(self.pictures, side, quality),
+            "neighbours": sprites(self.neighbours, _NEIGHBOUR_PX),
+        }
 
 
-def suspects(findings: Findings, at_least: int) -> Suspects | None:
+def suspects(findings: Findings, at_least: int, most: int | None = None) -> Suspects | None:
     """All suspects with what is known of them; None without values.
 
     Args:
         findings: the results of a run so far.
         at_least: how many images of the ranking count as suspects in any case.
+        most: how many are listed and shown at most; None for all of them, `MAX_PICTURES` shown.
     """
     values = findings.values
     if values is None or findings.ranking is None:
         return None
-    chosen = _chosen(findings, at_least)
+    chosen = _chosen(findings, at_least)[:most]
+    shown = MAX_PICTURES if most is None else most
     rows = values.take(chosen).to_pylist()
     classes = sorted({*_strings(values, "label"), *_strings(values, "suggested_label")} - {""})
     place = {name: i for i, name in enumerate(classes)}
     files, paths, copied = _files(findings)
-    near = _Near(findings, chosen[:MAX_PICTURES], place)
-    pictured = [("train", row["id"]) for row in rows[:MAX_PICTURES]]
+    near = _Near(findings, chosen[:shown], place)
+    pictured = [("train", row["id"]) for row in rows[:shown]]
     if any(key not in files for key in pictured):  # valued from imported features
         files = {}
-    others = [key for key in near.named if key in files][:_NEIGHBOUR_PICTURES] if files else []
-    sheets = {}
-    if files:
-        side, quality = next(size for count, *size in _SIZES if len(pictured) <= count)
-        sheets["suspects"] = sprites([files[key] for key in pictured], side, quality)
-        sheets["neighbours"] = sprites([files[key] for key in others], _NEIGHBOUR_PX)
+    others = [key for key in near.named if key in files] if files else []
+    others = others if most else others[:_NEIGHBOUR_PICTURES]
     truth = findings.truth.true_labels if findings.truth else None
     cells = {key: i for i, key in enumerate(others)}
     data = {
@@ -95,7 +105,8 @@ def suspects(findings: Findings, at_least: int) -> Suspects | None:
             "truth": [truth[i] if truth else "" for i in chosen.tolist()],
         },
     }
-    return Suspects(data, sheets)
+    pictures = [files[key] for key in pictured] if files else []
+    return Suspects(data, pictures, [files[key] for key in others])
 
 
 def _chosen(findings: Findings, at_least: int) -> NDArray[np.intp]:

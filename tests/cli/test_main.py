@@ -55,7 +55,7 @@ def test_alone_it_shows_three_commands_that_work_as_they_stand(capsys):
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     examples = [shlex.split(line)[1:] for line in lines if line.startswith("  dcai-ray ")]
-    assert [name for name, *_ in examples] == ["audit", "run", "report"]
+    assert [name for name, *_ in examples] == ["audit", "run", "review"]
     for name, *words in examples:
         assert flags.parse(flags.COMMANDS[name], words, Config(), name)
 

@@ -155,7 +155,7 @@ def test_ten_thousand_suspects_are_painted_and_filtered_in_time(browser, page, t
     data |= {"near": {}, "pictured": 0}
     data.pop("sheets")
     file = tmp_path / "many.html"
-    blocks = assets.scripts(Suspects(data, {}))
+    blocks = assets.scripts(Suspects(data, [], []))
     file.write_text(html[: html.index('<script type="app')] + blocks + "</body></html>")
     for many in opened(browser, str(file)):
         paint = "(performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0)"
