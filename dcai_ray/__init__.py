@@ -43,6 +43,7 @@ _PUBLIC = {
     "read_features": "dcai_ray.api",
     "read_values": "dcai_ray.api",
     "shapley_values": "dcai_ray.api",
+    "write_features": "dcai_ray.steps.feature_import",
     "write_images": "dcai_ray.images.written",
 }
 """Each public name and the module that defines it."""

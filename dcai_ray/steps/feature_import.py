@@ -7,6 +7,7 @@
 A row's label is text, so class 3 is called "3". What is shown of a row is found in `rows`.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from dcai_ray import progress
 from dcai_ray.errors import UserError
+from dcai_ray.images.listing import SPLITS
 from dcai_ray.progress import counted
 from dcai_ray.steps.rows import Scaling, lines, row_columns, take_shown, unlike_scales
 from dcai_ray.steps.user_files import read_arrays
@@ -135,6 +137,71 @@ def import_features(
         made_of += ["shown", new_fingerprint(shown)]
     write_split(folder, ids, y, x, notes, new_fingerprint(*made_of), shown=shown)
     return x.shape
+
+
+def write_features(
+    data: Any, folder: str, *, split: str, backbone: str = "imported"
+) -> tuple[int, int]:
+    """Write features that are at hand as a split of a run; returns their number and width.
+
+    `dcai-ray value --features FOLDER` and the steps after it read them.
+
+    Args:
+        data: columns by name: a mapping, a data frame, an Arrow table, or a `ray.data.Dataset`,
+            which must have ids, as its rows come in no order. They are called as in files: `label`,
+            `id` unless the rows have none, and the features, a column of (d,) arrays or all
+            columns of numbers.
+        folder: path or URI that collects the splits.
+        split: train, shapley_val or val.
+        backbone: name of the network that computed the features.
+    Raises:
+        UserError: the split is unknown, or the columns make no sense.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split must be {', '.join(SPLITS)}, got {split!r}")
+    name = Location(f"{split} features")
+    arrays = _columns_of(data)
+    if hasattr(data, "iter_batches") and not set(_IDS) & set(arrays):
+        raise UserError("a dataset of ray.data has rows in no order: give it a column id")
+    ids, y, x = features_among(name, arrays)
+    if hasattr(data, "iter_batches"):
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        ids, y, x = [ids[i] for i in order], [y[i] for i in order], x[order]
+    if oddities := oddities_of(ids, x):
+        progress.warn(f"{name}: {'; '.join(oddities)}")
+    digest = new_fingerprint(ids, y, hashlib.sha256(x.tobytes()).hexdigest(), x.shape)
+    notes = {"backbone": backbone, "source_sha256": digest}
+    target = Location(folder) / split
+    write_split(target, ids, y, x, notes, new_fingerprint("imported", FORMAT, backbone, digest))
+    return x.shape[0], x.shape[1]
+
+
+def _columns_of(data: Any) -> dict[str, NDArray[Any]]:
+    """The columns of a table of any kind as arrays."""
+    if hasattr(data, "iter_batches"):  # ray.data
+        batches = list(data.iter_batches(batch_format="numpy", batch_size=None))
+        if not batches:
+            raise UserError("the dataset of ray.data has no rows")
+        return {str(n): np.concatenate([_stacked(b[n]) for b in batches]) for n in batches[0]}
+    if hasattr(data, "to_pydict"):  # Arrow
+        data = data.to_pydict()
+    try:
+        return {str(name): _stacked(data[name]) for name in data}
+    except (TypeError, KeyError, IndexError):
+        raise UserError(
+            "features must come as columns by name (a mapping, data frame, Arrow table or "
+            f"ray.data.Dataset), got {type(data).__name__}"
+        ) from None
+
+
+def _stacked(column: Any) -> NDArray[Any]:
+    """A column as an array; one of arrays or lists becomes a matrix."""
+    entries = column if isinstance(column, np.ndarray) else np.asarray(list(column), dtype=object)
+    if entries.dtype != object:
+        return entries
+    if entries.ndim > 1:  # lists of one length
+        return np.array(entries.tolist())
+    return np.array(list(entries))
 
 
 def oddities_of(ids: list[str], x: NDArray[np.float32]) -> list[str]:

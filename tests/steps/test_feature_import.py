@@ -7,11 +7,14 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+import ray
 import torch
 from numpy.testing import assert_array_equal
 from safetensors.torch import save
 
+import dcai_ray
 from dcai_ray.errors import UserError
 from dcai_ray.steps.feature_import import import_features, read_feature_file
 from dcai_ray.storage.features import read_split
@@ -376,3 +379,50 @@ def test_sentinels_and_columns_that_say_nothing_are_reported_in_one_line(tmp_pat
         "odd.npz: 1 row far from all others (first 1/000007); 2 columns constant; 1 column equal "
         "to another"
     )
+
+
+TABLE = {
+    "id": ["b", "a", "c"],
+    "label": ["x y", "z/1", "x y"],
+    "features": [[1, 2], [3, 4], [5, 6]],
+}
+
+
+def test_columns_at_hand_are_written_as_a_split(tmp_path):
+    wide = {"id": TABLE["id"], "label": TABLE["label"], "u": [1.0, 3, 5], "v": [2.0, 4, 6]}
+    tables = [TABLE, pd.DataFrame(TABLE), pd.DataFrame(wide), pa.table(TABLE)]
+    for number, table in enumerate(tables):
+        folder = tmp_path / str(number)
+        assert dcai_ray.write_features(table, str(folder), split="train") == (3, 2)
+        found = read_split(Location(str(folder / "train")))
+        assert list(found.ids) == TABLE["id"]
+        assert list(found.labels) == TABLE["label"]
+        assert found.x.tolist() == TABLE["features"]
+
+
+@pytest.mark.parametrize(
+    ("data", "split", "message"),
+    [
+        (TABLE, "test", "split must be train, shapley_val, val, got 'test'"),
+        ([1, 2], "train", "features must come as columns by name"),
+        ({"label": ["a", "b"], "features": [[1, 2], [3, np.nan]]}, "train", "must be finite"),
+        ({"features": [[1, 2], [3, 4]]}, "train", "no labels among"),
+        ({"label": ["a"], "features": [[1, 2], [3, 4]]}, "train", "2 rows of features"),
+    ],
+)
+def test_columns_that_make_no_sense_are_one_line(tmp_path, data, split, message):
+    with pytest.raises(UserError, match=message):
+        dcai_ray.write_features(data, str(tmp_path), split=split)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.ray
+def test_a_dataset_of_ray_is_written_in_the_order_of_its_ids(tmp_path, ray_cluster):
+    rows = [dict(zip(TABLE, row, strict=True)) for row in zip(*TABLE.values(), strict=True)]
+    data = ray.data.from_items(rows).repartition(2)
+    assert dcai_ray.write_features(data, str(tmp_path), split="val") == (3, 2)
+    found = read_split(Location(str(tmp_path / "val")))
+    assert (list(found.ids), list(found.labels)) == (["a", "b", "c"], ["z/1", "x y", "x y"])
+    assert found.x.tolist() == [[3, 4], [1, 2], [5, 6]]
+    with pytest.raises(UserError, match="give it a column id"):
+        dcai_ray.write_features(data.drop_columns(["id"]), str(tmp_path), split="train")
