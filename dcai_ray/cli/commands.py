@@ -185,6 +185,22 @@ def review(arguments: Sequence[str]) -> None:
         raise
 
 
+def tasks(arguments: Sequence[str]) -> None:
+    """The suspects for another tool."""
+    from dcai_ray.report.findings import read_findings
+    from dcai_ray.report.suspect_list import tasks_of
+    from dcai_ray.review.formats import labelling_interface, written
+
+    chosen = parse(flags.Tasks, arguments, Config(), "tasks")
+    listed, classes = tasks_of(read_findings(_existing(chosen.run, chosen.data)))
+    target = _lasting("--to", chosen.to)
+    target.write_bytes(written(listed, chosen.format))
+    said = f"{counted(len(listed), 'tasks')} in {chosen.to}"
+    if chosen.format == "label-studio":
+        said += f"; the labelling interface of the project:\n{labelling_interface(classes)}"
+    print_done(chosen.shown, progress.escaped(said.rstrip()), tasks=len(listed), to=target.uri)
+
+
 def decide(arguments: Sequence[str]) -> None:
     """People's decisions into a run."""
     from dcai_ray.review.deciding import take_in

@@ -48,7 +48,14 @@ ValueSplits = tuple[Literal["shapley_val", "val"], ...]
 Switch = tyro.conf.FlagCreatePairsOff[bool]  # off unless given; a setting also has its --no- flag
 Flat = tyro.conf.arg(name="")  # the flags of a section without its name before them
 _SECTIONS = tuple(field.name for field in fields(Config))
-_RUN_FIRST = ("report", "status", "review", "decide", "export")  # take RUN without its flag, too
+_RUN_FIRST = (
+    "report",
+    "status",
+    "review",
+    "tasks",
+    "decide",
+    "export",
+)  # take RUN without its flag, too
 _STYLE = (tyro.conf.HelptextFromCommentsOff,)
 
 
@@ -281,6 +288,22 @@ class Review(OfRun):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tasks(OfRun):
+    """Write the suspects for another tool, the most suspicious first; `decide` reads its answers.
+
+    Example:
+      dcai-ray tasks outputs/mine --to tasks.json --format label-studio
+    """
+
+    to: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    """File or URI to write."""
+    format: Literal["label-studio", "cleanlab"] = "label-studio"
+    """Label Studio's JSON tasks with predictions, or cleanlab's frame of label issues as CSV."""
+    data: OptionalFolder = None
+    """The folder that the images have moved to since; their content must be the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Decide(OfRun):
     """Record in a run what people decided about its images.
 
@@ -290,7 +313,8 @@ class Decide(OfRun):
 
     decisions: Annotated[str, tyro.conf.arg(metavar="FILE")]
     """CSV or Parquet with the columns id, split, given_label, decision (keep, drop, relabel,
-    unsure, undo), label, by, at and note; several people's files may be given one after another."""
+    unsure, undo), label, by, at and note; a table of id and label; an export of Label Studio
+    (JSON); or a frame of cleanlab. Several people's files may be given one after another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -420,6 +444,7 @@ COMMANDS: dict[str, type] = {
     "report": Report,
     "status": Status,
     "review": Review,
+    "tasks": Tasks,
     "decide": Decide,
     "export": Export,
     "import-features": ImportFeatures,

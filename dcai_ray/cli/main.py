@@ -32,6 +32,7 @@ _COMMANDS = {
     "report": "write report.html from what a run has found so far",
     "status": "show a run's progress",
     "review": "look at the suspects in a browser and decide",
+    "tasks": "write the suspects for Label Studio or cleanlab",
     "decide": "record what people decided about the images of a run",
     "export": "write the cleaned training set as a folder of images",
     "import-features": "convert features that you have (NumPy, torch, CSV, ...)",

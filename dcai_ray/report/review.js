@@ -37,5 +37,5 @@ record = (records) => {
 };
 isSaved = () => !unsent.length;
 $("by").value = data.by;
-$("legend").textContent = data.classes.slice(0, 9).map((name, k) => `${k + 1} ${name}`).join("  ") +
-  (data.classes.length > 9 ? "  …" : "") + "  (a class's key relabels, or keeps if it is the given one; Space: next)";
+$("legend").textContent = data.classes.slice(0, 9).map((name, k) => `${k + 1} ${name}`).join(" · ") +
+  (data.classes.length > 9 ? " · …" : "") + " (a class's key relabels, or keeps if it is the given one; Space: next)";

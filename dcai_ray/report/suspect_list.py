@@ -11,8 +11,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from dcai_ray.cleaning.tiers import TIERS
+from dcai_ray.errors import UserError
+from dcai_ray.images.image_set import read_image_set
 from dcai_ray.report.findings import Findings
+from dcai_ray.review.formats import Task
 from dcai_ray.storage.location import Location
 
 COLUMNS = (
@@ -80,6 +85,42 @@ def write_suspects(findings: Findings) -> Location | None:
     if not target.exists() or target.read_bytes() != written:
         target.write_bytes(written)
     return target
+
+
+def tasks_of(findings: Findings) -> tuple[list[Task], list[str]]:
+    """The suspects as tasks for another tool, and the classes.
+
+    Raises:
+        UserError: nothing is valued yet.
+    """
+    run, values = findings.run, findings.values
+    if values is None:
+        raise UserError(f"{run.location}: no values yet; value the images first")
+    images = read_image_set(run)
+    root = images.root if images is not None and images.root.remote else None
+    name = dict(zip(_paths(values), values["id"].to_pylist(), strict=True))
+    tasks = [
+        Task(
+            id=name[suspect.path],
+            split="train",
+            path=suspect.path,
+            uri="" if root is None else (root / suspect.path).uri,
+            given_label=suspect.label,
+            suggested_label=suspect.suggested_label,
+            suggested_probability=suspect.suggested_probability,
+            wrong_probability=suspect.wrong_probability,
+        )
+        for suspect in suspects(findings)
+    ]
+    return tasks, sorted(set(values["label"].to_pylist()))
+
+
+def _paths(values: pa.Table) -> list[str]:
+    """(n,) what `Suspect.path` is of each image."""
+    ids: list[str] = values["id"].to_pylist()
+    if "path" not in values.column_names:
+        return ids
+    return [path or name for path, name in zip(values["path"].to_pylist(), ids, strict=True)]
 
 
 def count_by_tier(listed: list[Suspect]) -> dict[str, int]:

@@ -20,7 +20,7 @@ def take_in(run: RunDirectory, file: Location) -> list[str]:
         OSError: the file cannot be read.
     """
     labels = _labels(run)
-    records = read_file(file)
+    records = read_file(file, labels)
     _check(file, records, labels)
     known = read_folder(run.decisions)
     there = set(known)

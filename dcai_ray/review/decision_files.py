@@ -10,10 +10,12 @@ import csv
 import io
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timezone
+from typing import Any
 
 from dcai_ray.errors import UserError
+from dcai_ray.review import formats
 from dcai_ray.review.decisions import COLUMNS, Decision, from_row
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
@@ -64,32 +66,52 @@ def read_folder(folder: Location) -> list[Decision]:
     if not folder.exists():
         return []
     files = [folder / name for name, _ in folder.walk() if name.endswith(".csv")]
-    return [record for file in files for record in _records(file, whole_lines=True)]
+    return [record for file in files for record in _records(file, *_table(file, whole_lines=True))]
 
 
-def read_file(file: Location) -> list[Decision]:
-    """The records of a file from elsewhere, CSV or Parquet.
+def read_file(file: Location, labels: formats.Labels) -> list[Decision]:
+    """The records of a file from elsewhere: decisions, or what another tool wrote (`formats`).
 
+    Args:
+        file: CSV, Parquet or JSON.
+        labels: of the run's images, by split and id.
     Raises:
-        UserError: it is no table of decisions; the message names the row.
+        UserError: it is none of these; the message names the row.
     """
-    return _records(file, whole_lines=False)
+    folder, _, name = file.uri.rpartition("/")
+    seconds = Location(folder or ".").changed_at([name])[0]
+    at = datetime.fromtimestamp(seconds, timezone.utc).isoformat()
+    try:
+        if file.name.lower().endswith(".json"):
+            return formats.from_json(file.read_bytes())
+        rows, columns = _table(file, whole_lines=False)
+        if {"id", "is_label_issue"} <= columns:
+            return formats.from_frame(rows, at, labels)
+        if {"id", "label"} <= columns and "decision" not in columns:
+            return formats.from_labels(rows, at, labels)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    return _records(file, rows, columns)
 
 
-def _records(file: Location, *, whole_lines: bool) -> list[Decision]:
+def _table(file: Location, *, whole_lines: bool) -> tuple[list[dict[str, Any]], set[str]]:
+    """The rows of a table, and its columns."""
     if file.name.lower().endswith(".parquet"):
         rows = parquet.read_table(file).to_pylist()
-        columns = set(rows[0]) if rows else set(COLUMNS)
-    else:
-        try:
-            text = file.read_bytes().decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise UserError(f"{file}: a CSV must be UTF-8; save it as such") from None
-        if whole_lines:
-            text = text[: text.rfind("\n") + 1]  # a killed session's last line may lack its end
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        rows = list(reader)
-        columns = set(reader.fieldnames or (COLUMNS if whole_lines else ()))
+        return rows, set(rows[0]) if rows else set(COLUMNS)
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError("a CSV must be UTF-8; save it as such") from None
+    if whole_lines:
+        text = text[: text.rfind("\n") + 1]  # a killed session's last line may lack its end
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    return list(reader), set(reader.fieldnames or (COLUMNS if whole_lines else ()))
+
+
+def _records(
+    file: Location, rows: Iterable[Mapping[str, Any]], columns: Collection[str]
+) -> list[Decision]:
     missing = [name for name in ("id", "given_label", "decision", "at") if name not in columns]
     if missing:
         raise UserError(f"{file}: no column {missing[0]}; expected {', '.join(COLUMNS)}")
