@@ -48,14 +48,8 @@ ValueSplits = tuple[Literal["shapley_val", "val"], ...]
 Switch = tyro.conf.FlagCreatePairsOff[bool]  # off unless given; a setting also has its --no- flag
 Flat = tyro.conf.arg(name="")  # the flags of a section without its name before them
 _SECTIONS = tuple(field.name for field in fields(Config))
-_RUN_FIRST = (
-    "report",
-    "status",
-    "review",
-    "tasks",
-    "decide",
-    "export",
-)  # take RUN without its flag, too
+# These take RUN without its flag, too.
+_RUN_FIRST = ("report", "status", "review", "tasks", "decide", "export")
 _STYLE = (tyro.conf.HelptextFromCommentsOff,)
 
 
