@@ -12,7 +12,7 @@ The package in the order in which data flows through it:
     report       a run read back from its files: verdicts, plots, thumbnails, one HTML page
     storage      files by path or URI, Parquet tables, fingerprints
 
-    api          values, features and sampling for notebooks      config     settings
+    api, notebook   values, features, sampling; all steps in one call     config     settings
     run_directory   the files of one run     errors     what a user can fix     progress   messages
 
 Public names are imported when first used: `import dcai_ray` loads neither torch nor ray.
@@ -39,6 +39,8 @@ _PUBLIC = {
     "UserError": "dcai_ray.errors",
     "Utility": "dcai_ray.valuation.utilities",
     "Values": "dcai_ray.api",
+    "Cleaned": "dcai_ray.notebook",
+    "clean": "dcai_ray.notebook",
     "knn_shapley": "dcai_ray.valuation",
     "read_features": "dcai_ray.api",
     "read_values": "dcai_ray.api",

@@ -28,6 +28,7 @@ ALLOWED = {
     "report": {"cleaning", "images", "review", "run_directory", "config", "progress", "__init__",
                *PURE},
     "review": {"run_directory", "config", "progress", *PURE},
+    "notebook": {"steps", "report", "run_directory", "config", *PURE},
     "api": {"cluster", "run_directory", "config", *PURE},
     "cli": {"steps", "report", "review", "cluster", "images", "run_directory", "config",
             "progress", "__init__", *PURE},
