@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "AllOf": "dcai_ray.valuation.stopping",
     "AnyOf": "dcai_ray.valuation.stopping",
+    "DataShapley": "dcai_ray.valuation.estimator",
     "Knn": "dcai_ray.valuation.utilities.knn",
     "KnnAccuracy": "dcai_ray.valuation.utilities.knn_accuracy",
     "LeastSquares": "dcai_ray.valuation.utilities.least_squares",
