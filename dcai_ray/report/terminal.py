@@ -94,16 +94,15 @@ def next_steps(findings: Findings) -> list[str]:
     run = shlex.quote(findings.run.location.uri)
     if findings.values is None:
         return ["next:", f"  dcai-ray status {run}"]
-    steps = [f"dcai-ray report {run} --json"]
+    steps = [f"dcai-ray review {run}"]
     settings = findings.settings.get("value", {})
     if settings.get("method") == "exact":
         is_zero = findings.choice is not None and findings.choice.rule == "zero"
         other = "share --drop-share 0.1" if is_zero else "zero"
-        steps = [f"dcai-ray value --run {run} --rule {other}"]
+        steps.append(f"dcai-ray value --run {run} --rule {other}")
     if findings.run.images.exists():
         steps.append(f"dcai-ray export {run} --to cleaned")
-    steps.append(f"dcai-ray status {run}")
-    return ["next:", *(f"  {step}" for step in steps[:3])]
+    return ["next:", *(f"  {step}" for step in steps)]
 
 
 def _verdicts(findings: Findings) -> list[verdicts.Verdict]:

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -21,7 +20,7 @@ from dcai_ray.report.server import Review, application, serve
 from dcai_ray.review.decision_files import read_folder
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage.location import Location
-from tests.report.test_browser import browser
+from tests.report.test_browser import browser, until
 from tests.report.test_page import NASTY, complete, run, write_evidence
 
 __all__ = ["browser", "run"]  # fixtures
@@ -192,14 +191,6 @@ def started():
         process.kill()
         process.wait()
         process.stdout.close()
-
-
-def until(holds, seconds=20):
-    """Wait; the page's policy lets the browser's driver evaluate no text by itself."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.mark.slow

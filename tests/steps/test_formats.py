@@ -26,9 +26,12 @@ from tests.support.small_runs import SETTINGS
 READING, EXTRACTION = "reading images", "extracting features"
 BASELINE, CLEANED = "fine-tuning baseline", "fine-tuning cleaned"
 BY_CLEAN, BY_SELF = "valuing by shapley_val", "valuing by the training set (leave-one-out)"
-PROBES, SAMPLING = "probes on features", "sampling"
+SAMPLING = "sampling"
+COMPARED = "comparing labels as a whole"
+PROBES = {"probes on features", COMPARED}
 PROBE, COPIES = "leave-one-out probe", "looking for near copies"
-VALUES = {PROBE, BY_CLEAN, BY_SELF, COPIES}  # too few clean images to choose how many to drop
+# Too few clean images to choose how many to drop; labels of noise are looked at as a whole.
+VALUES = {PROBE, BY_CLEAN, BY_SELF, COPIES, COMPARED}
 
 
 def write_noise(job, tick):
@@ -79,7 +82,7 @@ def ran():
 def finished(small_data, config, ran, tmp_path_factory):
     folder = tmp_path_factory.mktemp("formats") / "run"
     pipeline.run_pipeline(at(folder), listing(small_data), config, networks=True)
-    assert set(ran) == {READING, BASELINE, EXTRACTION, *VALUES, PROBES, CLEANED}
+    assert set(ran) == {READING, BASELINE, EXTRACTION, *VALUES, *PROBES, CLEANED}
     return folder
 
 
@@ -99,14 +102,14 @@ def raise_format(monkeypatch, step):
 @pytest.mark.parametrize(
     ("step", "again"),
     [
-        ("reading", {READING, BASELINE, EXTRACTION, *VALUES, PROBES, CLEANED}),
+        ("reading", {READING, BASELINE, EXTRACTION, *VALUES, *PROBES, CLEANED}),
         ("training", {BASELINE, CLEANED}),
         # The networks of step 3 depend on what is kept, and that does not change here.
-        ("extraction", {EXTRACTION, *VALUES, PROBES}),
-        ("exact_values", {*VALUES, PROBES}),
-        ("evidence", {*VALUES, PROBES}),
-        ("dropping", {PROBES, COPIES}),  # what is known about the labels stays
-        ("probing", {PROBES, COPIES}),
+        ("extraction", {EXTRACTION, *VALUES, *PROBES}),
+        ("exact_values", {*VALUES, *PROBES}),
+        ("evidence", {*VALUES, *PROBES}),
+        ("dropping", {*PROBES, COPIES}),  # what is known about the labels stays
+        ("probing", {*PROBES, COPIES}),
         ("sampled_values", set()),
         ("sampling_session", set()),
     ],

@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import shutil
 import signal
@@ -338,6 +340,9 @@ def test_export_writes_the_kept_and_the_validation_images(finished, data, tmp_pa
     written = files(tmp_path / "cleaned")
     _, card = written.pop("README.md")
     assert b"shapley_val" in card
+    _, changes = written.pop("changes.csv")
+    dropped = {f"train/{row['id']}" for row in csv.DictReader(io.StringIO(changes.decode()))}
+    assert dropped == {name for name in files(data) if name.startswith("train/")} - kept
     assert written.keys() == kept | clean
     assert all(content == (data / name).read_bytes() for name, (_, content) in written.items())
     assert capsys.readouterr().out.startswith(f"{len(written)} images in ")

@@ -71,6 +71,7 @@ def test_status_report_and_export_work_on_the_store(finished, bucket, object_sto
     )
     assert {name for name in copied if name.startswith("train/")} == kept
     assert b"shapley_val" in copied.pop("README.md")
+    assert copied.pop("changes.csv").startswith(b"change,split,id,")
     assert all(copied[name] == given[name] for name in copied)
 
 
