@@ -102,7 +102,8 @@ def next_steps(findings: Findings) -> list[str]:
         steps.append(f"dcai-ray value --run {run} --rule {other}")
     if findings.run.images.exists():
         steps.append(f"dcai-ray export {run} --to cleaned")
-    return ["next:", *(f"  {step}" for step in steps)]
+    steps.append(f"dcai-ray status {run}")
+    return ["next:", *(f"  {step}" for step in steps[:3])]
 
 
 def _verdicts(findings: Findings) -> list[verdicts.Verdict]:
