@@ -242,31 +242,33 @@ class OfRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report(OfRun):
+class OfRunWithData(OfRun):
+    """Flags of commands that also look at the images of a run."""
+
+    data: OptionalFolder = None
+    """The folder that the images have moved to since; their content must be the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(OfRunWithData):
     """Write report.html from what the run has found so far.
 
     Example:
       dcai-ray report outputs/mine
     """
 
-    data: OptionalFolder = None
-    """The folder that the images have moved to since; their content must be the same."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Status(OfRun):
+class Status(OfRunWithData):
     """Show the progress of a run.
 
     Example:
       dcai-ray status outputs/mine
     """
 
-    data: OptionalFolder = None
-    """The folder that the images have moved to since; their content must be the same."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Review(OfRun):
+class Review(OfRunWithData):
     """Look at the suspects in a browser and decide; every decision is saved at once.
 
     Example:
@@ -277,12 +279,10 @@ class Review(OfRun):
     """Who decides, which is written with every decision; by default the name of the login."""
     port: int = 0
     """Port to serve 127.0.0.1 at; 0 for any that is free."""
-    data: OptionalFolder = None
-    """The folder that the images have moved to since; their content must be the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tasks(OfRun):
+class Tasks(OfRunWithData):
     """Write the suspects for another tool, the most suspicious first; `decide` reads its answers.
 
     Example:
@@ -293,8 +293,6 @@ class Tasks(OfRun):
     """File or URI to write."""
     format: Literal["label-studio", "cleanlab"] = "label-studio"
     """Label Studio's JSON tasks with predictions, or cleanlab's frame of label issues as CSV."""
-    data: OptionalFolder = None
-    """The folder that the images have moved to since; their content must be the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,7 +310,7 @@ class Decide(OfRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(OfRun):
+class Export(OfRunWithData):
     """Write the cleaned training set as a folder of images; what people decided in it wins.
 
     Example:
@@ -327,8 +325,6 @@ class Export(OfRun):
     """Leave out the images that people gave another label to, or move them to that class."""
     reviewed_only: bool = False
     """Apply what people decided, and keep all else, whatever the rule says."""
-    data: OptionalFolder = None
-    """The folder that the images have moved to since; their content must be the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

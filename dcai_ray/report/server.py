@@ -28,7 +28,7 @@ from dcai_ray.report import assets
 from dcai_ray.report.findings import Findings
 from dcai_ray.report.suspects import suspects
 from dcai_ray.review.decision_files import Session, read_folder
-from dcai_ray.review.decisions import Decision, final, from_row, standing
+from dcai_ray.review.decisions import Decision, check_known, final, from_row, standing
 from dcai_ray.review.expected import Expected, looked_at
 
 MOST = 50_000
@@ -72,6 +72,7 @@ class Review:
         self.given: dict[str, str] = dict(
             zip(values["id"].to_pylist(), values["label"].to_pylist(), strict=True)
         )
+        self._images = {("train", name) for name in self.given}
         self.classes: Sequence[str] = listed.data["classes"]
         self._wrong = Expected.of(values)
 
@@ -101,17 +102,11 @@ class Review:
             UserError: a row is no decision about an image of this run; then none is saved.
             OSError: they could not be written.
         """
-        records = [self._checked({**row, "split": "train", "by": by}) for row in rows]
+        records = [from_row({**row, "split": "train", "by": by}) for row in rows]
+        for record in records:
+            check_known(record, self._images, self.classes)
         self.session.add(records)
         self.records += records
-
-    def _checked(self, row: Mapping[str, Any]) -> Decision:
-        record = from_row(row)
-        if record.id not in self.given:
-            raise UserError(f"the run has no training image {record.id!r}")
-        if record.label and record.label not in self.classes:
-            raise UserError(f"{record.id}: the run has no class {record.label!r}")
-        return record
 
 
 def _mark(record: Decision, number: Mapping[str, int]) -> dict[str, Any]:

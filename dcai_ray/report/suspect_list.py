@@ -11,8 +11,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
 from dcai_ray.cleaning.tiers import TIERS
 from dcai_ray.errors import UserError
 from dcai_ray.images.image_set import read_image_set
@@ -32,6 +30,7 @@ class Suspect:
 
     rank: int
     """1 for the most suspicious; the place in the order of the report."""
+    id: str
     path: str
     """Path below the data's root; the id if there are no images."""
     label: str
@@ -58,6 +57,7 @@ def suspects(findings: Findings) -> list[Suspect]:
     return [
         Suspect(
             rank=rank,
+            id=row["id"],
             path=row.get("path") or row["id"],
             label=row["label"],
             suggested_label=row["suggested_label"] or "",
@@ -98,10 +98,9 @@ def tasks_of(findings: Findings) -> tuple[list[Task], list[str]]:
         raise UserError(f"{run.location}: no values yet; value the images first")
     images = read_image_set(run)
     root = images.root if images is not None and images.root.remote else None
-    name = dict(zip(_paths(values), values["id"].to_pylist(), strict=True))
     tasks = [
         Task(
-            id=name[suspect.path],
+            id=suspect.id,
             split="train",
             path=suspect.path,
             uri="" if root is None else (root / suspect.path).uri,
@@ -113,14 +112,6 @@ def tasks_of(findings: Findings) -> tuple[list[Task], list[str]]:
         for suspect in suspects(findings)
     ]
     return tasks, sorted(set(values["label"].to_pylist()))
-
-
-def _paths(values: pa.Table) -> list[str]:
-    """(n,) what `Suspect.path` is of each image."""
-    ids: list[str] = values["id"].to_pylist()
-    if "path" not in values.column_names:
-        return ids
-    return [path or name for path, name in zip(values["path"].to_pylist(), ids, strict=True)]
 
 
 def count_by_tier(listed: list[Suspect]) -> dict[str, int]:

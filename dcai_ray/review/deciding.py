@@ -4,7 +4,7 @@ from collections import Counter
 
 from dcai_ray.errors import UserError
 from dcai_ray.review.decision_files import Session, read_file, read_folder
-from dcai_ray.review.decisions import Decision, agreements, conflicts, final
+from dcai_ray.review.decisions import Decision, agreements, check_known, conflicts, final
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
@@ -21,7 +21,12 @@ def take_in(run: RunDirectory, file: Location) -> list[str]:
     """
     labels = _labels(run)
     records = read_file(file, labels)
-    _check(file, records, labels)
+    classes = set(labels.values())
+    try:
+        for record in records:
+            check_known(record, labels, classes)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
     known = read_folder(run.decisions)
     there = set(known)
     new = [record for record in dict.fromkeys(records) if record not in there]
@@ -36,18 +41,6 @@ def _labels(run: RunDirectory) -> dict[tuple[str, str], str]:
     table = parquet.read_table(run.images)
     columns = (table[name].to_pylist() for name in ("split", "id", "label"))
     return {(split, name): label for split, name, label in zip(*columns, strict=True)}
-
-
-def _check(file: Location, records: list[Decision], labels: dict[tuple[str, str], str]) -> None:
-    classes = set(labels.values())
-    for record in records:
-        if (record.split, record.id) not in labels:
-            raise UserError(
-                f"{file}: the run has no image {record.id!r} in {record.split}; give decisions "
-                "about the images of this run"
-            )
-        if record.label and record.label not in classes:
-            raise UserError(f"{file}: {record.id}: the run has no class {record.label!r}")
 
 
 def _state(records: list[Decision], labels: dict[tuple[str, str], str]) -> list[str]:

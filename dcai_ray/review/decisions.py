@@ -7,7 +7,7 @@ order and more than once.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from typing import Any
@@ -84,6 +84,27 @@ def from_row(row: Mapping[str, Any]) -> Decision:
     """
     texts = {name: "" if row.get(name) is None else str(row[name]) for name in COLUMNS}
     return Decision(**{**texts, "split": texts["split"] or "train"})
+
+
+def check_known(
+    record: Decision, images: Collection[tuple[str, str]], classes: Collection[str]
+) -> None:
+    """Find out whether a run has the image and the class of a decision.
+
+    Args:
+        record: the decision.
+        images: split and id of each image of the run.
+        classes: its classes.
+    Raises:
+        UserError: it lacks one of them.
+    """
+    if (record.split, record.id) not in images:
+        raise UserError(
+            f"the run has no image {record.id!r} in {record.split}; give decisions about the "
+            "images of this run"
+        )
+    if record.label and record.label not in classes:
+        raise UserError(f"{record.id}: the run has no class {record.label!r}")
 
 
 def standing(records: Iterable[Decision]) -> dict[tuple[str, str], dict[str, Decision]]:
