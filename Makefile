@@ -5,6 +5,7 @@
 # make check   install, then lint and types
 # make bench   install, then all benchmarks: half an hour; writes docs/benchmarks.md
 #              (BENCH="--study FOLDER --pydvl PYTHON": see benchmarks/report.py)
+# make docs    install, then the documentation as a site in outputs/site/; warnings are errors
 # make wheel   the package and its versions as files in dist/, for the nodes of cluster.yaml
 # Everything goes to .venv; PYTHON=python3.12 chooses another interpreter.
 
@@ -16,9 +17,9 @@ PYTEST := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
 export PYTHONDONTWRITEBYTECODE :=
 PROJECT := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test quick check bench wheel clean
+.PHONY: demo test quick check bench docs wheel clean
 
-demo: .venv/.demo
+demo: .venv/.core
 	$(BIN)/dcai-ray demo
 
 test: .venv/.dev
@@ -36,15 +37,18 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/report.py $(BENCH) > docs/benchmarks.md.new
 	mv docs/benchmarks.md.new docs/benchmarks.md
 
+docs: .venv/.dev
+	$(BIN)/mkdocs build --quiet
+
 wheel:
 	rm -rf build dist
 	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	cp constraints.txt dist/
 
-.venv/.demo .venv/.dev: .venv/.%: $(PROJECT)
+.venv/.core .venv/.dev: .venv/.%: $(PROJECT)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed, this is " + sys.version.split()[0])'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(if $(filter dev,$*),[dev])'
 	@touch $@
 
 clean:

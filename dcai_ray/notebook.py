@@ -76,7 +76,8 @@ class Cleaned:
 
     def summary(self) -> str:
         """The verdict, the warnings, and how far to trust the list."""
-        return "\n".join(summary(read_findings(RunDirectory(Location(self.run)))))
+        lines = summary(read_findings(RunDirectory(Location(self.run))))
+        return "\n".join(line for line in lines if not line.startswith("report: "))
 
     def report(self) -> str:
         """Write the page and the list of suspects; the path of the page."""

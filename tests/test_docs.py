@@ -200,3 +200,26 @@ def test_the_table_of_the_document_can_be_imported(tmp_path, monkeypatch):
         Location("wine.csv"), None, Location("features/train"), "imported", standardize=True
     )
     assert shape == (178, 13)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_notebook_runs_from_top_to_bottom():
+    names = {}
+    for code in blocks(REPOSITORY / "docs/notebooks.md", "python"):
+        exec(code, names)
+    assert names["precision"] >= 0.9
+    assert names["cleaned"] > names["dirty"] + 0.1
+    assert names["values"].shape == (800,)
+    assert names["decided"].mean() > 0.1
+
+
+def test_every_public_name_is_in_the_reference():
+    text = (REPOSITORY / "docs/api.md").read_text()
+    missing = [name for name in dcai_ray.__all__ if not re.search(rf"\b{name}\b", text)]
+    assert missing == ["__version__"]
+
+
+def test_every_document_is_in_the_navigation_of_the_site():
+    text = (REPOSITORY / "mkdocs.yml").read_text()
+    documents = {path.name for path in (REPOSITORY / "docs").glob("*.md")}
+    assert documents == set(re.findall(r"[\w]+\.md", text))

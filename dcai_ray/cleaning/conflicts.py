@@ -1,22 +1,22 @@
 """Pictures that occur twice under different labels: one of the two labels is certainly wrong.
 
 Two files that decode to the same pixels show *the same* picture. Two pictures are *nearly* the same
-if the cosine of their centred features is at least `SIMILAR`, and if they are nearer than different
-pictures come by chance: with distance d = 1 - cosine, d_5 the distance of the fifth neighbour and D
-the dimension of the features,
+if the cosine of their centred features is at least `SIMILAR`, and *alike* if it is at least
+`ALIKE`, both only if they are nearer than different pictures come by chance: with distance
+d = 1 - cosine, d_5 the distance of the fifth neighbour and D the dimension of the features,
 
     P(d_1 <= r d_5) = 1 - (1 - r^(D/2))^4 <= 4 r^(D/2)
 
 for points that lie anywhere alike around a picture: a ball of radius sqrt(d) holds a share
-d^(D/2) of its neighbours. So a pair is near if d <= r d_5 with n 4 r^(D/2) = `CHANCE`: among n
+d^(D/2) of its neighbours. So a pair is alike if d <= r d_5 with n 4 r^(D/2) = `CHANCE`: among n
 training images, `CHANCE` pairs are expected where no picture occurs twice. D is that of the data
 itself: by the same formula (d_2 / d_5)^(D/2) has the distribution Beta(2, 3), and so its median.
-A burst of g + 1 pictures lies within each other's fifth neighbour. The first g neighbours are near,
-too, if d_g <= r d_{g+4}: by chance that is rarer, (d_g / d_{g+4})^(D/2) having the distribution
-Beta(g, 4). g is bounded, as a whole class may be alike to a network.
+A burst of g + 1 pictures lies within each other's fifth neighbour. The first g neighbours are
+alike, too, if d_g <= r d_{g+4}: by chance that is rarer, (d_g / d_{g+4})^(D/2) having the
+distribution Beta(g, 4). g is bounded, as a whole class may be alike to a network.
 
 Features of few dimensions, or those of a network for which all images of a class are alike,
-therefore have no near pairs.
+therefore have no such pairs.
 
 Source: Facco et al. 2017, Sci. Rep. 7, 12140 (dimension by ratios of neighbour distances), with the
 second and fifth neighbour instead of the first and second: a copy may be the first.
@@ -44,6 +44,11 @@ keep it (EfficientNet-Lite0), and only 38 % keep .98. Of 13 million pairs of dif
 two of them .98, one .99; `CHANCE` leaves none."""
 CHANCE = 0.1
 """Pairs of different pictures that are expected to be near, in a whole training set."""
+
+ALIKE = 0.75
+"""Smallest cosine of pictures that do not judge each other: frames of a burst, crops of a photo.
+The gap to all other pictures tells them, so they need not be as near as two pictures of which one
+label must be wrong: missing a judge or two costs little, a burst that vouches for itself much."""
 
 _FIFTH = 5  # neighbours
 _SAMPLE = 1000  # images that the dimension is estimated from
@@ -121,14 +126,14 @@ def distance_ratio(points: Pictures) -> float:
     return float(min(_LARGEST_RATIO, (CHANCE / (4 * n)) ** (1 / half_dimension)))
 
 
-def near_pairs(points: Pictures, rows: slice, ratio: float, most_copies: int = 1) -> Pairs:
-    """The pictures that are nearly the same as some of the training images.
+def alike_pairs(points: Pictures, rows: slice, ratio: float, most_copies: int = 1) -> Pairs:
+    """The pictures that are alike to some of the training images; `nearly_same` of them are copies.
 
     Args:
         points: what is compared.
         rows: training images.
         ratio: r, of `distance_ratio`.
-        most_copies: g, the copies that a picture may have at most; of more, none is near.
+        most_copies: g, the copies that a picture may have at most; of more, none is alike.
     """
     nearest = min(max(most_copies, 1) + _FIFTH - 1, len(points.x) - points.first - 1)
     found = [np.empty((0, 2), np.intp)]
@@ -136,16 +141,41 @@ def near_pairs(points: Pictures, rows: slice, ratio: float, most_copies: int = 1
     for start in range(rows.start, rows.stop if ratio > 0 else rows.start, height):
         tile = np.arange(start, min(start + height, rows.stop))
         distance = _distances(points, tile)
-        candidates = np.flatnonzero((distance <= 1 - SIMILAR).any(axis=1))
+        candidates = np.flatnonzero((distance <= 1 - ALIKE).any(axis=1))
         distance = distance[candidates]
         few = np.sort(np.partition(distance, nearest - 1, axis=1)[:, :nearest], axis=1)
         limit = ratio * few[:, _FIFTH - 1]
         for last, beyond in enumerate(range(_FIFTH - 1, nearest)):  # g = last + 1
             is_gap = few[:, last] <= ratio * few[:, beyond]
             limit = np.where(is_gap, np.maximum(limit, few[:, last]), limit)
-        row, column = np.nonzero(distance <= np.minimum(limit, 1 - SIMILAR)[:, np.newaxis])
+        row, column = np.nonzero(distance <= np.minimum(limit, 1 - ALIKE)[:, np.newaxis])
         found.append(np.stack([tile[candidates[row]], points.first + column], axis=1))
     return np.concatenate(found)
+
+
+def nearly_same(points: Pictures, alike: Pairs) -> NDArray[np.bool_]:
+    """(p,) which of these pairs are so near that two labels contradict each other."""
+    one, other = alike.T
+    cosine = np.einsum("pd,pd->p", points.x[one], points.x[other])
+    return cosine >= np.float32(SIMILAR)
+
+
+def no_judges(alike: Pairs, same: NDArray[np.bool_], labels: NDArray[np.integer]) -> Pairs:
+    """Those of the pairs whose pictures should not judge each other's label.
+
+    All copies; and what is merely alike, unless it makes up more than a quarter of its class: that
+    is no burst, but a rare class that a network tells well from the others.
+
+    Args:
+        alike: of `alike_pairs`.
+        same: of `nearly_same`.
+        labels: class numbers of all pictures.
+    """
+    one, other = alike.T
+    agree = labels[one] == labels[other]
+    others = np.bincount(one[agree], minlength=len(labels))
+    few = 4 * others <= np.bincount(labels)[labels]
+    return alike[same | few[one]]
 
 
 def _height(points: Pictures) -> int:
@@ -166,12 +196,12 @@ def most_copies(num_train: int, num_classes: int) -> int:
     return max(1, min(_MOST_COPIES, num_train // (4 * num_classes)))
 
 
-def copies_of_each(same: Sequence[str], near: Pairs) -> Pairs:
-    """Pairs of images that show the same or nearly the same, whatever their labels, both ways.
+def copies_of_each(same: Sequence[str], alike: Pairs) -> Pairs:
+    """Pairs of images that show the same or what is alike, whatever their labels, both ways.
 
     Args:
         same: hashes of all images; empty if they are unknown.
-        near: of `near_pairs`.
+        alike: of `alike_pairs`.
     """
     groups: dict[str, list[int]] = {}
     for i, content in enumerate(same):
@@ -182,7 +212,7 @@ def copies_of_each(same: Sequence[str], near: Pairs) -> Pairs:
         if len(group) <= _LARGEST_GROUP
         for pair in permutations(group, 2)
     ]
-    return np.concatenate([near, near[:, ::-1], np.array(found, dtype=np.intp).reshape(-1, 2)])
+    return np.concatenate([alike, alike[:, ::-1], np.array(found, dtype=np.intp).reshape(-1, 2)])
 
 
 def same_pairs(contents: Sequence[str], labels: NDArray[np.integer], num_train: int) -> Pairs:

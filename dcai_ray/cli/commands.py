@@ -216,19 +216,30 @@ def decide(arguments: Sequence[str]) -> None:
 
 def export(arguments: Sequence[str]) -> None:
     """The cleaned set as a folder."""
-    from dcai_ray.images.export import export_cleaned
+    from dcai_ray.images.export import export_cleaned, undo_in_place
 
     chosen = parse(flags.Export, arguments, Config(), "export")
+    run, target = _existing(chosen.run, chosen.data), _lasting("--to", chosen.to)
+    if chosen.undo:
+        count = undo_in_place(run, target)
+        print_done(chosen.shown, f"{counted(count, 'images')} put back", images=count)
+        return
     found = export_cleaned(
-        _existing(chosen.run, chosen.data),
-        _lasting("--to", chosen.to),
+        run,
+        target,
         chosen.how,
         chosen.apply,
         reviewed_only=chosen.reviewed_only,
     )
-    said = f"{counted(found.images, 'images')} in {chosen.to}"
-    if found.dropped or found.relabelled:
-        said += f" ({found.dropped} dropped, {found.relabelled} relabelled: changes.csv)"
+    if chosen.how == "in-place":
+        said = (
+            f"{found.dropped} images moved to {chosen.to}, {found.relabelled} to other classes; "
+            f"put back by: dcai-ray export {run.location} --to {chosen.to} --undo"
+        )
+    else:
+        said = f"{counted(found.images, 'images')} in {chosen.to}"
+        if found.dropped or found.relabelled:
+            said += f" ({found.dropped} dropped, {found.relabelled} relabelled: changes.csv)"
     print_done(
         chosen.shown,
         said,

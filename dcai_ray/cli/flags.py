@@ -319,12 +319,15 @@ class Export(OfRunWithData):
 
     to: Folder
     """Folder to write to; it must be empty or not exist yet."""
-    how: Literal["copy", "hardlink", "symlink"] = "copy"
-    """Copy each file, or make a hard link or symbolic link to it (local folders only)."""
+    how: Literal["copy", "hardlink", "symlink", "in-place"] = "copy"
+    """Copy each file, or make a hard link or symbolic link to it (local folders only); in-place
+    changes the data itself and moves what is left out to the folder, with a list to undo it."""
     apply: Literal["drop", "relabel"] = "drop"
     """Leave out the images that people gave another label to, or move them to that class."""
     reviewed_only: bool = False
     """Apply what people decided, and keep all else, whatever the rule says."""
+    undo: Switch = False
+    """Put back what an export in place moved; --to is the folder that it was given."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,15 +70,18 @@ def _join(address: str, options: dict[str, Any]) -> None:
 
 def _start(resources: ResourcesConfig, options: dict[str, Any]) -> None:
     _ensure_token()
+    # Ray would report to its makers what the cluster of a laptop is like.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        ray.init(
-            address="local",
-            num_cpus=resources.num_cpus,
-            resources=_offered(resources),
-            include_dashboard=False,
-            object_store_memory=min(_STORE_BYTES, int(_STORE_SHARE * _memory_bytes())),
-            **options,
-        )
+        with _own_process_groups():
+            ray.init(
+                address="local",
+                num_cpus=resources.num_cpus,
+                resources=_offered(resources),
+                include_dashboard=False,
+                object_store_memory=min(_STORE_BYTES, int(_STORE_SHARE * _memory_bytes())),
+                **options,
+            )
     except OSError as error:
         if "AF_UNIX" not in str(error):
             raise
@@ -108,6 +111,28 @@ def _log_rays_messages() -> None:
         logger.info("Ray: %s", "\n".join(data["lines"]))
 
     ray._private.worker.print_worker_logs = log
+
+
+@contextmanager
+def _own_process_groups() -> Iterator[None]:
+    """Start Ray's processes outside the group of this one.
+
+    A signal to the whole group, as batch systems send it, would otherwise end Ray while this
+    process unwinds: its next call to Ray would end it with exit code 1. There is no option for it
+    (Ray 2.60); this function is what Ray calls in each child to let it end with its parent.
+    """
+    utils = ray._private.utils
+    end_with_parent = utils.set_kill_on_parent_death_linux
+
+    def in_child() -> None:
+        os.setpgrp()
+        end_with_parent()  # type: ignore[no-untyped-call]
+
+    utils.set_kill_on_parent_death_linux = in_child
+    try:
+        yield
+    finally:
+        utils.set_kill_on_parent_death_linux = end_with_parent
 
 
 @contextmanager

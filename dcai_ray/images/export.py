@@ -9,8 +9,8 @@ a folder per split, with their labels in its metadata.csv.
 
 An export is complete or absent. A picture that is not the one that the run has read ends it. A
 local one is made in a hidden folder beside the target, and renamed at the end; what failed half way
-is deleted. A remote one
-holds a marker until its last object is there, and is refused as data before.
+is deleted. A remote one holds a marker until its last object is there, and is refused as data
+before. Instead of an export, class folders may be changed in place (`in_place`).
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from dcai_ray.errors import UserError
+from dcai_ray.images import in_place
 from dcai_ray.images.export_layout import Change, Layout, layout_of
 from dcai_ray.images.folders import MARKER
 from dcai_ray.images.image_set import Image, ImageSet, read_image_set
@@ -31,9 +32,7 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
 
-How = Literal["copy", "hardlink", "symlink"]
-
-
+How = Literal["copy", "hardlink", "symlink", "in-place"]
 Apply = Literal["drop", "relabel"]
 
 
@@ -59,7 +58,8 @@ def export_cleaned(
     Args:
         run: a run with values.
         target: a folder that does not exist or is empty, outside the data.
-        how: whether to copy the files or to link to them (local folders only).
+        how: whether to copy the files or to link to them (local folders only); in place, the data
+            becomes the cleaned set, and `target` holds what is left out and the undo list.
         apply: what becomes of images that people gave another label to.
         reviewed_only: whether to keep every image that nobody decided, whatever the rule says.
     Raises:
@@ -94,12 +94,26 @@ def export_cleaned(
     chosen = [image for image in chosen if image.label]
     _check_classes(chosen, images)
     layout = layout_of(images, chosen, changes)
-    if target.remote:
+    if how == "in-place":
+        in_place.change(data, layout, Path(target.uri))
+    elif target.remote:
         _write_objects(data, layout, target)
     else:
         _write_folder(data, layout, Path(target.uri), how)
     relabelled = sum(bool(change.label) for change in changes.values())
     return Exported(len(chosen), len(changes) - relabelled, relabelled)
+
+
+def undo_in_place(run: RunDirectory, left_out: Location) -> int:
+    """Put back what an export in place moved; how many images that were.
+
+    Raises:
+        UserError: there is nothing to undo, or some image cannot be put back.
+    """
+    images = read_image_set(run)
+    if images is None or images.root.remote or left_out.remote:
+        raise UserError(f"{left_out}: nothing to undo; only local folders are changed in place")
+    return in_place.undo(images.root, Path(left_out.uri))
 
 
 def _changes(

@@ -19,6 +19,9 @@ from dcai_ray.images.kinds import ending_of, ending_of_content
 from dcai_ray.images.listing import SPLITS
 from dcai_ray.storage.dataset_card import card_of_splits
 
+CHANGES = "changes.csv"
+"""The list of what an export leaves out or gives another label."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -49,9 +52,10 @@ class Layout:
             changes: pictures with their old labels, and what becomes of them.
         """
         self.images = images
-        self._changes = changes
-        self._moved = {} if as_imagefolder else _moved(images)
-        self._as_imagefolder = as_imagefolder
+        self.changes = changes
+        self.moved = {} if as_imagefolder else _moved(images)
+        """New paths of pictures that go to the folder of another class, by their old ones."""
+        self.as_imagefolder = as_imagefolder
         self._rows: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
         self._names: set[str] = set()
 
@@ -64,8 +68,8 @@ class Layout:
         Raises:
             UserError: its id leads out of the target, or two pictures would have the same name.
         """
-        if not self._as_imagefolder:
-            return self._moved.get(image.path, image.path)
+        if not self.as_imagefolder:
+            return self.moved.get(image.path, image.path)
         name = image.id if ending_of(image.id) else image.id + ending_of_content(content)
         full = f"{image.split}/{name}"
         if name.startswith("/") or ".." in name.split("/"):
@@ -79,8 +83,8 @@ class Layout:
     def texts(self) -> dict[str, bytes]:
         """What goes beside the pictures, by path; once all of them have their names."""
         folders = {image.path.partition("/")[0] for image in self.images}
-        changes = {"changes.csv": self._listed_changes()} if self._changes else {}
-        if not self._as_imagefolder:
+        changes = {CHANGES: self._listed_changes()} if self.changes else {}
+        if not self.as_imagefolder:
             card = {"README.md": _card(folders)} if "shapley_val" in folders else {}
             return {**card, **changes}
         tables = {
@@ -99,11 +103,11 @@ class Layout:
                 image.path,
                 image.label,
                 change.label,
-                self._moved.get(image.path, "") if change.label else "",
+                self.moved.get(image.path, "") if change.label else "",
                 change.by,
                 change.reason,
             )
-            for image, change in self._changes
+            for image, change in self.changes
         ]
         head = ("change", "split", "id", "path", "label", "new_label", "new_path", "by", "reason")
         return _table(head, rows)

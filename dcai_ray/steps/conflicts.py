@@ -22,6 +22,8 @@ from dcai_ray.cleaning.conflicts import (
     described,
     distance_ratio,
     most_copies,
+    nearly_same,
+    no_judges,
     pictures,
     resolved,
     same_pairs,
@@ -48,10 +50,10 @@ class Copies:
     classes: Sequence[str]
     y: NDArray[np.int64]  # (n,)
     among_train: Pairs
-    """Training images that show the same or nearly the same, whatever their labels."""
+    """Training images that show the same or what is alike, whatever their labels."""
     of_clean: Pairs
     """Clean images, counted after the n training images, and training or clean images that show the
-    same or nearly the same."""
+    same or what is alike."""
     leaks: Sequence[str]
     """Training images that are nearly, but not quite, the same as clean ones: `a.png = b.png`."""
 
@@ -97,8 +99,13 @@ def find_copies(points: FeatureSet, config: Config, *, among_train: bool) -> Cop
     files = _files(points, clean_ids)
     shown = [image.shows for image in files]
     same = same_pairs(shown, labels, n)
-    near = _near_pairs(pictures(points.train.x, clean.x, among_train=among_train), points, config)
-    alike = copies_of_each(shown, np.concatenate([near, n + _near_clean(clean, points, config)]))
+    compared = pictures(points.train.x, clean.x, among_train=among_train)
+    near, judged_apart = _alike(compared, labels, points, config)
+    if len(clean.y):
+        compared = pictures(clean.x, clean.x[:0], among_train=True)
+        among_clean = n + _alike(compared, clean.y, points, config)[1]
+        judged_apart = np.concatenate([judged_apart, among_clean])
+    alike = copies_of_each(shown, judged_apart)
     found = conflicts(same, near, labels, n)
     class_names = [points.classes[c] for c in labels]
     names = [image.path for image in files] or [
@@ -130,7 +137,8 @@ def near_in_val(points: FeatureSet, config: Config) -> list[str]:
         config: its section resources is used.
     """
     n = len(points.train.y)
-    near = _near_pairs(pictures(points.train.x, points.val.x, among_train=False), points, config)
+    compared = pictures(points.train.x, points.val.x, among_train=False)
+    near, _ = _alike(compared, np.concatenate([points.train.y, points.val.y]), points, config)
     table = RunDirectory(points.run).images
     images = images_of(parquet.read_table(table)) if table.exists() else ()
     shown = {(image.split, image.id): image.shows for image in images}
@@ -149,15 +157,10 @@ def tell_near_copies(lines: Sequence[str], split: str) -> None:
         progress.warn(f"{what}, such as {lines[0]}")
 
 
-def _near_clean(clean: Split, points: FeatureSet, config: Config) -> Pairs:
-    """Clean images that are nearly the same as each other."""
-    if not len(clean.y):
-        return np.empty((0, 2), np.intp)
-    return _near_pairs(pictures(clean.x, clean.x[:0], among_train=True), points, config)
-
-
-def _near_pairs(compared: Pictures, points: FeatureSet, config: Config) -> Pairs:
-    """Pictures that are nearly the same, by tasks."""
+def _alike(
+    compared: Pictures, labels: NDArray[np.int64], points: FeatureSet, config: Config
+) -> tuple[Pairs, Pairs]:
+    """Pictures that are nearly the same, and those that should not judge each other; by tasks."""
     with threadpool_limits(1):  # the last bits of distances depend on their number
         ratio = distance_ratio(compared)
     n = compared.num_train
@@ -174,7 +177,9 @@ def _near_pairs(compared: Pictures, points: FeatureSet, config: Config) -> Pairs
     most = most_copies(n, len(points.classes))
     function = partial(tasks.compare_pictures, points=compared, ratio=ratio, most_copies=most)
     parts = run_tasks(function, blocks, step, config.resources)
-    return np.concatenate([np.empty((0, 2), np.intp), *parts])
+    pairs = np.concatenate([np.empty((0, 2), np.intp), *parts])
+    same = nearly_same(compared, pairs)
+    return pairs[same], no_judges(pairs, same, labels)
 
 
 def _files(points: FeatureSet, clean_ids: Sequence[str]) -> list[Image]:

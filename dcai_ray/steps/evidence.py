@@ -40,7 +40,7 @@ from dcai_ray.steps.feature_set import FeatureSet
 from dcai_ray.steps.out_of_fold import Predicted, read_predictions
 from dcai_ray.valuation.knn_shapley import KnnGame, Values, knn_game, merged
 
-FORMAT = 5
+FORMAT = 6
 """Raise this when a formula or constant of the evidence (`cleaning.evidence`, `cleaning.ridge`,
 `cleaning.planted`, `cleaning.doubts`, `cleaning.conflicts`) changes."""
 

@@ -38,7 +38,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def features_among(
-    file: Location, arrays: Arrays, labels: tuple[Location, Arrays] | None = None
+    file: Location | str, arrays: Arrays, labels: tuple[Location, Arrays] | None = None
 ) -> tuple[list[str], list[str], NDArray[np.float32]]:
     """Ids, labels and features (k, d), in the order of the rows.
 
@@ -159,7 +159,7 @@ def write_features(
     """
     if split not in SPLITS:
         raise UserError(f"split must be {', '.join(SPLITS)}, got {split!r}")
-    name = Location(f"{split} features")
+    name = f"{split} features"
     arrays = _columns_of(data)
     if hasattr(data, "iter_batches") and not set(_IDS) & set(arrays):
         raise UserError("a dataset of ray.data has rows in no order: give it a column id")
@@ -221,7 +221,7 @@ def oddities_of(ids: list[str], x: NDArray[np.float32]) -> list[str]:
 
 
 def _named(
-    file: Location, rest: dict[str, NDArray[Any]], names: tuple[str, ...]
+    file: Location | str, rest: dict[str, NDArray[Any]], names: tuple[str, ...]
 ) -> NDArray[Any] | None:
     """The array of one of these names, taken out of the rest."""
     there = [name for name in names if name in rest]
@@ -237,7 +237,7 @@ def _only_other(rest: dict[str, NDArray[Any]]) -> NDArray[Any] | None:
 
 
 def _features(
-    file: Location, rest: dict[str, NDArray[Any]], matrices: list[str]
+    file: Location | str, rest: dict[str, NDArray[Any]], matrices: list[str]
 ) -> NDArray[np.float32]:
     if ONLY in rest:
         x = rest[ONLY]
@@ -268,7 +268,7 @@ def _features(
         )
 
 
-def _own_labels(file: Location, labels: NDArray[Any] | None, count: int) -> list[str]:
+def _own_labels(file: Location | str, labels: NDArray[Any] | None, count: int) -> list[str]:
     y = class_labels(f"{file}: labels", labels)
     if labels is not None and labels.dtype.kind == "b":
         y = labels.astype(str)  # classes called True and False rather than 1 and 0
@@ -284,7 +284,9 @@ def _own_labels(file: Location, labels: NDArray[Any] | None, count: int) -> list
     return named
 
 
-def _labels_of(file: Location, arrays: Arrays, ids: list[str] | None, count: int) -> list[str]:
+def _labels_of(
+    file: Location | str, arrays: Arrays, ids: list[str] | None, count: int
+) -> list[str]:
     """The labels of a file of their own, for rows with these ids or in this order."""
     rest = dict(arrays)
     there = _named(file, rest, _IDS)
@@ -304,7 +306,7 @@ def _labels_of(file: Location, arrays: Arrays, ids: list[str] | None, count: int
     return [label[name] for name in ids]
 
 
-def _unique(file: Location, ids: list[str]) -> list[str]:
+def _unique(file: Location | str, ids: list[str]) -> list[str]:
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         raise UserError(f"{file}: {len(twice)} ids occur more than once, the first {twice[0]}")

@@ -332,10 +332,10 @@ def compare_labels(
 
 
 def compare_pictures(rows: slice, points: "Pictures", ratio: float, most_copies: int) -> "Pairs":
-    """The pictures that are nearly the same as one block of training images."""
-    from dcai_ray.cleaning.conflicts import near_pairs
+    """The pictures that are alike to one block of training images."""
+    from dcai_ray.cleaning.conflicts import alike_pairs
 
-    return near_pairs(points, rows, ratio, most_copies)
+    return alike_pairs(points, rows, ratio, most_copies)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,14 @@ from sklearn.datasets import load_digits
 from dcai_ray.cleaning import conflicts as module
 from dcai_ray.cleaning.choices import Choice
 from dcai_ray.cleaning.conflicts import (
+    alike_pairs,
     conflicts,
     copies_of_each,
     described,
     distance_ratio,
     most_copies,
-    near_pairs,
+    nearly_same,
+    no_judges,
     pictures,
     resolved,
     same_pairs,
@@ -33,8 +35,8 @@ def all_near(x_train, x_clean=None, *, among_train=True):
     """Near pairs as a sorted list."""
     clean = x_train[:0] if x_clean is None else x_clean
     points = pictures(x_train, clean, among_train=among_train)
-    found = near_pairs(points, slice(0, len(x_train)), distance_ratio(points))
-    return sorted(map(tuple, found.tolist()))
+    found = alike_pairs(points, slice(0, len(x_train)), distance_ratio(points))
+    return sorted(map(tuple, found[nearly_same(points, found)].tolist()))
 
 
 def with_copies(x, rng, noise=0.1):
@@ -56,6 +58,7 @@ def test_near_copies_in_train_and_clean_are_found_and_nothing_else(d):
 def test_a_slow_comparison_pair_by_pair_finds_the_same(monkeypatch):
     monkeypatch.setattr(module, "CHANCE", 30.0)
     monkeypatch.setattr(module, "SIMILAR", 0.5)
+    monkeypatch.setattr(module, "ALIKE", 0.5)
     x, clean = np.split(gauss(120, 6), [90])
     ratio = distance_ratio(pictures(x, clean, among_train=True))
     every = np.concatenate([x, clean]).astype(np.float64) - x.mean(axis=0, dtype=np.float64)
@@ -77,6 +80,7 @@ def test_chance_is_the_number_of_pairs_of_different_pictures(d, monkeypatch):
     n, chance = 1500, 60.0
     monkeypatch.setattr(module, "CHANCE", chance)
     monkeypatch.setattr(module, "SIMILAR", -1.0)
+    monkeypatch.setattr(module, "ALIKE", -1.0)
     x = gauss(n, d, seed=d)
     ratio = distance_ratio(pictures(x, x[:0], among_train=True))
     # The dimension is known to some per cent, from the median over 1,000 images.
@@ -107,7 +111,7 @@ def test_all_of_a_burst_are_near_each_other_and_nothing_else_is(size):
     x = gauss(400, 64)
     x[:size] = with_copies(np.repeat(x[:1], size, axis=0), rng)
     points = pictures(x, x[:0], among_train=True)
-    found = near_pairs(points, slice(0, 400), distance_ratio(points), most_copies(400, 2))
+    found = alike_pairs(points, slice(0, 400), distance_ratio(points), most_copies(400, 2))
     assert most_copies(400, 2) == 31
     assert set(map(tuple, found.tolist())) == set(permutations(range(size), 2))
 
@@ -120,7 +124,34 @@ def test_a_class_that_a_network_makes_alike_is_no_burst(spread):
     points = pictures(x, x[:0], among_train=True)
     most = most_copies(500, 10)
     assert most == 12
-    assert len(near_pairs(points, slice(0, 500), distance_ratio(points), most)) == 0
+    assert len(alike_pairs(points, slice(0, 500), distance_ratio(points), most)) == 0
+
+
+def test_frames_that_are_merely_alike_are_no_copies_but_do_not_judge_each_other():
+    """The noise leaves a cosine of about .89 between two frames."""
+    x = gauss(400, 64)
+    x[:12] = with_copies(np.repeat(x[:1], 12, axis=0), np.random.default_rng(0), noise=0.35)
+    points = pictures(x, x[:0], among_train=True)
+    alike = alike_pairs(points, slice(0, 400), distance_ratio(points), most_copies(400, 2))
+    same = nearly_same(points, alike)
+    assert set(map(tuple, alike.tolist())) == set(permutations(range(12), 2))
+    assert not same.any()
+    labels = np.where(np.arange(400) < 200, CAT, DOG)
+    assert_array_equal(no_judges(alike, same, labels), alike)
+
+
+def test_a_rare_class_judges_itself_however_alike_its_images_are():
+    """Only what is nearly the same is left out where no quarter of the class is alike."""
+    alike = np.array(list(permutations(range(5), 2)))
+    same = (alike < 2).all(axis=1)
+    labels = np.array([FOX] * 5 + [CAT] * 40)
+    assert_array_equal(no_judges(alike, same, labels), [(0, 1), (1, 0)])
+    labels[5:20] = FOX  # 4 of 20 are no more than a quarter
+    assert_array_equal(no_judges(alike, same, labels), alike)
+    labels[4:20] = CAT  # of the others, 3 of 4 are; the fifth has another label
+    assert_array_equal(
+        no_judges(alike, same, labels), [(0, 1), (1, 0), (4, 0), (4, 1), (4, 2), (4, 3)]
+    )
 
 
 def test_copies_of_each_are_those_of_the_same_content_or_nearly_the_same():

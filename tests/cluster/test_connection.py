@@ -148,3 +148,10 @@ def test_what_is_no_address_is_one_line(address, monkeypatch):
     with pytest.raises(ClusterError, match=f"^no Ray cluster at RAY_ADDRESS={address} ") as failed:
         connection.connect(ResourcesConfig())
     assert "\n" not in str(failed.value)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_cluster_that_is_started_here_reports_to_nobody():
+    from ray._common.usage.usage_lib import usage_stats_enabled
+
+    assert not usage_stats_enabled()

@@ -1,13 +1,15 @@
 """Exports with what people decided, of class folders and of a list with labels."""
 
 import csv
+import os
 
 import pyarrow as pa
 import pytest
 from PIL import Image as Picture
 
 from dcai_ray.errors import UserError
-from dcai_ray.images.export import Exported, export_cleaned
+from dcai_ray.images import in_place
+from dcai_ray.images.export import Exported, export_cleaned, undo_in_place
 from dcai_ray.images.image_set import Image, image_table
 from dcai_ray.images.sources import list_audit, list_run
 from dcai_ray.review.decision_files import Session
@@ -160,3 +162,102 @@ def test_labels_of_a_list_change_in_its_table(tmp_path, data):
     export_cleaned(run, Location(str(out)), "copy", "relabel")
     again = {image.id: image.label for image in list_audit(Location(str(out))).images}
     assert list(again.values()).count("cat") == 4
+
+
+def content(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_changed_in_place_and_put_back(run, tmp_path, data):
+    before, out = content(tmp_path / "data"), Location(str(tmp_path / "out"))
+    found = export_cleaned(run, out, "in-place", "relabel")
+    assert found == Exported(images=16, dropped=2, relabelled=2)
+    moved = {"train/cat/1_dog.png", "shapley_val/cat/2_dog.png"}
+    gone = {"train/cat/0.png", "train/dog/0.png", "train/dog/1.png", "shapley_val/dog/2.png"}
+    assert names(tmp_path / "data") == ALL - gone | moved
+    assert names(tmp_path / "out") == {"train/cat/0.png", "train/dog/0.png"}
+    assert (tmp_path / "data/train/cat/1_dog.png").read_bytes() == before["train/dog/1.png"]
+    assert undo_in_place(run, out) == 4
+    assert content(tmp_path / "data") == before
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="nothing to undo"):
+        undo_in_place(run, out)
+
+
+def failing_rename(monkeypatch, at):
+    """os.rename fails the given time, and works before and after."""
+    calls, rename = [], os.rename
+
+    def fails(source, to):
+        calls.append(source)
+        if len(calls) == at:
+            raise OSError(28, "No space left on device", str(to))
+        rename(source, to)
+
+    monkeypatch.setattr(os, "rename", fails)
+
+
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_a_change_in_place_that_fails_changes_nothing(run, tmp_path, data, monkeypatch, at):
+    before = content(tmp_path / "data")
+    failing_rename(monkeypatch, at)
+    with pytest.raises(OSError, match="No space"):
+        export_cleaned(run, Location(str(tmp_path / "out")), "in-place", "relabel")
+    assert content(tmp_path / "data") == before
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_change_in_place_that_was_killed_is_put_back(run, tmp_path, data, monkeypatch, at):
+    before, out = content(tmp_path / "data"), Location(str(tmp_path / "out"))
+    with monkeypatch.context() as patch:
+        patch.setattr(in_place, "_put_back", lambda *_: None)  # a killed process does neither
+        patch.setattr(in_place, "_delete_list", lambda *_: None)
+        failing_rename(patch, at)
+        with pytest.raises(OSError, match="No space"):
+            export_cleaned(run, out, "in-place", "relabel")
+    with pytest.raises(UserError, match="not empty"):
+        export_cleaned(run, out, "in-place", "relabel")
+    assert undo_in_place(run, out) == at - 1
+    assert content(tmp_path / "data") == before
+
+
+def test_what_cannot_be_put_back_is_named_and_all_else_is_back(run, tmp_path, data):
+    before, out = content(tmp_path / "data"), Location(str(tmp_path / "out"))
+    export_cleaned(run, out, "in-place", "relabel")
+    other = tmp_path / "data/train/dog/1.png"
+    other.write_bytes(b"another")
+    (tmp_path / "out/train/cat/0.png").unlink()
+    with pytest.raises(
+        UserError, match=r"dog/1\.png: another file is there; .*changes\.csv is kept"
+    ):
+        undo_in_place(run, out)
+    other.unlink()
+    with pytest.raises(UserError, match=r"train/cat/0\.png: is gone"):
+        undo_in_place(run, out)
+    lost = before.pop("train/cat/0.png")
+    assert content(tmp_path / "data") == before
+    (tmp_path / "data/train/cat/0.png").write_bytes(lost)
+    assert undo_in_place(run, out) == 0
+
+
+def test_a_changed_or_missing_picture_or_a_relative_link_is_left_alone(run, tmp_path, data):
+    out, file = Location(str(tmp_path / "out")), tmp_path / "data/train/dog/1.png"
+    picture = file.read_bytes()
+    for make, message in (
+        (lambda: file.write_bytes(picture + b"!"), "when the run read it; nothing was changed"),
+        (file.unlink, "is gone; nothing was changed"),
+        (lambda: file.symlink_to("2.png"), "bytes|a relative link would lead nowhere"),
+    ):
+        make()
+        before = content(tmp_path / "data")
+        with pytest.raises(UserError, match=message):
+            export_cleaned(run, out, "in-place", "relabel")
+        assert content(tmp_path / "data") == before
+        assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_change_in_place_is_said(tmp_path, data):
+    run = run_of(tmp_path / "other", data, ())
+    with pytest.raises(UserError, match="nothing to change"):
+        export_cleaned(run, Location(str(tmp_path / "out")), "in-place")

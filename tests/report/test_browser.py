@@ -95,6 +95,10 @@ def test_filters_and_orders_list_what_they_say(page):
     page.select_option("#decision", "drop")
     assert len(cards(page)) == 1
     page.click("#clear")
+    assert page.locator("#tier").is_hidden()  # this run has none
+    page.evaluate("() => { c.tier[2] = 'look'; change('tier', 'look'); }")
+    assert cards(page) == [2]
+    page.click("#clear")
     page.select_option("#sort", "value")  # the lowest is the first image of the last class
     assert texts(page)[0].startswith(NASTY[2])
     page.select_option("#show", "disagree")
@@ -153,6 +157,15 @@ def test_neighbours_and_evidence_name_the_same_labels(page):
     assert f"0 of 2 nearest are {NASTY[0]}, 2 {NASTY[1]}" in said
     labels = page.eval_on_selector_all("#detail .near li", "a => a.map(x => x.textContent)")
     assert labels == [NASTY[1]] * 2
+
+
+def test_one_suspect_is_shown_larger_than_on_its_card(page):
+    card = page.locator("#cards canvas").first
+    card.click()
+    large = page.locator("#detail canvas.large")
+    sizes = [json.loads(page.text_content("#data"))["sheets"][k] for k in ("suspects", "large")]
+    assert sizes[0]["side"] < sizes[1]["side"]
+    assert large.evaluate("x => [x.width, x.height]") == sizes[1]["sizes"][0]
 
 
 def test_ten_thousand_suspects_are_painted_and_filtered_in_time(browser, page, tmp_path):

@@ -34,7 +34,7 @@ EACH = 4  # training images a class
 
 
 # The page's own blocks, the last of which is its script.
-SCRIPTS = re.compile(r"data( (suspects|neighbours)-\d+)* None")
+SCRIPTS = re.compile(r"data( (suspects|large|neighbours)-\d+)* None")
 _drawn: dict[bytes, str] = {}
 
 

@@ -190,35 +190,41 @@ def test_one_worker_process_gives_the_values_of_two(finished, data, config, tmp_
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("step", "first_sign", "without"),
-    [
-        ("fine-tuning", "baseline/*.checkpoint", ("baseline", "features", "values", "cleaned")),
-        ("features", "features/train/part-*", ("features", "values", "cleaned")),
-        ("values", "choosing how many to drop", ("values", "cleaned")),
-        ("retraining", "cleaned/*.checkpoint", ("cleaned",)),
-    ],
+KILLS = (  # what is there once the step works, and what is not before it ends
+    ("baseline/*.checkpoint", "baseline/metrics.parquet"),
+    ("features/train/part-*", "features/_val.json"),
+    ("choosing how many to drop", "values/values.parquet"),
+    ("cleaned/*.checkpoint", "cleaned/metrics.parquet"),
 )
-def test_a_run_killed_in_a_step_goes_on_to_the_same_bits(
-    finished, again, data, config, tmp_path, ray_cluster, step, first_sign, without
+
+
+def test_a_run_killed_in_every_step_goes_on_to_the_same_bits(
+    finished, again, data, config, tmp_path, ray_cluster
 ):
-    for folder in without:
+    for folder in ("baseline", "features", "values", "cleaned"):
         shutil.rmtree(again / folder)
+    (again / "kept.parquet").unlink()
     arguments = ("run", "--data", data, "--run", again, "--config", config)
-    process = Process(tmp_path / "log", *arguments, address=ray_cluster)
-    process.wait_until(lambda: any(again.glob(first_sign)) or first_sign in process.said())
-    process.send(signal.SIGKILL)
-    assert process.finish() == -signal.SIGKILL
-    last = {"fine-tuning": "baseline/metrics.parquet", "features": "features/_val.json",
-            "values": "values/values.parquet", "retraining": "cleaned/metrics.parquet"}  # fmt: skip
-    assert not (again / last[step]).exists(), "killed too late to show anything"
-    there = {name for name in files(again) if name.endswith((".parquet", ".safetensors"))}
-    before = files(again)
+    before = {}
+    for first_sign, last in KILLS:
+        process = Process(tmp_path / "log", *arguments, address=ray_cluster)
+        process.wait_until(
+            lambda p=process, sign=first_sign: any(again.glob(sign)) or sign in p.said()
+        )
+        process.send(signal.SIGKILL)
+        assert process.finish() == -signal.SIGKILL
+        assert not (again / last).exists(), "killed too late to show anything"
+        after = files(again)
+        assert changed(before, after) & tables(before) == set()  # what is done is not done again
+        before = after
     done(*arguments)
-    after = files(again)
     assert results(again) == results(finished)
-    assert changed(before, after) & there == set()  # what was done is not done again
+    assert changed(before, files(again)) & tables(before) == set()
     assert not list(again.rglob("*.checkpoint"))
+
+
+def tables(found):
+    return {name for name in found if name.endswith((".parquet", ".safetensors"))}
 
 
 def test_packed_data_gives_the_bits_of_the_folder_it_was_packed_from(
@@ -239,7 +245,7 @@ def test_sigterm_leaves_a_run_that_goes_on(finished, data, config, tmp_path, ray
     process = Process(tmp_path / "log", *arguments)  # with a Ray of its own
     process.wait_until(lambda: any(run.glob("features/train/part-*")))
     process.send(signal.SIGTERM)  # Ctrl-C ends a run in the same way (tests/cli/test_main.py)
-    assert process.finish() == 143
+    assert process.finish() == 143, process.said()
     # Ray's core may add that it could not report a task of a driver that has gone.
     told = [line for line in process.said().splitlines() if not line.startswith("[20")]
     assert told[-1] == "dcai-ray: stopped; run the same command again to resume"
