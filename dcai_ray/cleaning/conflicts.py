@@ -160,22 +160,28 @@ def nearly_same(points: Pictures, alike: Pairs) -> NDArray[np.bool_]:
     return cosine >= np.float32(SIMILAR)
 
 
-def no_judges(alike: Pairs, same: NDArray[np.bool_], labels: NDArray[np.integer]) -> Pairs:
-    """Those of the pairs whose pictures should not judge each other's label.
+def no_judges(
+    alike: Pairs, same: NDArray[np.bool_], labels: NDArray[np.integer], most_copies: int
+) -> Pairs:
+    """Pairs of pictures that should not judge each other's label.
 
-    All copies; and what is merely alike, unless it makes up more than a quarter of its class: that
-    is no burst, but a rare class that a network tells well from the others.
+    All copies; and all pictures of a group that is linked by what is alike, as the first and the
+    last frame of a burst are by those between them. A group is passed over if it is larger than a
+    burst may be, or makes up more than a quarter of a class: that is a rare class that a network
+    tells well from the others.
 
     Args:
         alike: of `alike_pairs`.
         same: of `nearly_same`.
         labels: class numbers of all pictures.
+        most_copies: as in `alike_pairs`.
     """
-    one, other = alike.T
-    agree = labels[one] == labels[other]
-    others = np.bincount(one[agree], minlength=len(labels))
-    few = 4 * others <= np.bincount(labels)[labels]
-    return alike[same | few[one]]
+    size, found = np.bincount(labels), [alike[same]]
+    for group in _groups(alike, len(labels)):
+        label, count = np.unique(labels[group], return_counts=True)
+        if len(group) <= most_copies + 1 and (4 * (count - 1) <= size[label]).all():
+            found.append(np.array(list(permutations(group.tolist(), 2))))
+    return np.unique(np.concatenate(found), axis=0)
 
 
 def _height(points: Pictures) -> int:

@@ -179,7 +179,7 @@ def _alike(
     parts = run_tasks(function, blocks, step, config.resources)
     pairs = np.concatenate([np.empty((0, 2), np.intp), *parts])
     same = nearly_same(compared, pairs)
-    return pairs[same], no_judges(pairs, same, labels)
+    return pairs[same], no_judges(pairs, same, labels, most)
 
 
 def _files(points: FeatureSet, clean_ids: Sequence[str]) -> list[Image]:
