@@ -189,15 +189,23 @@ def tasks(arguments: Sequence[str]) -> None:
     """The suspects for another tool."""
     from dcai_ray.report.findings import read_findings
     from dcai_ray.report.suspect_list import tasks_of
-    from dcai_ray.review.formats import labelling_interface, written
+    from dcai_ray.review import formats, path_formats
 
     chosen = parse(flags.Tasks, arguments, Config(), "tasks")
     listed, classes = tasks_of(read_findings(_existing(chosen.run, chosen.data)))
     target = _lasting("--to", chosen.to)
-    target.write_bytes(written(listed, chosen.format))
+    if chosen.format == "label-studio":
+        content = formats.label_studio(listed)
+    elif chosen.format == "cleanlab":
+        content = formats.cleanlab(listed)
+    elif chosen.format == "fiftyone":
+        content = path_formats.fiftyone(listed, classes)
+    else:
+        content = path_formats.imagenet(listed, classes)
+    target.write_bytes(content)
     said = f"{counted(len(listed), 'tasks')} in {chosen.to}"
     if chosen.format == "label-studio":
-        said += f"; the labelling interface of the project:\n{labelling_interface(classes)}"
+        said += f"; the labelling interface of the project:\n{formats.labelling_interface(classes)}"
     print_done(chosen.shown, progress.escaped(said.rstrip()), tasks=len(listed), to=target.uri)
 
 

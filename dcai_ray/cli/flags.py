@@ -291,8 +291,9 @@ class Tasks(OfRunWithData):
 
     to: Annotated[str, tyro.conf.arg(metavar="FILE")]
     """File or URI to write."""
-    format: Literal["label-studio", "cleanlab"] = "label-studio"
-    """Label Studio's JSON tasks with predictions, or cleanlab's frame of label issues as CSV."""
+    format: Literal["label-studio", "cleanlab", "fiftyone", "imagenet"] = "label-studio"
+    """Label Studio's JSON tasks with predictions, cleanlab's frame of label issues as CSV,
+    FiftyOne's labels.json, or the ImageNet zip of CVAT and Datumaro, without pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,7 +307,8 @@ class Decide(OfRun):
     decisions: Annotated[str, tyro.conf.arg(metavar="FILE")]
     """CSV or Parquet with the columns id, split, given_label, decision (keep, drop, relabel,
     unsure, undo), label, by, at and note; a table of id and label; an export of Label Studio
-    (JSON); or a frame of cleanlab. Several people's files may be given one after another."""
+    or FiftyOne (JSON) or CVAT (ImageNet zip); or a frame of cleanlab. Several people's files may be
+    given one after another."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,7 +111,8 @@ def tasks_of(findings: Findings) -> tuple[list[Task], list[str]]:
         )
         for suspect in suspects(findings)
     ]
-    return tasks, sorted(set(values["label"].to_pylist()))
+    suggested = {task.suggested_label for task in tasks} - {""}
+    return tasks, sorted({*values["label"].to_pylist(), *suggested})
 
 
 def count_by_tier(listed: list[Suspect]) -> dict[str, int]:

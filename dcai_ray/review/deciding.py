@@ -5,6 +5,7 @@ from collections import Counter
 from dcai_ray.errors import UserError
 from dcai_ray.review.decision_files import Session, read_file, read_folder
 from dcai_ray.review.decisions import Decision, agreements, check_known, conflicts, final
+from dcai_ray.review.path_formats import Key
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
@@ -19,8 +20,8 @@ def take_in(run: RunDirectory, file: Location) -> list[str]:
             lacks; then nothing is added.
         OSError: the file cannot be read.
     """
-    labels = _labels(run)
-    records = read_file(file, labels)
+    labels, paths = _images(run)
+    records = read_file(file, labels, paths)
     classes = set(labels.values())
     try:
         for record in records:
@@ -34,13 +35,17 @@ def take_in(run: RunDirectory, file: Location) -> list[str]:
     return [f"decisions added: {len(new)} of {len(records)}", *_state([*known, *new], labels)]
 
 
-def _labels(run: RunDirectory) -> dict[tuple[str, str], str]:
-    """The label of each image of a run: (split, id) -> class."""
+def _images(run: RunDirectory) -> tuple[dict[Key, str], dict[str, Key]]:
+    """The images of a run: (split, id) -> class, and path -> (split, id)."""
     if not run.images.exists():
         raise UserError(f"{run.location}: no images.parquet; decisions need a run made from images")
     table = parquet.read_table(run.images)
-    columns = (table[name].to_pylist() for name in ("split", "id", "label"))
-    return {(split, name): label for split, name, label in zip(*columns, strict=True)}
+    columns = (table[name].to_pylist() for name in ("split", "id", "label", "path"))
+    labels, paths = {}, {}
+    for split, name, label, path in zip(*columns, strict=True):
+        labels[split, name] = label
+        paths[path] = (split, name)
+    return labels, paths
 
 
 def _state(records: list[Decision], labels: dict[tuple[str, str], str]) -> list[str]:

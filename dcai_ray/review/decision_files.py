@@ -8,14 +8,16 @@ cannot append: there the session's object is written again, whole, with each rec
 
 import csv
 import io
+import json
 import os
 import secrets
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timezone
+from types import MappingProxyType
 from typing import Any
 
 from dcai_ray.errors import UserError
-from dcai_ray.review import formats
+from dcai_ray.review import formats, path_formats
 from dcai_ray.review.decisions import COLUMNS, Decision, from_row
 from dcai_ray.storage import parquet
 from dcai_ray.storage.location import Location
@@ -69,12 +71,18 @@ def read_folder(folder: Location) -> list[Decision]:
     return [record for file in files for record in _records(file, *_table(file, whole_lines=True))]
 
 
-def read_file(file: Location, labels: formats.Labels) -> list[Decision]:
-    """The records of a file from elsewhere: decisions, or what another tool wrote (`formats`).
+def read_file(
+    file: Location,
+    labels: formats.Labels,
+    paths: Mapping[str, path_formats.Key] = MappingProxyType({}),
+) -> list[Decision]:
+    """The records of a file from elsewhere: decisions, or what another tool wrote (`formats`,
+    `path_formats`).
 
     Args:
-        file: CSV, Parquet or JSON.
+        file: CSV, Parquet, JSON or zip.
         labels: of the run's images, by split and id.
+        paths: split and id of the run's images, by path.
     Raises:
         UserError: it is none of these; the message names the row.
     """
@@ -82,8 +90,15 @@ def read_file(file: Location, labels: formats.Labels) -> list[Decision]:
     seconds = Location(folder or ".").changed_at([name])[0]
     at = datetime.fromtimestamp(seconds, timezone.utc).isoformat()
     try:
+        if file.name.lower().endswith(".zip"):
+            files = path_formats.Files(paths)
+            return path_formats.from_imagenet(file.read_bytes(), at, files, labels)
         if file.name.lower().endswith(".json"):
-            return formats.from_json(file.read_bytes())
+            content = _json(file)
+            if isinstance(content, dict):
+                files = path_formats.Files(paths)
+                return path_formats.from_fiftyone(content, at, files, labels)
+            return formats.from_tasks(content)
         rows, columns = _table(file, whole_lines=False)
         if {"id", "is_label_issue"} <= columns:
             return formats.from_frame(rows, at, labels)
@@ -92,6 +107,13 @@ def read_file(file: Location, labels: formats.Labels) -> list[Decision]:
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     return _records(file, rows, columns)
+
+
+def _json(file: Location) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as error:
+        raise UserError(f"no JSON ({error})") from None
 
 
 def _table(file: Location, *, whole_lines: bool) -> tuple[list[dict[str, Any]], set[str]]:

@@ -5,6 +5,8 @@
                     predicted_label, with the columns id and split
     labels          a table with the columns id and label (CSV or Parquet), as any tool writes
 
+Tools that know images by their files are in `path_formats`.
+
 What comes back without a time of its own has that of its file, so that the same file twice is known
 twice. A table of labels keeps an image whose label is the given one, and relabels the others.
 """
@@ -14,13 +16,12 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 from dcai_ray.errors import UserError
 from dcai_ray.review.decisions import Decision
 
-Format = Literal["label-studio", "cleanlab"]
 DROP, UNSURE = "(drop)", "(unsure)"
 """Choices of Label Studio beside the classes; parentheses, as a class may be called `drop`."""
 _ID = "dcai_ray_id"  # of a task's data: Label Studio has an id of its own
@@ -43,16 +44,9 @@ class Task:
     wrong_probability: float | None
 
 
-def written(tasks: Sequence[Task], form: Format) -> bytes:
-    """A file for another tool, the most suspicious image first.
-
-    Args:
-        tasks: in that order.
-        form: the tool.
-    """
-    if form == "cleanlab":
-        return _frame(tasks)
-    return json.dumps([_label_studio(task) for task in tasks], ensure_ascii=False).encode()
+def label_studio(tasks: Sequence[Task]) -> bytes:
+    """Tasks for Label Studio with predictions and scores."""
+    return json.dumps([_task(task) for task in tasks], ensure_ascii=False).encode()
 
 
 def labelling_interface(classes: Sequence[str]) -> str:
@@ -69,7 +63,7 @@ def _xml(text: str) -> str:
     return "".join(marks.get(letter, letter) for letter in text)
 
 
-def _label_studio(task: Task) -> dict[str, Any]:
+def _task(task: Task) -> dict[str, Any]:
     data: dict[str, Any] = {
         "image": task.uri or f"/data/local-files/?d={quote(task.path)}",
         _ID: task.id,
@@ -93,7 +87,8 @@ def _label_studio(task: Task) -> dict[str, Any]:
     return made
 
 
-def _frame(tasks: Sequence[Task]) -> bytes:
+def cleanlab(tasks: Sequence[Task]) -> bytes:
+    """cleanlab's frame of label issues."""
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
     table.writerow(
@@ -109,16 +104,14 @@ def _frame(tasks: Sequence[Task]) -> bytes:
     return text.getvalue().encode()
 
 
-def from_json(content: bytes) -> list[Decision]:
+def from_tasks(tasks: Any) -> list[Decision]:
     """The decisions of an export of Label Studio, JSON or JSON-MIN.
 
+    Args:
+        tasks: the content of the file.
     Raises:
         UserError: it is something else.
     """
-    try:
-        tasks = json.loads(content)
-    except ValueError as error:
-        raise UserError(f"no JSON ({error})") from None
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise UserError("expected a list of tasks, as Label Studio exports it")
     return [decision for task in tasks for decision in _answers(task)]

@@ -23,6 +23,7 @@ BOB = HEAD + (
 
 def write_images(run, rows):
     columns = dict(zip(("split", "id", "label"), map(list, zip(*rows, strict=True)), strict=True))
+    columns["path"] = [f"{split}/{name}" for split, name, _ in rows]
     parquet.write_table(run.images, pa.table(columns), "any")
 
 
@@ -50,6 +51,17 @@ def test_two_peoples_files_merge_and_their_agreement_is_told(run, tmp_path):
         "people differ on 1, the first cat/1.jpg; the latest counts",
         "ann and bob: 1 of 2 equal, kappa 0.33",  # p_o = 1/2, p_e = 1/4
     ]
+
+
+def test_labels_of_fiftyone_are_known_by_their_names_and_their_content(run, tmp_path):
+    file = tmp_path / "labels.json"
+    file.write_text('{"classes": ["cat", "dog"], "labels": {"train/cat/1": 1, "val/d": 1}}')
+    assert take_in(run, Location(str(file)))[1] == (
+        "images decided: 2 (keep 1, drop 0, relabel 1, unsure 0)"
+    )
+    file.write_text('{"labels": {"train/cat/3": "cat"}}')
+    with pytest.raises(UserError, match=r"labels\.json: 'train/cat/3' is no image of the run"):
+        take_in(run, Location(str(file)))
 
 
 def test_the_same_file_again_adds_nothing(run, tmp_path):
