@@ -229,7 +229,6 @@ function start() {
   const labels = [...new Set(c.label)].sort((a, b) => a - b);
   const named = ([pair, n]) => [pair, `${pair.split(",").map((k) => className(Number(k))).join(" → ")} (${n})`];
   const classes = data.classes.map((name, k) => [String(k), name]);
-  if (data.server) state.sort = "gain";
   if (data.server && marks.size) state.show = "unmarked"; // go on where one stopped
   options("sort", Object.entries(SORTS).map(([key, [text]]) => [key, text]));
   options("class", [any, ...labels.map((k) => classes[k])]);
