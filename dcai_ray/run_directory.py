@@ -60,6 +60,8 @@ configs:
   data_files: kept.parquet
 - config_name: probes
   data_files: cleaned/probes.parquet
+- config_name: removal
+  data_files: cleaned/removal.parquet
 ---
 # A run of dcai-ray
 
@@ -169,6 +171,11 @@ class RunDirectory:
     def probes(self) -> Location:
         """Scores of the probes on features: one row per probe, arm and seed."""
         return self.location / "cleaned/probes.parquet"
+
+    @property
+    def removal(self) -> Location:
+        """Accuracy on val while images are removed, by order and share."""
+        return self.location / "cleaned/removal.parquet"
 
     @property
     def suspects(self) -> Location:

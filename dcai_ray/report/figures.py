@@ -192,6 +192,32 @@ def share_losses(log_loss: Mapping[float, float | None], chosen: float) -> str:
     return _picture(draw)
 
 
+def removals(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Accuracy on val by the share removed, a line per order.
+
+    Args:
+        rows: as `schemas.REMOVAL`.
+    """
+    styles = {
+        "lowest value": (COLOURS["kept"], "-"),
+        "highest value": (WRONG, "--"),
+        "random": ("#888888", ":"),
+    }
+
+    def draw(axes: "Axes") -> None:
+        for order in dict.fromkeys(row["order"] for row in rows):
+            mine = [row for row in rows if row["order"] == order]
+            colour, dash = styles.get(order, (COLOURS["kept+clean"], "-."))
+            axes.plot(
+                [100 * row["share"] for row in mine], [row["accuracy"] for row in mine], dash,
+                color=colour, linewidth=1.8, label=f"{order} first" if order != "random" else order,
+            )  # fmt: skip
+        axes.set(xlabel="removed (%)", ylabel="accuracy on val", xlim=(-2, 97))
+        axes.legend(loc="lower left")
+
+    return _picture(draw)
+
+
 def convergence(trace: Sequence[Mapping[str, Any]]) -> str:
     """Convergence of a sampling: share of the images decided and largest standard error over time.
 

@@ -45,6 +45,8 @@ class Findings:
     """How well the scores of the ranking find the wrong labels."""
     table: list[Row]
     """The before/after table of networks and probes."""
+    removal: list[dict[str, Any]]
+    """Rows of `schemas.REMOVAL`."""
     curves: list[dict[str, Any]]
     """Rows of both metrics.parquet."""
     agreement: float | None
@@ -120,6 +122,7 @@ def read_findings(run: RunDirectory) -> Findings:
             _network_scores(run, curves, values, truth)
             + ([] if "probes" in outdated else _probe_scores(run))
         ),
+        removal=parquet.read_table(run.removal).to_pylist() if run.removal.exists() else [],
         curves=curves,
         agreement=_agreement(values),
         sampled=read_sampled(run) if values is not None else None,

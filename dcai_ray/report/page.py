@@ -36,6 +36,7 @@ _SHOWN = 10  # lines of a list of duplicates
 _CLASSES = 20  # rows of a table of classes
 _PAIRS = 10  # rows of the table of pairs of classes
 _TEMPLATES = ("page.html.jinja", "suspects.html.jinja")
+_TRAININGS = ("baseline", "cleaned")
 _HEAD_BYTES = 1000  # searched for the fingerprint
 
 
@@ -57,7 +58,7 @@ def write_report(findings: Findings) -> None:
 def _fingerprint(findings: Findings) -> str:
     run, truth = findings.run, findings.truth
     steps = findings.record.get("steps", {})
-    made = (run.images, run.values, run.probes, run.metrics("baseline"), run.metrics("cleaned"))
+    made = (run.images, run.values, run.probes, run.removal, *map(run.metrics, _TRAININGS))
     return parquet.new_fingerprint(
         "report",
         dcai_ray.__version__,
@@ -134,6 +135,7 @@ def _content(findings: Findings) -> dict[str, Any]:
         "curves": _curves(findings),
         "detection": _detection(findings),
         "shares": _shares(findings),
+        "removal": _removal(findings),
         "settings": yaml.safe_dump(
             without_secrets(findings.settings), sort_keys=False, allow_unicode=True
         ),
@@ -354,6 +356,22 @@ def _shares(findings: Findings) -> dict[str, Any] | None:
         "others": "; ".join(others),
         # Sampled values are not computed anew without the images that they are judged on.
         "optimistic": findings.sampled is not None and choice.ordering == "value",
+    }
+
+
+def _removal(findings: Findings) -> dict[str, Any] | None:
+    """What the accuracy does while images are removed; None before it is known."""
+    rows = findings.removal
+    if not rows:
+        return None
+    at = {(row["order"], round(row["share"], 2)): row["accuracy"] for row in rows}
+    return {
+        "plot": figures.removals(rows),
+        "all": at["random", 0.0],
+        "low": at["lowest value", 0.2],
+        "high": at["highest value", 0.2],
+        "random": at["random", 0.2],
+        "k": findings.settings.get("value", {}).get("k", 10),
     }
 
 

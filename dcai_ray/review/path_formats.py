@@ -10,8 +10,8 @@ What goes out is the suggested label of each suspect, to be mended there. What c
 as the right labels: the given one keeps an image, another relabels it. A path may be that of the
 data, end with it, or be its end, as long as only one image is meant.
 
-Sources: the tools' documentation of these formats. FiftyOne's importer and Datumaro 1.13, which CVAT
-uses, read what is written here, and what they write is read.
+Sources: the tools' documentation of these formats. FiftyOne's importer and Datumaro 1.13, which
+CVAT uses, read what is written here, and what they write is read.
 """
 
 import io

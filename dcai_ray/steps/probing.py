@@ -1,4 +1,5 @@
-"""Step 3, quick version: classifiers on the features of every arm; `cleaned/probes.parquet`."""
+"""Step 3, quick version: classifiers on the features of every arm; `cleaned/probes.parquet`,
+`cleaned/removal.parquet`."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,13 +23,14 @@ from dcai_ray.steps.conflicts import near_in_val, tell_near_copies
 from dcai_ray.steps.evidence import compare_labels
 from dcai_ray.steps.feature_set import FeatureSet, read_points
 from dcai_ray.steps.freshness import is_current
+from dcai_ray.steps.removing import score_removals
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.parquet import new_fingerprint
 from dcai_ray.storage.values import check_ids, kept_digest, kept_mask, suggestions
 
-FORMAT = 2
-"""Raise this when a probe, its constants, its scores or the arms (`cleaning.probes`,
-`cleaning.arms`) change."""
+FORMAT = 3
+"""Raise this when a probe, its constants, its scores, the arms (`cleaning.probes`,
+`cleaning.arms`) or the removals change."""
 
 Arms = Mapping[str, Mapping[int, Arm]]  # by name and seed
 
@@ -82,6 +84,8 @@ def score_probes(run: RunDirectory, config: Config, truth: Truth | None) -> None
     )
     scores = _scores(points, arms, _trials(arms, seeds), config)
     rows = _rows(scores, arms, seeds)
+    parquet.write_table(run.removal, score_removals(points, values, config), fingerprint)
+    # Last: it says that the step is done.
     parquet.write_table(run.probes, pa.Table.from_pylist(rows, schemas.PROBES), fingerprint)
     leaks = near_in_val(points, config)
     tell_near_copies(leaks, "val")

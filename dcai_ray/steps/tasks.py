@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dcai_ray.cleaning.evidence import Probe
     from dcai_ray.cleaning.label_fit import LabelledSet
     from dcai_ray.valuation.knn_shapley import KnnGame, Sums
+    from dcai_ray.valuation.removal import Removal
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +293,13 @@ class ProbeData:
     clean: tuple[NDArray[np.float32], NDArray[np.int64]]
     val: tuple[NDArray[np.float32], NDArray[np.int64]]
     num_classes: int
+
+
+def count_right(rows: slice, game: "Removal") -> NDArray[np.int64]:
+    """How many images of one block of val are classified rightly, by order and removal."""
+    from dcai_ray.valuation.removal import right
+
+    return right(rows, game)
 
 
 @dataclass(frozen=True, slots=True)

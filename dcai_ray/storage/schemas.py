@@ -54,6 +54,14 @@ PROBES = pa.schema(
         ("auroc", pa.float64()),
     ]
 )
+REMOVAL = pa.schema(
+    [
+        ("order", pa.string()),  # which images are removed first
+        ("share", pa.float64()),  # removed
+        ("images", pa.int64()),  # left
+        ("accuracy", pa.float64()),  # on val, of the K nearest neighbours
+    ]
+)
 ESTIMATES = pa.schema(  # the estimate of each image's value
     [
         ("id", pa.string()),

@@ -557,6 +557,20 @@ def test_the_last_lines_and_the_page_name_the_rule(run):
     assert "How many to drop" in text
 
 
+def test_the_curves_of_removal_are_shown_with_their_figures(run):
+    complete(run)
+    assert "Does the order of the values hold" not in page_of(run).text
+    rows = [
+        {"order": order, "share": share, "images": 9, "accuracy": accuracy}
+        for order, at_20 in (("lowest value", 0.8), ("highest value", 0.4), ("random", 0.6))
+        for share, accuracy in ((0.0, 0.7), (0.2, at_20))
+    ]
+    parquet.write_table(run.removal, pa.Table.from_pylist(rows, schemas.REMOVAL), "any")
+    said = "With all of them it is 0.700; without the 20 % of lowest value 0.800, without the 20 %"
+    assert said in page_of(run).text
+    assert "of highest value 0.400, without as many at random 0.600" in page_of(run).text
+
+
 def test_values_without_a_record_of_their_rule_are_shown_without_it(run):
     with_choice(run)
     assert summary(read_findings(run))[0] == "3 of 12 training images dropped (25 %)"

@@ -28,7 +28,7 @@ BASELINE, CLEANED = "fine-tuning baseline", "fine-tuning cleaned"
 BY_CLEAN, BY_SELF = "valuing by shapley_val", "valuing by the training set (leave-one-out)"
 SAMPLING = "sampling"
 COMPARED = "comparing labels as a whole"
-PROBES = {"probes on features", COMPARED}
+PROBES = {"probes on features", "removing by value", COMPARED}
 PROBE, COPIES = "leave-one-out probe", "looking for near copies"
 # Too few clean images to choose how many to drop; labels of noise are looked at as a whole.
 VALUES = {PROBE, BY_CLEAN, BY_SELF, COPIES, COMPARED}

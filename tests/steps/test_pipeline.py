@@ -23,6 +23,7 @@ RESULTS = (
     "baseline/metrics.parquet",
     "cleaned/metrics.parquet",
     "cleaned/probes.parquet",
+    "cleaned/removal.parquet",
 )
 ARMS = {"all", "kept", "relabelled", "random", "clean", "kept+clean", "truth"}
 SCORES = ["loss", "accuracy", "auroc"]
@@ -34,6 +35,7 @@ COLUMNS = {  # docs/design.md
     "baseline/metrics.parquet": ["arm", "backbone", "seed", "epoch", "split", *SCORES],
     "cleaned/metrics.parquet": ["arm", "backbone", "seed", "epoch", "split", *SCORES],
     "cleaned/probes.parquet": ["arm", "probe", "seed", "images", *SCORES],
+    "cleaned/removal.parquet": ["order", "share", "images", "accuracy"],
     "features/val/part-00000.parquet": ["id", "label", "feature"],
     "values/values.parquet": [
         *("id", "label", "value", "stderr", "low", "high", "rounds", "evaluated", "decision"),
