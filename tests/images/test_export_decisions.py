@@ -2,6 +2,7 @@
 
 import csv
 import os
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -261,3 +262,32 @@ def test_nothing_to_change_in_place_is_said(tmp_path, data):
     run = run_of(tmp_path / "other", data, ())
     with pytest.raises(UserError, match="nothing to change"):
         export_cleaned(run, Location(str(tmp_path / "out")), "in-place")
+
+
+def test_names_with_markup_and_quotes_go_out_and_come_back(tmp_path, monkeypatch):
+    label, other, name = '=1,"<b>', "{{x}}", "=2,\"<script>alert(1)<\\script>'.png"
+    for split in ("train", "shapley_val", "val"):
+        for c in (label, other):
+            (tmp_path / "data" / split / c).mkdir(parents=True)
+            for i, file in enumerate((name, "1.png")):
+                Picture.new("RGB", (4, 4), (40 * i, 9, 7)).save(
+                    tmp_path / "data" / split / c / file
+                )
+    data = Location(str(tmp_path / "data"))
+    run = run_of(tmp_path / "run", data, (f"{label}/1.png",))
+    decision = decided("train", f"{label}/{name}", label, "relabel", other)
+    Session(run.decisions).add([replace(decision, note='<script>"\n=3')])
+    before = content(tmp_path / "data")
+    with pytest.raises(UserError, match="would be left in train"):
+        export_cleaned(run, Location(str(tmp_path / "out")), "copy", "relabel")
+    Session(run.decisions).add([decided("train", f"{label}/1.png", label, "keep")])
+    for how in ("copy", "in-place"):
+        out = tmp_path / how
+        export_cleaned(run, Location(str(out)), how, "relabel")
+        with open(out / "changes.csv", newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert (row["id"], row["label"], row["new_label"]) == (f"{label}/{name}", label, other)
+        assert row["path"] == f"train/{label}/{name}"
+    assert content(tmp_path / "data") != before
+    assert undo_in_place(run, Location(str(tmp_path / "in-place"))) == 1
+    assert content(tmp_path / "data") == before
