@@ -115,10 +115,10 @@ def imagenet(tasks: Sequence[Task], classes: Sequence[str]) -> bytes:
 
 def _quoted(path: str) -> str:
     """A path as the format has it: if it has a space, without its ending in quotes."""
-    if not set(path) & set(' \t"\n\r'):
-        return path
     if set(path) & set('"\n\r'):
         raise UserError(f"{path!r} cannot be written in this format; rename the file")
+    if not set(path) & set(" \t"):
+        return path
     stem = _stem(path)
     return f'"{stem}"{path[len(stem) :]}'
 

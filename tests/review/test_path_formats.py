@@ -145,7 +145,7 @@ def test_another_zip_is_refused(files, message):
 
 
 def test_names_that_the_format_has_no_room_for_are_refused():
-    bad = Task('cat/"', "train", 'train/cat/" ".jpg', "", "cat", "dog", None, None)
+    bad = Task('cat/"', "train", 'train/cat/".jpg', "", "cat", "dog", None, None)
     with pytest.raises(UserError, match="cannot be written in this format; rename the file"):
         imagenet([bad], CLASSES)
     with pytest.raises(UserError, match="class 'a\\\\nb' cannot be written"):
