@@ -27,7 +27,7 @@ def score_removals(points: FeatureSet, values: pa.Table, config: Config) -> pa.T
     Args:
         points: the features, with those of val.
         values: the table of values.
-        config: its sections value and resources are used.
+        config: its section resources is used; K and the metric are those of the run's values.
     Returns:
         Rows of `schemas.REMOVAL`.
     """
@@ -36,14 +36,15 @@ def score_removals(points: FeatureSet, values: pa.Table, config: Config) -> pa.T
     orders = _orders(values)
     rng = np.random.default_rng(0)
     draws = [rng.permutation(n) for _ in range(_SEEDS)]
+    valued = RunDirectory(points.run).settings().get("value", {})
     removed = [percent * n // 100 for percent in _PERCENT]
     game = removal(
         (train.x, train.y),
         (val.x, val.y),
         [*orders.values(), *draws],
         removed,
-        k=config.value.k,
-        metric=config.value.metric,
+        k=valued.get("k", config.value.k),
+        metric=valued.get("metric", config.value.metric),
         num_classes=len(points.classes),
     )
     blocks = [slice(start, min(start + _ROWS_PER_TASK, m)) for start in range(0, m, _ROWS_PER_TASK)]
