@@ -52,6 +52,10 @@ function picture(kind, i, alt, style) {
 /** A picture that a server has. */
 function served(kind, i, alt, style) {
   const image = make("img", { src: `pictures/${kind}/${i}`, alt, className: style || "", loading: "lazy" });
+  // A tiny picture does not get clearer, and its neighbours should be on the screen.
+  if (kind === "large") image.addEventListener("load", () => {
+    image.style.maxHeight = `min(60vh, ${Math.min(640, 8 * image.naturalHeight)}px)`;
+  });
   image.addEventListener("error", () => {
     image.replaceWith(make("span", { className: "gone" }, "image can no longer be read"));
   });
