@@ -24,8 +24,9 @@ from dcai_ray.storage.features import Features, has_features, read_split
 
 MAX_PICTURES = 10_000
 """Suspects with a thumbnail; those after them are rows without."""
-_SIZES = ((2_000, 112, 75), (5_000, 80, 65), (MAX_PICTURES, 64, 55))  # up to so many: px, quality
-_LARGE, _LARGE_PX = 300, 288  # shown as large as this where one looks at them singly
+# Up to so many: px, quality, and how many of them are there in _LARGE_PX, too, to look at singly.
+_SIZES = ((2_000, 112, 75, 300), (5_000, 80, 65, 300), (MAX_PICTURES, 64, 55, 100))
+_LARGE_PX = 288
 _NEIGHBOUR_PICTURES, _NEIGHBOUR_PX = 2_000, 48
 _NEAR_TRAIN, _NEAR_CLEAN = 5, 3  # neighbours named; more are only counted
 _LIKELY = 0.5
@@ -48,10 +49,10 @@ class Suspects:
         """Small pictures of both, for a page without a server."""
         if not self.pictures:
             return {}
-        side, quality = next(size for count, *size in _SIZES if len(self.pictures) <= count)
+        side, quality, large = next(size for count, *size in _SIZES if len(self.pictures) <= count)
         return {
             "suspects": sprites(self.pictures, side, quality),
-            "large": sprites(self.pictures[:_LARGE], _LARGE_PX),
+            "large": sprites(self.pictures[:large], _LARGE_PX),
             "neighbours": sprites(self.neighbours, _NEIGHBOUR_PX),
         }
 
