@@ -1,6 +1,7 @@
 """The import directions of docs/design.md, read from the source with `ast`: one rule per folder."""
 
 import ast
+import configparser
 import subprocess
 import sys
 from functools import cache
@@ -227,3 +228,18 @@ def test_the_lazy_public_names_are_all_there():
     assert all(callable(getattr(dcai_ray, name)) for name in dcai_ray.__all__[1:])
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = dcai_ray.nonsense
+
+
+def test_every_file_of_the_package_goes_into_a_wheel():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    patterns = [p.strip() for p in settings["options.package_data"]["*"].split(",")]
+    others = [
+        path
+        for path in (ROOT / "dcai_ray").rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    ]
+    assert len(others) > 5
+    for path in others:
+        assert any(path.match(pattern) for pattern in patterns), path
+        assert (path.parent / "__init__.py").exists(), path
