@@ -57,6 +57,7 @@ _MOST_COPIES = 31
 _LARGEST_GROUP = 1000  # of equal pictures whose pairs are listed: of more it is a placeholder
 _ROUNDING = 2e-6  # of a cosine in float32
 _TILE_BYTES = 64 * 2**20
+_PAIRS_AT_ONCE = 4096
 
 Pairs = NDArray[np.intp]  # (p, 2) a training image, and a picture like it: training image or n + j
 
@@ -155,9 +156,12 @@ def alike_pairs(points: Pictures, rows: slice, ratio: float, most_copies: int = 
 
 def nearly_same(points: Pictures, alike: Pairs) -> NDArray[np.bool_]:
     """(p,) which of these pairs are so near that two labels contradict each other."""
-    one, other = alike.T
-    cosine = np.einsum("pd,pd->p", points.x[one], points.x[other])
-    return cosine >= np.float32(SIMILAR)
+    found = np.empty(len(alike), dtype=np.bool_)
+    for start in range(0, len(alike), _PAIRS_AT_ONCE):
+        one, other = alike[start : start + _PAIRS_AT_ONCE].T
+        cosine = np.einsum("pd,pd->p", points.x[one], points.x[other])
+        found[start : start + _PAIRS_AT_ONCE] = cosine >= np.float32(SIMILAR)
+    return found
 
 
 def no_judges(

@@ -1,8 +1,8 @@
 """Change class folders in place: what is left out goes to another folder, the rest to its class.
 
-That folder is the undo list, too: changes.csv says of every picture where it was, and is on disk
-before the first one moves. `undo` puts back whatever has moved, also after a change or an undo that
-was killed half way.
+That folder holds the undo list, too: undo.csv, which is like an export's changes.csv, says of every
+picture where it was, and is on disk before the first one moves. `undo` puts back whatever has
+moved, also after a change or an undo that was killed half way.
 """
 
 import csv
@@ -12,6 +12,8 @@ from pathlib import Path
 from dcai_ray.errors import UserError
 from dcai_ray.images.export_layout import CHANGES, Layout
 from dcai_ray.storage.location import Location
+
+UNDO = "undo.csv"
 
 Move = tuple[Path, Path]  # from, to
 
@@ -36,10 +38,11 @@ def change(data: Location, layout: Layout, left_out: Path) -> None:
     moves = [_move(root, left_out, path, layout.moved.get(path, "")) for path in sizes]
     for (source, to), size in zip(moves, sizes.values(), strict=True):
         _check(source, to, size)
-    left_out.mkdir(parents=True, exist_ok=True)
-    if os.stat(left_out).st_dev != os.stat(root).st_dev:
+    parent = next(folder for folder in (left_out, *left_out.absolute().parents) if folder.exists())
+    if os.stat(parent).st_dev != os.stat(root).st_dev:
         raise UserError(f"{left_out}: not on the disk of {data}; files are moved, not copied")
-    _write_synced(left_out / CHANGES, layout.texts()[CHANGES])
+    left_out.mkdir(parents=True, exist_ok=True)
+    _write_synced(left_out / UNDO, layout.texts()[CHANGES])
     done: list[Move] = []
     try:
         for source, to in moves:
@@ -60,11 +63,11 @@ def undo(data: Location, left_out: Path) -> int:
             or in both places; all others are back.
     """
     try:
-        with open(left_out / CHANGES, encoding="utf-8", newline="") as file:
+        with open(left_out / UNDO, encoding="utf-8", newline="") as file:
             rows = [(row["path"], row["new_path"]) for row in csv.DictReader(file)]
     except (FileNotFoundError, NotADirectoryError, KeyError):
         raise UserError(
-            f"{left_out}: holds no {CHANGES} of a change in place; nothing to undo"
+            f"{left_out}: holds no {UNDO} of an export in place; nothing to undo"
         ) from None
     root = Path(data.uri)
     moves = [_move(root, left_out, path, new_path) for path, new_path in rows]
@@ -74,12 +77,15 @@ def undo(data: Location, left_out: Path) -> int:
     missing = [source for source, _ in moves if not os.path.lexists(source)]
     if blocked or missing:
         what = f"{blocked[0]}: another file is there" if blocked else f"{missing[0]}: is gone"
-        raise UserError(f"{what}; {left_out / CHANGES} is kept, all other images are back")
+        raise UserError(f"{what}; {left_out / UNDO} is kept, all other images are back")
     _delete_list(left_out)
     return len(moved)
 
 
 def _move(root: Path, left_out: Path, path: str, new_path: str) -> Move:
+    for name in (path, new_path):
+        if name.startswith("/") or ".." in name.split("/"):
+            raise UserError(f"{left_out / UNDO}: {name!r} leads out of the data; nothing was moved")
     return root / path, root / new_path if new_path else left_out / path
 
 
@@ -109,7 +115,7 @@ def _put_back(moves: list[Move], left_out: Path) -> None:
 
 
 def _delete_list(left_out: Path) -> None:
-    (left_out / CHANGES).unlink()
+    (left_out / UNDO).unlink()
     if not os.listdir(left_out):
         left_out.rmdir()
 

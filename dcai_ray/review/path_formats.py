@@ -33,30 +33,30 @@ class Files:
 
     def __init__(self, paths: Mapping[str, Key]) -> None:
         """Of the images of a run, by their paths below the data's root."""
-        self._whole = {_stem(path): key for path, key in paths.items()}
+        self._whole: dict[str, set[Key]] = {}
         self._ends: dict[str, set[Key]] = {}
-        for path, key in self._whole.items():
-            for end in _ends(path):
-                self._ends.setdefault(end, set()).add(key)
+        for path, key in paths.items():
+            for name in {path, _stem(path)}:
+                self._whole.setdefault(name, set()).add(key)
+                for end in _ends(name):
+                    self._ends.setdefault(end, set()).add(key)
 
     def image(self, name: str) -> Key:
-        """The image of a path, with or without its ending.
+        """The image of a path, with its ending or without.
 
         Raises:
             UserError: it means none or several.
         """
-        for path in (name, _stem(name)):
-            meant = self._ends.get(path, set())
-            if len(meant) > 1:
-                raise UserError(
-                    f"{name!r} may be {len(meant)} images of the run; export with their folders"
-                )
-            found = next(iter(meant), None) or next(
-                (self._whole[end] for end in _ends(path) if end in self._whole), None
+        meant = self._ends.get(name) or next(
+            (self._whole[end] for end in _ends(name) if end in self._whole), set()
+        )
+        if not meant:
+            raise UserError(f"{name!r} is no image of the run")
+        if len(meant) > 1:
+            raise UserError(
+                f"{name!r} may be {len(meant)} images of the run; export with folders and endings"
             )
-            if found:
-                return found
-        raise UserError(f"{name!r} is no image of the run")
+        return next(iter(meant))
 
 
 def _stem(path: str) -> str:

@@ -229,9 +229,7 @@ def test_what_cannot_be_put_back_is_named_and_all_else_is_back(run, tmp_path, da
     other = tmp_path / "data/train/dog/1.png"
     other.write_bytes(b"another")
     (tmp_path / "out/train/cat/0.png").unlink()
-    with pytest.raises(
-        UserError, match=r"dog/1\.png: another file is there; .*changes\.csv is kept"
-    ):
+    with pytest.raises(UserError, match=r"dog/1\.png: another file is there; .*undo\.csv is kept"):
         undo_in_place(run, out)
     other.unlink()
     with pytest.raises(UserError, match=r"train/cat/0\.png: is gone"):
@@ -256,6 +254,19 @@ def test_a_changed_or_missing_picture_or_a_relative_link_is_left_alone(run, tmp_
             export_cleaned(run, out, "in-place", "relabel")
         assert content(tmp_path / "data") == before
         assert not (tmp_path / "out").exists()
+
+
+def test_an_export_that_is_a_copy_and_a_list_that_leads_elsewhere_undo_nothing(run, tmp_path, data):
+    out = Location(str(tmp_path / "out"))
+    export_cleaned(run, out, "copy", "relabel")
+    before = content(tmp_path)
+    with pytest.raises(UserError, match=r"holds no undo\.csv of an export in place"):
+        undo_in_place(run, out)
+    (tmp_path / "out/undo.csv").write_text("path,new_path\n../a,../b\n")
+    with pytest.raises(UserError, match=r"'\.\./a' leads out of the data; nothing was moved"):
+        undo_in_place(run, out)
+    (tmp_path / "out/undo.csv").unlink()
+    assert content(tmp_path) == before
 
 
 def test_nothing_to_change_in_place_is_said(tmp_path, data):
@@ -284,7 +295,8 @@ def test_names_with_markup_and_quotes_go_out_and_come_back(tmp_path, monkeypatch
     for how in ("copy", "in-place"):
         out = tmp_path / how
         export_cleaned(run, Location(str(out)), how, "relabel")
-        with open(out / "changes.csv", newline="") as file:
+        name_of_list = "undo.csv" if how == "in-place" else "changes.csv"
+        with open(out / name_of_list, newline="") as file:
             (row,) = csv.DictReader(file)
         assert (row["id"], row["label"], row["new_label"]) == (f"{label}/{name}", label, other)
         assert row["path"] == f"train/{label}/{name}"

@@ -88,7 +88,10 @@ def test_an_export_of_fiftyone_may_have_plain_labels_and_other_paths():
     [
         ({"labels": []}, 'expected "labels"'),
         ({"labels": {"cat/0": 7}, "classes": ["cat"]}, "7 is no class of the file"),
-        ({"labels": {"0": "cat"}}, "'0' may be 2 images of the run; export with their folders"),
+        (
+            {"labels": {"0": "cat"}},
+            "'0' may be 2 images of the run; export with folders and endings",
+        ),
         ({"labels": {"cat/5": "cat"}}, "'cat/5' is no image of the run"),
         ({"labels": {"other/1": "cat"}}, "'other/1' is no image of the run"),
     ],
@@ -96,6 +99,16 @@ def test_an_export_of_fiftyone_may_have_plain_labels_and_other_paths():
 def test_what_fiftyone_cannot_have_meant_is_refused(content, message):
     with pytest.raises(UserError, match=message):
         from_fiftyone(content, AT, FILES, LABELS)
+
+
+def test_an_ending_tells_images_apart_and_none_is_cut_off():
+    files = Files({"a/1.jpg": ("train", "a/1.jpg"), "a/1.png": ("train", "a/1.png")})
+    assert files.image("a/1.png") == ("train", "a/1.png")
+    assert files.image("/data/a/1.jpg") == ("train", "a/1.jpg")
+    with pytest.raises(UserError, match="'a/1' may be 2 images"):
+        files.image("a/1")
+    with pytest.raises(UserError, match=r"'a/1\.v2' is no image"):
+        files.image("a/1.v2")
 
 
 def zipped(files):
