@@ -90,6 +90,13 @@ def _start(resources: ResourcesConfig, options: dict[str, Any]) -> None:
             f"{folder}: this folder for temporary files has too long a name for Ray's sockets; set "
             "RAY_TMPDIR to one of at most 38 characters, such as /tmp"
         ) from None
+    except Exception as error:  # Ray's own class for it is Exception
+        if "timed out during startup" not in str(error):
+            raise
+        raise ClusterError(
+            "Ray did not start in time; is this machine busy, or short of memory? Run the same "
+            "command again"
+        ) from None
 
 
 def _ensure_token() -> None:

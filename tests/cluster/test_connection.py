@@ -43,6 +43,25 @@ def test_too_long_a_folder_for_temporary_files_is_refused_with_the_remedy(monkey
         connection.connect(ResourcesConfig())
 
 
+def test_a_ray_that_does_not_start_in_time_is_one_line(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    for message, kind in (
+        ("The current node timed out during startup. This could happen because", ClusterError),
+        ("something else", RuntimeError),
+    ):
+        monkeypatch.setattr(ray, "init", failing(message))
+        with pytest.raises(kind, match=r"did not start in time|something else"):
+            connection.connect(ResourcesConfig())
+
+
+def failing(message):
+    def init(**_):
+        raise RuntimeError(message)
+
+    return init
+
+
 def refuse_the_socket(**_):
     """As Ray does."""
     raise OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107 bytes")
