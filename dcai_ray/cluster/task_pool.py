@@ -62,6 +62,22 @@ class Step:
     reports_progress: bool = False
     """Whether a task is given a function to report how many of its units are done."""
 
+    @classmethod
+    def of_blocks(cls, name: str, unit: str, blocks: Sequence[slice], run: Location) -> "Step":
+        """A step whose jobs are blocks of rows: rows are counted, tasks are named after them."""
+        return cls(
+            name=name,
+            unit=unit,
+            sizes=[block.stop - block.start for block in blocks],
+            task_names=[f"{name} {block.start}-{block.stop - 1}" for block in blocks],
+            run=run,
+        )
+
+
+def row_blocks(num_rows: int, height: int) -> list[slice]:
+    """Consecutive blocks of so many rows; the last may have fewer."""
+    return [slice(i, min(i + height, num_rows)) for i in range(0, num_rows, height)]
+
 
 def run_tasks(
     function: Callable[..., Any], jobs: Sequence[Any], step: Step, resources: ResourcesConfig

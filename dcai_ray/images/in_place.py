@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dcai_ray.errors import UserError
 from dcai_ray.images.export_layout import CHANGES, Layout
+from dcai_ray.storage.durable import append
 from dcai_ray.storage.location import Location
 
 UNDO = "undo.csv"
@@ -33,16 +34,14 @@ def change(data: Location, layout: Layout, left_out: Path) -> None:
         raise UserError(f"--how in-place: {data} is not made of class folders; export a copy")
     if not layout.changes:
         raise UserError(f"{data}: nothing to change; no image is dropped or has another label")
-    root = Path(data.uri)
     sizes = {image.path: image.bytes for image, _ in layout.changes}
-    moves = [_move(root, left_out, path, layout.moved.get(path, "")) for path in sizes]
+    moves = [_move(data, left_out, path, layout.moved.get(path, "")) for path in sizes]
     for (source, to), size in zip(moves, sizes.values(), strict=True):
         _check(source, to, size)
     parent = next(folder for folder in (left_out, *left_out.absolute().parents) if folder.exists())
-    if os.stat(parent).st_dev != os.stat(root).st_dev:
+    if os.stat(parent).st_dev != os.stat(data.uri).st_dev:
         raise UserError(f"{left_out}: not on the disk of {data}; files are moved, not copied")
-    left_out.mkdir(parents=True, exist_ok=True)
-    _write_synced(left_out / UNDO, layout.texts()[CHANGES])
+    append(str(left_out / UNDO), layout.texts()[CHANGES])
     done: list[Move] = []
     try:
         for source, to in moves:
@@ -59,8 +58,8 @@ def undo(data: Location, left_out: Path) -> int:
     """Put back all that `change` moved; how many pictures that were.
 
     Raises:
-        UserError: there is no undo list, or a picture is neither where it was nor where it went,
-            or in both places; all others are back.
+        UserError: there is no undo list, or it leads elsewhere; then nothing moves. Or a picture is
+            neither where it was nor where it went, or in both places; all others are back.
     """
     try:
         with open(left_out / UNDO, encoding="utf-8", newline="") as file:
@@ -69,8 +68,7 @@ def undo(data: Location, left_out: Path) -> int:
         raise UserError(
             f"{left_out}: holds no {UNDO} of an export in place; nothing to undo"
         ) from None
-    root = Path(data.uri)
-    moves = [_move(root, left_out, path, new_path) for path, new_path in rows]
+    moves = [_move(data, left_out, path, new_path) for path, new_path in rows]
     moved = [move for move in moves if os.path.lexists(move[1])]
     blocked = [source for source, _ in moved if os.path.lexists(source)]
     _put_back([move for move in moved if move[0] not in blocked], left_out)
@@ -82,11 +80,9 @@ def undo(data: Location, left_out: Path) -> int:
     return len(moved)
 
 
-def _move(root: Path, left_out: Path, path: str, new_path: str) -> Move:
-    for name in (path, new_path):
-        if name.startswith("/") or ".." in name.split("/"):
-            raise UserError(f"{left_out / UNDO}: {name!r} leads out of the data; nothing was moved")
-    return root / path, root / new_path if new_path else left_out / path
+def _move(data: Location, left_out: Path, path: str, new_path: str) -> Move:
+    to = data / new_path if new_path else Location(str(left_out)) / path
+    return Path((data / path).uri), Path(to.uri)
 
 
 def _check(source: Path, to: Path, size: int) -> None:
@@ -118,13 +114,3 @@ def _delete_list(left_out: Path) -> None:
     (left_out / UNDO).unlink()
     if not os.listdir(left_out):
         left_out.rmdir()
-
-
-def _write_synced(file: Path, content: bytes) -> None:
-    with open(file, "wb") as written:
-        written.write(content)
-        written.flush()
-        os.fsync(written.fileno())
-    folder = os.open(file.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dcai_ray.cleaning.arms import ARMS
 from dcai_ray.cleaning.evaluation import Detection
+from dcai_ray.valuation.removal import HIGHEST, LOWEST, RANDOM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -199,9 +200,9 @@ def removals(rows: Sequence[Mapping[str, Any]]) -> str:
         rows: as `schemas.REMOVAL`.
     """
     styles = {
-        "lowest value": (COLOURS["kept"], "-"),
-        "highest value": (WRONG, "--"),
-        "random": ("#888888", ":"),
+        LOWEST: (COLOURS["kept"], "-"),
+        HIGHEST: (WRONG, "--"),
+        RANDOM: ("#888888", ":"),
     }
 
     def draw(axes: "Axes") -> None:
@@ -210,7 +211,7 @@ def removals(rows: Sequence[Mapping[str, Any]]) -> str:
             colour, dash = styles.get(order, (COLOURS["kept+clean"], "-."))
             axes.plot(
                 [100 * row["share"] for row in mine], [row["accuracy"] for row in mine], dash,
-                color=colour, linewidth=1.8, label=f"{order} first" if order != "random" else order,
+                color=colour, linewidth=1.8, label=f"{order} first" if order != RANDOM else order,
             )  # fmt: skip
         axes.set(xlabel="removed (%)", ylabel="accuracy on val", xlim=(-2, 97))
         axes.legend(loc="lower left")

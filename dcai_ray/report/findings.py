@@ -12,12 +12,12 @@ from dcai_ray.cleaning import rules
 from dcai_ray.cleaning.choices import Choice
 from dcai_ray.cleaning.evaluation import Detection, Row, comparison, detection
 from dcai_ray.cleaning.planted import MIN_CLEAN
+from dcai_ray.cleaning.ranking import Ranking, ranking
 from dcai_ray.cleaning.rules import Validated
 from dcai_ray.errors import UserError
 from dcai_ray.images.image_set import read_image_set
 from dcai_ray.images.truth import Truth, read_truth
 from dcai_ray.report import trust
-from dcai_ray.report.ranking import Ranking, ranking
 from dcai_ray.report.sampling_summary import Check, Sampled, read_check, read_sampled
 from dcai_ray.report.trust import Trust, read_trust
 from dcai_ray.run_directory import RunDirectory

@@ -27,6 +27,7 @@ from dcai_ray.report.suspects import suspects
 from dcai_ray.storage import parquet
 from dcai_ray.storage.features import has_features
 from dcai_ray.storage.values import kept_mask
+from dcai_ray.valuation.removal import HIGHEST, LOWEST, RANDOM
 
 logger = logging.getLogger(__name__)
 
@@ -367,10 +368,10 @@ def _removal(findings: Findings) -> dict[str, Any] | None:
     at = {(row["order"], round(row["share"], 2)): row["accuracy"] for row in rows}
     return {
         "plot": figures.removals(rows),
-        "all": at["random", 0.0],
-        "low": at["lowest value", 0.2],
-        "high": at["highest value", 0.2],
-        "random": at["random", 0.2],
+        "all": at[RANDOM, 0.0],
+        "low": at[LOWEST, 0.2],
+        "high": at[HIGHEST, 0.2],
+        "random": at[RANDOM, 0.2],
         "k": findings.settings.get("value", {}).get("k", 10),
     }
 

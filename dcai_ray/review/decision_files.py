@@ -9,17 +9,16 @@ cannot append: there the session's object is written again, whole, with each rec
 import csv
 import io
 import json
-import os
 import secrets
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timezone
-from types import MappingProxyType
 from typing import Any
 
 from dcai_ray.errors import UserError
 from dcai_ray.review import formats, path_formats
 from dcai_ray.review.decisions import COLUMNS, Decision, from_row
 from dcai_ray.storage import parquet
+from dcai_ray.storage.durable import append
 from dcai_ray.storage.location import Location
 
 
@@ -46,7 +45,7 @@ class Session:
             self.file.write_bytes("".join([*self._lines, *new]).encode())
         else:
             try:
-                _append(self.file.uri, "".join(new).encode())
+                append(self.file.uri, "".join(new).encode())
             except OSError:
                 # The file may end within a line; what follows must not be glued to it.
                 self.file, self._lines = _new_file(self._folder), []
@@ -72,9 +71,7 @@ def read_folder(folder: Location) -> list[Decision]:
 
 
 def read_file(
-    file: Location,
-    labels: formats.Labels,
-    paths: Mapping[str, path_formats.Key] = MappingProxyType({}),
+    file: Location, labels: formats.Labels, paths: Mapping[str, path_formats.Key]
 ) -> list[Decision]:
     """The records of a file from elsewhere: decisions, or what another tool wrote (`formats`,
     `path_formats`).
@@ -91,13 +88,13 @@ def read_file(
     at = datetime.fromtimestamp(seconds, timezone.utc).isoformat()
     try:
         if file.name.lower().endswith(".zip"):
-            files = path_formats.Files(paths)
-            return path_formats.from_imagenet(file.read_bytes(), at, files, labels)
+            files = path_formats.Files(paths, labels)
+            return path_formats.from_imagenet(file.read_bytes(), at, files)
         if file.name.lower().endswith(".json"):
             content = _json(file)
             if isinstance(content, dict):
-                files = path_formats.Files(paths)
-                return path_formats.from_fiftyone(content, at, files, labels)
+                files = path_formats.Files(paths, labels)
+                return path_formats.from_fiftyone(content, at, files)
             return formats.from_tasks(content)
         rows, columns = _table(file, whole_lines=False)
         if {"id", "is_label_issue"} <= columns:
@@ -151,18 +148,3 @@ def _line(cells: Iterable[str]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(" ".join(cell.splitlines()) for cell in cells)
     return text.getvalue()
-
-
-def _append(path: str, content: bytes) -> None:
-    new = not os.path.exists(path)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "ab") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    if new:  # the file's name is on disk only with its folder
-        folder = os.open(os.path.dirname(path), os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -22,7 +22,7 @@ from typing import Any
 
 from dcai_ray.errors import UserError
 from dcai_ray.review.decisions import Decision
-from dcai_ray.review.formats import Labels, Task
+from dcai_ray.review.formats import Labels, Task, from_labels
 
 Key = tuple[str, str]  # split, id
 _SYNSETS = "synsets.txt"
@@ -31,8 +31,9 @@ _SYNSETS = "synsets.txt"
 class Files:
     """Which image a path of another tool means."""
 
-    def __init__(self, paths: Mapping[str, Key]) -> None:
-        """Of the images of a run, by their paths below the data's root."""
+    def __init__(self, paths: Mapping[str, Key], labels: Labels) -> None:
+        """Of the images of a run, by their paths below the data's root, with their labels."""
+        self._labels = labels
         self._whole: dict[str, set[Key]] = {}
         self._ends: dict[str, set[Key]] = {}
         for path, key in paths.items():
@@ -58,6 +59,18 @@ class Files:
             )
         return next(iter(meant))
 
+    def decisions(self, found: Iterable[tuple[str, str]], by: str, at: str) -> list[Decision]:
+        """What a path and its right label come to, image by image.
+
+        Raises:
+            UserError: a path means no image, or several.
+        """
+        rows = []
+        for path, label in found:
+            split, name = self.image(path)
+            rows.append({"split": split, "id": name, "label": label, "by": by})
+        return from_labels(rows, at, self._labels)
+
 
 def _stem(path: str) -> str:
     folder, slash, name = path.rpartition("/")
@@ -74,17 +87,14 @@ def _ends(path: str) -> Iterator[str]:
 
 def fiftyone(tasks: Sequence[Task], classes: Sequence[str]) -> bytes:
     """labels.json with the suggested labels and how likely they are."""
-    number = {name: i for i, name in enumerate(classes)}
     labels: dict[str, Any] = {}
-    for task in tasks:
-        label = number[task.suggested_label or task.given_label]
-        sure = task.suggested_probability
-        attributes = {"given_label": task.given_label}
+    for task, label in zip(tasks, _suggested(tasks, classes), strict=True):
+        attributes: dict[str, Any] = {"given_label": task.given_label}
         entry: dict[str, Any] = {"label": label, "attributes": attributes}
-        if sure is not None:
-            entry["confidence"] = round(sure, 6)
+        if task.suggested_probability is not None:
+            entry["confidence"] = round(task.suggested_probability, 6)
         if task.wrong_probability is not None:
-            entry["attributes"] |= {"wrong_probability": round(task.wrong_probability, 6)}
+            attributes["wrong_probability"] = round(task.wrong_probability, 6)
         labels[_stem(task.path)] = entry
     return json.dumps({"classes": list(classes), "labels": labels}, ensure_ascii=False).encode()
 
@@ -95,11 +105,8 @@ def imagenet(tasks: Sequence[Task], classes: Sequence[str]) -> bytes:
     Raises:
         UserError: a name cannot be written in this format.
     """
-    number = {name: i for i, name in enumerate(classes)}
-    lines = []
-    for task in tasks:
-        label = number[task.suggested_label or task.given_label]
-        lines.append(f"{_quoted(task.path)} {label}\n")
+    numbers = _suggested(tasks, classes)
+    lines = [f"{_quoted(task.path)} {c}\n" for task, c in zip(tasks, numbers, strict=True)]
     for name in classes:
         if name != name.strip() or "\n" in name:
             raise UserError(f"the class {name!r} cannot be written as a line of {_SYNSETS}")
@@ -113,6 +120,12 @@ def imagenet(tasks: Sequence[Task], classes: Sequence[str]) -> bytes:
     return content.getvalue()
 
 
+def _suggested(tasks: Sequence[Task], classes: Sequence[str]) -> list[int]:
+    """The class number of each suggested label, or of the given one where none is suggested."""
+    number = {name: i for i, name in enumerate(classes)}
+    return [number[task.suggested_label or task.given_label] for task in tasks]
+
+
 def _quoted(path: str) -> str:
     """A path as the format has it: if it has a space, without its ending in quotes."""
     if set(path) & set('"\n\r'):
@@ -123,14 +136,13 @@ def _quoted(path: str) -> str:
     return f'"{stem}"{path[len(stem) :]}'
 
 
-def from_fiftyone(content: Mapping[str, Any], at: str, files: Files, of: Labels) -> list[Decision]:
+def from_fiftyone(content: Mapping[str, Any], at: str, files: Files) -> list[Decision]:
     """The decisions of a labels.json.
 
     Args:
         content: of the file.
         at: time of the file.
         files: of the run's images.
-        of: their labels.
     Raises:
         UserError: it is something else, or names an image or class that the run lacks.
     """
@@ -147,17 +159,16 @@ def from_fiftyone(content: Mapping[str, Any], at: str, files: Files, of: Labels)
         raise UserError(f"{entry!r} is no class of the file")
 
     found = ((path, name_of(entry)) for path, entry in labels.items() if entry is not None)
-    return _decisions(found, "fiftyone", at, files, of)
+    return files.decisions(found, "fiftyone", at)
 
 
-def from_imagenet(content: bytes, at: str, files: Files, of: Labels) -> list[Decision]:
+def from_imagenet(content: bytes, at: str, files: Files) -> list[Decision]:
     """The decisions of an ImageNet zip, with pictures or without.
 
     Args:
         content: of the file.
         at: time of the file.
         files: of the run's images.
-        of: their labels.
     Raises:
         UserError: it is something else, or names an image or class that the run lacks.
     """
@@ -170,7 +181,7 @@ def from_imagenet(content: bytes, at: str, files: Files, of: Labels) -> list[Dec
                 found = [_in_folder(name) for name in names]
     except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"no zip of ImageNet annotations ({error})") from None
-    return _decisions(found, "cvat", at, files, of)
+    return files.decisions(found, "cvat", at)
 
 
 def _listed(archive: zipfile.ZipFile, names: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -193,15 +204,3 @@ def _in_folder(name: str) -> tuple[str, str]:
     if not rest:
         raise UserError(f"{name}: lies in no folder of a class")
     return rest.removeprefix(f"{label}_"), label
-
-
-def _decisions(
-    found: Iterable[tuple[str, str]], by: str, at: str, files: Files, of: Labels
-) -> list[Decision]:
-    made = []
-    for path, label in found:
-        split, name = files.image(path)
-        given = of[split, name]
-        decision, new = ("keep", "") if label == given else ("relabel", label)
-        made.append(Decision(name, split, given, decision, new, by, at, ""))
-    return made

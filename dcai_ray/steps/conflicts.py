@@ -28,7 +28,7 @@ from dcai_ray.cleaning.conflicts import (
     resolved,
     same_pairs,
 )
-from dcai_ray.cluster.task_pool import Step, run_tasks
+from dcai_ray.cluster.task_pool import Step, row_blocks, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.images.image_set import Image, images_of
 from dcai_ray.images.shown import NEAR_ACROSS, found_in
@@ -100,11 +100,14 @@ def find_copies(points: FeatureSet, config: Config, *, among_train: bool) -> Cop
     shown = [image.shows for image in files]
     same = same_pairs(shown, labels, n)
     compared = pictures(points.train.x, clean.x, among_train=among_train)
-    near, judged_apart = _alike(compared, labels, points, config)
+    pairs, is_near = _alike(compared, points, config)
+    near, num_classes = pairs[is_near], len(points.classes)
+    judged_apart = no_judges(pairs, is_near, labels, most_copies(n, num_classes))
     if len(clean.y):
-        compared = pictures(clean.x, clean.x[:0], among_train=True)
-        among_clean = n + _alike(compared, clean.y, points, config)[1]
-        judged_apart = np.concatenate([judged_apart, among_clean])
+        pairs, is_near = _alike(pictures(clean.x, clean.x[:0], among_train=True), points, config)
+        most = most_copies(len(clean.y), num_classes)
+        among_clean = no_judges(pairs, is_near, clean.y, most)
+        judged_apart = np.concatenate([judged_apart, n + among_clean])
     alike = copies_of_each(shown, judged_apart)
     found = conflicts(same, near, labels, n)
     class_names = [points.classes[c] for c in labels]
@@ -138,14 +141,15 @@ def near_in_val(points: FeatureSet, config: Config) -> list[str]:
     """
     n = len(points.train.y)
     compared = pictures(points.train.x, points.val.x, among_train=False)
-    near, _ = _alike(compared, np.concatenate([points.train.y, points.val.y]), points, config)
+    pairs, is_near = _alike(compared, points, config)
+    near = pairs[is_near]
     table = RunDirectory(points.run).images
     images = images_of(parquet.read_table(table)) if table.exists() else ()
     shown = {(image.split, image.id): image.shows for image in images}
-    pairs = [(("train", points.ids[i]), ("val", points.val_ids[j - n])) for i, j in near.tolist()]
+    named = [(("train", points.ids[i]), ("val", points.val_ids[j - n])) for i, j in near.tolist()]
     return [
         f"{'/'.join(one)} = {'/'.join(other)}"
-        for one, other in pairs
+        for one, other in named
         if one not in shown or shown[one] != shown.get(other)
     ]
 
@@ -158,28 +162,19 @@ def tell_near_copies(lines: Sequence[str], split: str) -> None:
 
 
 def _alike(
-    compared: Pictures, labels: NDArray[np.int64], points: FeatureSet, config: Config
-) -> tuple[Pairs, Pairs]:
-    """Pictures that are nearly the same, and those that should not judge each other; by tasks."""
+    compared: Pictures, points: FeatureSet, config: Config
+) -> tuple[Pairs, NDArray[np.bool_]]:
+    """Pictures that are alike, and which of these pairs are nearly the same; by tasks."""
     with threadpool_limits(1):  # the last bits of distances depend on their number
         ratio = distance_ratio(compared)
-    n = compared.num_train
-    starts = range(0, n if ratio > 0 else 0, _ROWS_PER_TASK)
-    blocks = [slice(start, min(start + _ROWS_PER_TASK, n)) for start in starts]
-    name = "looking for near copies"
-    step = Step(
-        name=name,
-        unit=RunDirectory(points.run).unit,
-        sizes=[block.stop - block.start for block in blocks],
-        task_names=[f"{name} {block.start}-{block.stop - 1}" for block in blocks],
-        run=points.run,
-    )
-    most = most_copies(n, len(points.classes))
+    blocks = row_blocks(compared.num_train if ratio > 0 else 0, _ROWS_PER_TASK)
+    unit = RunDirectory(points.run).unit
+    step = Step.of_blocks("looking for near copies", unit, blocks, points.run)
+    most = most_copies(compared.num_train, len(points.classes))
     function = partial(tasks.compare_pictures, points=compared, ratio=ratio, most_copies=most)
     parts = run_tasks(function, blocks, step, config.resources)
     pairs = np.concatenate([np.empty((0, 2), np.intp), *parts])
-    same = nearly_same(compared, pairs)
-    return pairs[same], no_judges(pairs, same, labels, most)
+    return pairs, nearly_same(compared, pairs)
 
 
 def _files(points: FeatureSet, clean_ids: Sequence[str]) -> list[Image]:

@@ -368,13 +368,8 @@ def _unvalued(
 
 def _run(game: KnnGame, points: FeatureSet, config: Config, *, by_self: bool) -> Values:
     name = f"valuing by {'the training set (leave-one-out)' if by_self else 'shapley_val'}"
-    step = Step(
-        name=name,
-        unit=f"validation {RunDirectory(points.run).unit}",
-        sizes=[block.stop - block.start for block in game.val_blocks],
-        task_names=[f"{name} {block.start}-{block.stop - 1}" for block in game.val_blocks],
-        run=points.run,
-    )
+    unit = f"validation {RunDirectory(points.run).unit}"
+    step = Step.of_blocks(name, unit, game.val_blocks, points.run)
     function = partial(tasks.value_block, game=game)
     return merged(game, run_tasks(function, game.val_blocks, step, config.resources))
 

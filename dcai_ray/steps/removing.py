@@ -6,17 +6,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dcai_ray.cluster.task_pool import Step, run_tasks
+from dcai_ray.cleaning.ranking import ranking
+from dcai_ray.cluster.task_pool import Step, row_blocks, run_tasks
 from dcai_ray.config import Config
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps import tasks
 from dcai_ray.steps.feature_set import FeatureSet
 from dcai_ray.storage import schemas
-from dcai_ray.valuation.removal import removal
+from dcai_ray.valuation.removal import HIGHEST, LOWEST, RANDOM, removal
 
-RANDOM = "random"
-"""The control: the mean of `_SEEDS` orders."""
-_SEEDS = 5
+_SEEDS = 5  # of the random order, whose mean is the control
 _PERCENT = range(0, 100, 5)  # removed
 _ROWS_PER_TASK = 64  # of val
 
@@ -36,7 +35,8 @@ def score_removals(points: FeatureSet, values: pa.Table, config: Config) -> pa.T
     orders = _orders(values)
     rng = np.random.default_rng(0)
     draws = [rng.permutation(n) for _ in range(_SEEDS)]
-    valued = RunDirectory(points.run).settings().get("value", {})
+    run = RunDirectory(points.run)
+    valued = run.settings().get("value", {})
     removed = [percent * n // 100 for percent in _PERCENT]
     game = removal(
         (train.x, train.y),
@@ -47,15 +47,8 @@ def score_removals(points: FeatureSet, values: pa.Table, config: Config) -> pa.T
         metric=valued.get("metric", config.value.metric),
         num_classes=len(points.classes),
     )
-    blocks = [slice(start, min(start + _ROWS_PER_TASK, m)) for start in range(0, m, _ROWS_PER_TASK)]
-    name = "removing by value"
-    step = Step(
-        name=name,
-        unit=f"validation {RunDirectory(points.run).unit}",
-        sizes=[block.stop - block.start for block in blocks],
-        task_names=[f"{name} {block.start}-{block.stop - 1}" for block in blocks],
-        run=points.run,
-    )
+    blocks = row_blocks(m, _ROWS_PER_TASK)
+    step = Step.of_blocks("removing by value", f"validation {run.unit}", blocks, points.run)
     counts = sum(run_tasks(partial(tasks.count_right, game=game), blocks, step, config.resources))
     accuracy = np.asarray(counts, dtype=np.float64) / m
     curves = dict(zip(orders, accuracy, strict=False))
@@ -70,17 +63,11 @@ def score_removals(points: FeatureSet, values: pa.Table, config: Config) -> pa.T
 
 def _orders(values: pa.Table) -> dict[str, NDArray[np.intp]]:
     """What is removed first, by name."""
-    value = values["value"].to_numpy()
+    value, ranked = values["value"].to_numpy(), ranking(values)
     found = {
-        "lowest value": np.argsort(value, kind="stable"),
-        "highest value": np.argsort(-value, kind="stable"),
+        LOWEST: np.argsort(value, kind="stable"),
+        HIGHEST: np.argsort(-value, kind="stable"),
     }
-    for column, name in (
-        ("wrong_probability", "highest P(wrong)"),
-        ("suspicion", "highest suspicion"),
-    ):
-        if column in values.column_names:
-            score = np.nan_to_num(values[column].to_numpy())
-            found[name] = np.lexsort((value, -score))
-            break
+    if ranked.name != "value":
+        found[f"highest {ranked.name}"] = ranked.order
     return found

@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 
 from dcai_ray.valuation.neighbours import Metric, aligned, ranked
 
+LOWEST, HIGHEST, RANDOM = "lowest value", "highest value", "random"
+"""Names of orders, by what is removed first."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Removal:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 import ray
@@ -174,3 +175,18 @@ def test_a_cluster_that_is_started_here_reports_to_nobody():
     from ray._common.usage.usage_lib import usage_stats_enabled
 
     assert not usage_stats_enabled()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_rays_processes_get_no_signal_that_goes_to_the_group_of_this_one():
+    groups = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = stat.read_text().partition("(")[2].rpartition(")")
+        except OSError:  # ended meanwhile
+            continue
+        parent, group = map(int, rest.split()[1:3])
+        if parent == os.getpid():
+            groups[name] = group
+    assert groups.keys() >= {"raylet", "gcs_server"}
+    assert os.getpgrp() not in {groups["raylet"], groups["gcs_server"]}

@@ -17,11 +17,11 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from dcai_ray.cleaning.evaluation import Row, comparison
+from dcai_ray.cleaning.ranking import ranking
 from dcai_ray.errors import UserError
 from dcai_ray.report import figures, gallery, trust, verdicts
 from dcai_ray.report.findings import Findings, read_findings, summary
 from dcai_ray.report.page import without_secrets, write_report
-from dcai_ray.report.ranking import ranking
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet, schemas
 from dcai_ray.storage.features import write_split

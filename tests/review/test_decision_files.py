@@ -94,18 +94,18 @@ def test_a_table_of_pandas_or_of_a_spreadsheet_is_read(tmp_path):
         writer.writeheader()
         writer.writerow(row)
     wanted = [Decision("a.jpg", "train", "cat", "drop", "", "", NOON, "")]
-    assert read_file(Location(str(tmp_path / "d.parquet")), {}) == wanted
-    assert read_file(Location(str(tmp_path / "d.csv")), {}) == wanted
+    assert read_file(Location(str(tmp_path / "d.parquet")), {}, {}) == wanted
+    assert read_file(Location(str(tmp_path / "d.csv")), {}, {}) == wanted
 
 
 def test_a_wrong_row_is_named_with_its_file(tmp_path):
     head = ",".join(COLUMNS)
     (tmp_path / "d.csv").write_text(f"{head}\na,train,cat,perhaps,,ann,{NOON},\n")
     with pytest.raises(UserError, match=r"d\.csv: row 1: decision must be"):
-        read_file(Location(str(tmp_path / "d.csv")), {})
+        read_file(Location(str(tmp_path / "d.csv")), {}, {})
 
 
 def test_another_table_is_refused_with_the_columns_expected(tmp_path):
     (tmp_path / "d.csv").write_text("path,label\na,cat\n")
     with pytest.raises(UserError, match="no column id; expected id, split"):
-        read_file(Location(str(tmp_path / "d.csv")), {})
+        read_file(Location(str(tmp_path / "d.csv")), {}, {})

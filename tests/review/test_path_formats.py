@@ -23,7 +23,7 @@ PATHS = {
     )
 }
 LABELS = {key: key[1].partition("/")[0] for key in PATHS.values()}
-FILES = Files(PATHS)
+FILES = Files(PATHS, LABELS)
 
 
 def task(path, suggested, sure=0.9, wrong=0.7):
@@ -63,7 +63,7 @@ def test_labels_of_fiftyone_come_back():
         "confidence": 0.9,
         "attributes": {"given_label": "dog", "wrong_probability": 0.7},
     }
-    assert said(from_fiftyone(content, AT, FILES, LABELS)) == BACK
+    assert said(from_fiftyone(content, AT, FILES)) == BACK
 
 
 def test_an_export_of_fiftyone_may_have_plain_labels_and_other_paths():
@@ -76,7 +76,7 @@ def test_an_export_of_fiftyone_may_have_plain_labels_and_other_paths():
             "a b.v2": None,
         },
     }
-    assert said(from_fiftyone(content, AT, FILES, LABELS)) == {
+    assert said(from_fiftyone(content, AT, FILES)) == {
         "train/cat/0.jpg": ("cat", "relabel", "dog"),
         "val/cat/9.jpg": ("cat", "keep", ""),
         "train/wild boar/1.png": ("wild boar", "relabel", "cat"),
@@ -98,11 +98,11 @@ def test_an_export_of_fiftyone_may_have_plain_labels_and_other_paths():
 )
 def test_what_fiftyone_cannot_have_meant_is_refused(content, message):
     with pytest.raises(UserError, match=message):
-        from_fiftyone(content, AT, FILES, LABELS)
+        from_fiftyone(content, AT, FILES)
 
 
 def test_an_ending_tells_images_apart_and_none_is_cut_off():
-    files = Files({"a/1.jpg": ("train", "a/1.jpg"), "a/1.png": ("train", "a/1.png")})
+    files = Files({"a/1.jpg": ("train", "a/1.jpg"), "a/1.png": ("train", "a/1.png")}, {})
     assert files.image("a/1.png") == ("train", "a/1.png")
     assert files.image("/data/a/1.jpg") == ("train", "a/1.jpg")
     with pytest.raises(UserError, match="'a/1' may be 2 images"):
@@ -130,13 +130,13 @@ def test_an_imagenet_zip_comes_back():
             "train/dog/0.jpg 1",
         ]
     assert content == imagenet(TASKS, CLASSES)  # the same bytes at any time
-    assert said(from_imagenet(content, AT, FILES, LABELS)) == BACK
+    assert said(from_imagenet(content, AT, FILES)) == BACK
 
 
 def test_an_imagenet_zip_with_pictures_is_read():
     """CVAT writes the class before the name; folders of images are read without it, too."""
     content = zipped({"cat/cat_a b.v2.png": "", "dog/train/cat/0.jpg": "", "dog/": ""})
-    assert said(from_imagenet(content, AT, FILES, LABELS)) == {
+    assert said(from_imagenet(content, AT, FILES)) == {
         "train/dog/a b.v2.png": ("dog", "relabel", "cat"),
         "train/cat/0.jpg": ("cat", "relabel", "dog"),
     }
@@ -152,9 +152,9 @@ def test_an_imagenet_zip_with_pictures_is_read():
 )
 def test_another_zip_is_refused(files, message):
     with pytest.raises(UserError, match=message):
-        from_imagenet(zipped(files), AT, FILES, LABELS)
+        from_imagenet(zipped(files), AT, FILES)
     with pytest.raises(UserError, match="no zip of ImageNet annotations"):
-        from_imagenet(b"PK", AT, FILES, LABELS)
+        from_imagenet(b"PK", AT, FILES)
 
 
 def test_names_that_the_format_has_no_room_for_are_refused():
