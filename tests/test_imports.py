@@ -213,8 +213,14 @@ def test_nothing_heavy_is_loaded_by(code):
             "vote_chances(9, 3), size_weights('shapley', 9), size_weights('leave-one-out', 9)",
             ("torch", "sklearn", "scipy.stats"),
         ),
+        (
+            "import dcai_ray.networks.features\n"
+            "from dcai_ray.networks.heads import feature_extractor\n"
+            "feature_extractor('efficientnet_lite0', 'none', 64)",
+            ("torchvision", "torch._dynamo", "sklearn"),
+        ),
     ],
-    ids=["a task", "a chain"],
+    ids=["a task", "a chain", "an extraction"],
 )
 def test_a_worker_loads_nothing_heavy_before_it_is_needed(code, unneeded):
     show = f"import sys\n{code}\nprint('unneeded:', *({set(unneeded)!r} & set(sys.modules)))"

@@ -50,7 +50,7 @@ Flat = tyro.conf.arg(name="")  # the flags of a section without its name before 
 _SECTIONS = tuple(field.name for field in fields(Config))
 # These take RUN without its flag, too.
 _RUN_FIRST = ("report", "status", "review", "tasks", "decide", "export")
-_STYLE = (tyro.conf.HelptextFromCommentsOff,)
+_STYLE = (tyro.conf.HelptextFromCommentsOff, tyro.conf.SuppressFixed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +127,23 @@ class Demo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditValueConfig(ValueConfig):
+    """What there is to choose without a clean set: the closed form, images against each other."""
+
+    method: tyro.conf.Fixed[Literal["exact", "sample"]]
+    utility: tyro.conf.Fixed[str]
+    utility_options: tyro.conf.Fixed[dict[str, bool | int | float | str]]
+    validation: tyro.conf.Fixed[Literal["clean", "self", "both"]]
+    second_opinion_up_to: tyro.conf.Fixed[int]
+    self_weight: tyro.conf.Fixed[float]
+    rule: Literal["doubted", "wrong", "zero", "chance", "share"] | None = None
+    """Rule that decides what to keep. doubted: drop labels that all evidence from the other images
+    doubts (the default). wrong: drop labels that are wrong with a probability above wrong_above.
+    zero: keep value > 0. chance: keep value > 1 / (classes x images), which drops more wrong labels
+    and more good images. share: drop the lowest drop_share."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Audit:
     """Value a folder of class subfolders against itself and write a report.
 
@@ -144,7 +161,7 @@ class Audit:
     """YAML file with settings; flags override it."""
     images: Annotated[ImagesConfig, Flat]
     extract: Annotated[ExtractConfig, Flat]
-    value: ValueConfig
+    value: AuditValueConfig
     finetune: FinetuneConfig
     resources: Annotated[ResourcesConfig, Flat]
     shown: Annotated[Shown, Flat] = Shown()
@@ -375,9 +392,10 @@ def parse(command: type[T], arguments: Sequence[str], base: Config, name: str) -
         arguments = ["--run", *arguments]
     base = _base(arguments, base, name)
     default: dict[str, Any] = {}
+    hints = get_type_hints(command)
     for field in fields(command):  # type: ignore[arg-type]
         if field.name in _SECTIONS:
-            default[field.name] = getattr(base, field.name)
+            default[field.name] = _as(hints[field.name], getattr(base, field.name))
         else:
             default[field.name] = tyro.MISSING if field.default is MISSING else field.default
     helptext.join_lines(command)
@@ -390,6 +408,11 @@ def parse(command: type[T], arguments: Sequence[str], base: Config, name: str) -
             default=command(**default),
             config=_STYLE,
         )
+
+
+def _as(kind: type[T], section: Any) -> T:
+    """A section of the settings as a command has it, which may offer less."""
+    return kind(**{each.name: getattr(section, each.name) for each in fields(section)})
 
 
 def _base(arguments: Sequence[str], base: Config, name: str) -> Config:
@@ -457,10 +480,16 @@ def names(command: type) -> list[str]:
         kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         if is_dataclass(kind):
             prefix = f"{field.name}." if kind is hint else ""
-            found += [flag for each in fields(kind) for flag in _spelled(prefix, each)]
-        elif tyro.conf.Positional not in getattr(hint, "__metadata__", ()):
+            inner = get_type_hints(kind, include_extras=True)
+            offered = (each for each in fields(kind) if not _is(tyro.conf.Fixed, inner[each.name]))
+            found += [flag for each in offered for flag in _spelled(prefix, each)]
+        elif not _is(tyro.conf.Positional, hint):
             found += _spelled("", field)
     return sorted(found)
+
+
+def _is(marker: Any, hint: Any) -> bool:
+    return marker in getattr(hint, "__metadata__", ())
 
 
 def _spelled(prefix: str, field: Field[Any]) -> list[str]:

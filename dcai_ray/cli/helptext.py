@@ -24,7 +24,8 @@ READABLE = ConstructorRegistry()
 def join_lines(command: type) -> None:
     """Give tyro the string under each field as one line, also in the sections of a command."""
     sections: list[Any] = [kind for kind in get_type_hints(command).values() if is_dataclass(kind)]
-    for owner in (*command.__mro__[:-1], *sections):
+    owners = [owner for kind in (command, *sections) for owner in reversed(kind.__mro__[:-1])]
+    for owner in owners:
         (definition,) = ast.parse(inspect.getsource(owner)).body
         assert isinstance(definition, ast.ClassDef)
         for entry, below in pairwise(definition.body):

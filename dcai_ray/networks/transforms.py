@@ -4,6 +4,9 @@ Training takes a random crop and mirrors half of the pictures; validation and fe
 resize the short side and take the centre crop, or resize the whole picture to a square, as the
 network is used to (`Pixels`). Each picture has its own random generator, so the result does not
 depend on the order or the thread in which pictures are decoded.
+
+These are torchvision's transforms, bit for bit, in Pillow's words: importing torchvision takes as
+long as torch itself, in every process that extracts features.
 """
 
 import math
@@ -11,9 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
+from PIL import Image, ImageOps
 
 from dcai_ray.networks.pixels import Pixels
 
@@ -25,10 +26,14 @@ _RATIO = (3 / 4, 4 / 3)  # range of a random crop's width / height
 def centre_crop(image: Image.Image, pixels: Pixels) -> torch.Tensor:
     """Resize a picture and crop its centre: (3, size_px, size_px) uint8."""
     if not pixels.whole and max(image.size) > _LONG * min(image.size):
-        return F.pil_to_tensor(_centre_of_strip(image, pixels))
-    size = [pixels.resize_px] * (2 if pixels.whole else 1)
-    resized = F.resize(image, size, InterpolationMode(pixels.interpolation))
-    return F.pil_to_tensor(F.center_crop(resized, pixels.size_px))
+        return _tensor(_centre_of_strip(image, pixels))
+    short = min(image.size)
+    whole = (short, short) if pixels.whole else image.size
+    width, height = (pixels.resize_px * side // short for side in whole)
+    resized = image.resize((width, height), _kind(pixels))
+    size = pixels.size_px
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return _tensor(resized.crop((left, top, left + size, top + size)))
 
 
 def _centre_of_strip(image: Image.Image, pixels: Pixels) -> Image.Image:
@@ -47,7 +52,7 @@ def _centre_of_strip(image: Image.Image, pixels: Pixels) -> Image.Image:
     first = max(0, math.floor(left * scale) - reach)
     last = min(around, math.ceil((left + side) * scale) + reach)
     start, stop = left * scale - first, (left + side) * scale - first
-    kind = F.pil_modes_mapping[InterpolationMode(pixels.interpolation)]
+    kind = _kind(pixels)
     # In two passes, rows first: so are whole pictures resized.
     if wide:
         part = image.crop((first, 0, last, across)).resize(
@@ -74,12 +79,11 @@ def random_crop(
     an aspect ratio log-uniform in 3/4 to 4/3, and the centre after ten draws that do not fit.
     """
     top, left, height, width = _crop_box(image.width, image.height, rng, scale)
-    size = [pixels.size_px, pixels.size_px]
-    kind = InterpolationMode(pixels.interpolation)
-    part = F.resized_crop(image, top, left, height, width, size, kind)
+    part = image.crop((left, top, left + width, top + height))
+    part = part.resize((pixels.size_px, pixels.size_px), _kind(pixels))
     if flip and rng.random() < 0.5:
-        part = F.hflip(part)
-    return F.pil_to_tensor(part)
+        part = ImageOps.mirror(part)
+    return _tensor(part)
 
 
 def normalized(batch: Sequence[torch.Tensor], pixels: Pixels, device: torch.device) -> torch.Tensor:
@@ -88,6 +92,15 @@ def normalized(batch: Sequence[torch.Tensor], pixels: Pixels, device: torch.devi
     mean = torch.tensor(pixels.mean, device=device).view(1, 3, 1, 1)
     std = torch.tensor(pixels.std, device=device).view(1, 3, 1, 1)
     return x.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+
+
+def _kind(pixels: Pixels) -> Image.Resampling:
+    return Image.Resampling[pixels.interpolation.removesuffix("-exact").upper()]
+
+
+def _tensor(image: Image.Image) -> torch.Tensor:
+    """A copy: an image's own memory is read-only."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _crop_box(

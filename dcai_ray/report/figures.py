@@ -61,7 +61,6 @@ _STYLE = {
     "ytick.color": "#666666",
     "legend.frameon": False,
     "axes.formatter.limits": (-3, 4),
-    "axes.formatter.use_mathtext": True,
 }
 
 
@@ -225,6 +224,8 @@ def convergence(trace: Sequence[Mapping[str, Any]]) -> str:
     Args:
         trace: rows as `schemas.TRACE`.
     """
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     rows = [row for row in trace if row["seconds"] is not None]
     seconds = [row["seconds"] for row in rows]
 
@@ -235,6 +236,10 @@ def convergence(trace: Sequence[Mapping[str, Any]]) -> str:
         errors = [row["max_stderr"] for row in rows]
         below.plot(seconds, errors, color=COLOURS["kept"], linewidth=1.8, marker=".")
         below.set(xlabel="seconds", ylabel="largest\nstandard error", yscale="log")
+        plain = FuncFormatter(lambda error, _: f"{error:g}")  # formulas take half a plot's time
+        low, high = below.get_ylim()
+        below.yaxis.set_major_formatter(plain)
+        below.yaxis.set_minor_formatter(plain if high < 10 * low else NullFormatter())
 
     return _picture(draw, panels=2)
 

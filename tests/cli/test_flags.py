@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import get_type_hints
 
 import pytest
+import tyro
 
 from dcai_ray.cli import flags, main
 from dcai_ray.cli.flags import parse
@@ -57,12 +58,17 @@ def test_the_help_of_every_flag_is_one_paragraph_of_sentences(name, shown):
     hints = get_type_hints(COMMANDS[name])
     sections = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     for owner in (COMMANDS[name], *sections.values()):
+        given = get_type_hints(owner, include_extras=True)
         for field in fields(owner):
-            if field.name not in sections:
+            if field.name not in sections and not is_fixed(given[field.name]):
                 text = field.metadata["help"]
                 assert text[0].isupper(), text
                 assert text.endswith("."), text
                 assert "\n" not in text
+
+
+def is_fixed(hint):
+    return tyro.conf.Fixed in getattr(hint, "__metadata__", ())
 
 
 def test_a_paragraph_of_the_source_is_one_paragraph_of_the_help(shown):
@@ -151,6 +157,17 @@ def test_flags_are_completed_that_the_help_describes(name, shown, capsys):
     with pytest.raises(SystemExit):
         main([name, "--help"])
     assert named_in(capsys.readouterr().out) <= everything
+
+
+@pytest.mark.parametrize("flag", ["method", "utility", "validation", "self-weight"])
+def test_audit_offers_nothing_that_it_would_refuse(flag, capsys):
+    with pytest.raises(SystemExit):
+        main(["audit", "--help-all"])
+    assert f"--value.{flag} " not in capsys.readouterr().out
+    assert f"--value.{flag}" not in flags.names(COMMANDS["audit"])
+    with pytest.raises(SystemExit) as end:
+        main(["audit", "folder", f"--value.{flag}", "1"])
+    assert end.value.code == 2
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")

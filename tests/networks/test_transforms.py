@@ -38,6 +38,17 @@ def test_centre_crop_is_torchvisions_resize_and_centre_crop(size):
     assert_array_equal(centre_crop(image, usual_pixels(48)), theirs(image))
 
 
+@pytest.mark.parametrize("size", [(64, 64), (101, 67), (30, 200), (48, 56)])
+@pytest.mark.parametrize("mode", v2.InterpolationMode)
+def test_every_kind_of_interpolation_is_torchvisions(size, mode):
+    image = noise(*size)
+    for whole in (True, False):
+        resize = v2.Resize([56, 56] if whole else 56, mode)
+        theirs = v2.Compose([resize, v2.CenterCrop(48), v2.PILToTensor()])
+        pixels = Pixels(size_px=48, resize_px=56, interpolation=mode.value, whole=whole)
+        assert_array_equal(centre_crop(image, pixels), theirs(image))
+
+
 @pytest.mark.parametrize("length", [9, 100, 801, 3000])
 @pytest.mark.parametrize("breadth", [1, 2, 7, 90])
 def test_the_middle_of_a_long_strip_is_that_of_the_whole_resized(length, breadth):
@@ -53,7 +64,7 @@ def test_the_middle_of_a_long_strip_is_that_of_the_whole_resized(length, breadth
 def test_the_middle_of_a_strip_is_cropped_from_what_any_network_would_resize(size, kind):
     mode = v2.InterpolationMode[kind]
     whole = v2.Compose([v2.Resize(56, mode), v2.CenterCrop(48), v2.PILToTensor()])
-    pixels = Pixels(size_px=48, resize_px=56, interpolation=mode)
+    pixels = Pixels(size_px=48, resize_px=56, interpolation=kind.lower())
     got, theirs = centre_crop(noise(*size), pixels).int(), whole(noise(*size)).int()
     assert (got - theirs).abs().max() <= 1  # rounded in another order
 
