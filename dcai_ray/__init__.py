@@ -43,6 +43,7 @@ _PUBLIC = {
     "Cleaned": "dcai_ray.notebook",
     "clean": "dcai_ray.notebook",
     "knn_shapley": "dcai_ray.valuation",
+    "knn_values": "dcai_ray.valuation.count_values",
     "read_features": "dcai_ray.api",
     "read_values": "dcai_ray.api",
     "shapley_values": "dcai_ray.api",

@@ -171,29 +171,35 @@ class ExtractConfig:
             raise UserError(f"extract.size_px must be at least 32, got {self.size_px}")
 
 
+EXACT_ONLY = ("knn-probability", "knn-log-likelihood", "knn-brier")
+"""Utilities of neighbours' labels that need no sampling and have none."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValueConfig:
     """Step 2b: the value of every training image, and what to keep."""
 
     __pydantic_config__: ClassVar = _STRICT
     method: Literal["exact", "sample"] = "exact"
-    """How values are computed: exact (the closed form, for the utility knn only) or sample
-    (estimates from randomly drawn orders, for any utility)."""
+    """How values are computed: exact (utilities knn and knn-...) or sample (estimates from randomly
+    drawn orders, for any utility)."""
     utility: str = "knn"
-    """Utility, the score of a model trained on a set of images: knn, knn-accuracy,
-    least-squares, logistic, a scikit-learn classifier by its import path (sklearn.svm.SVC), or
-    package.module:factory, a function of (x_train, y_train, x_val, y_val) that returns a
-    utility."""
+    """Utility, the score of a model trained on a set of images: knn, the votes for the right label
+    among the K nearest; knn-accuracy, whether most vote for it; knn-probability,
+    knn-log-likelihood and knn-brier, of the right label's share among those that vote (exact
+    only); least-squares, logistic, a scikit-learn classifier by its import path (sklearn.svm.SVC),
+    or package.module:factory, a function of (x_train, y_train, x_val, y_val) that returns a utility
+    (sampled only)."""
     utility_options: dict[str, bool | int | float | str] = field(default_factory=dict)
-    """Further arguments of the utility, as names and values: ridge, c, num_features, score, few;
-    parameters of the scikit-learn classifier; keyword arguments of the factory."""
+    """Further arguments of the utility, as names and values: few, empty, ridge, c, num_features,
+    score; parameters of the scikit-learn classifier; keyword arguments of the factory."""
     k: int = 10
-    """Number of nearest neighbours K (utilities knn and knn-accuracy)."""
+    """Number of nearest neighbours K (utilities knn and knn-...)."""
     metric: Metric = "cosine"
     """Distance between features: cosine (of centred features) or euclidean."""
     class_weights: Literal["balanced", "none"] = "balanced"
     """How the classes of validation images weigh: balanced (each class alike, so that the utility
-    is balanced accuracy) or none (each image alike). For the utilities knn and knn-accuracy."""
+    is balanced accuracy) or none (each image alike). For the utilities knn and knn-..."""
     validation: Literal["clean", "self", "both"] = "clean"
     """What training images are valued against: clean (shapley_val), self (the training set itself,
     leave-one-out) or both."""
@@ -246,12 +252,9 @@ class ValueConfig:
         if min(self.beta) <= 0:
             raise UserError(f"value.beta must be positive, got {self.beta}")
         if self.method == "exact":
-            if self.utility != "knn":
-                raise UserError(
-                    f"value.utility {self.utility} has no closed form; use value.method sample"
-                )
-            if self.utility_options:
-                raise UserError("value.utility_options are for value.method sample")
+            self._check_exact()
+        elif self.utility in EXACT_ONLY:
+            raise UserError(f"value.utility {self.utility} is not sampled; use value.method exact")
         elif self.validation != "clean":
             raise UserError(
                 f"value.method sample values by shapley_val alone, got value.validation "
@@ -263,6 +266,26 @@ class ValueConfig:
             sampled_values=self.method == "sample",
             utility=self.utility,
         )
+
+    def _check_exact(self) -> None:
+        """Refuse what there are no exact values of."""
+        if self.utility not in ("knn", "knn-accuracy", *EXACT_ONLY):
+            raise UserError(
+                f"value.utility {self.utility} has no exact values; use value.method sample"
+            )
+        taken = () if self.utility == "knn" else ("few", "empty")
+        unknown = [name for name in self.utility_options if name not in taken]
+        if unknown:
+            known = f"takes {' and '.join(taken)}" if taken else "takes none"
+            raise UserError(
+                f"value.utility_options {', '.join(unknown)}: {self.utility} {known} for exact "
+                "values; others are for value.method sample"
+            )
+        few, empty = (self.utility_options.get(name) for name in ("few", "empty"))
+        if few not in (None, "vote", "default"):
+            raise UserError(f"value.utility_options few must be vote or default, got {few!r}")
+        if isinstance(empty, str | bool):
+            raise UserError(f"value.utility_options empty must be a number, got {empty!r}")
 
     @property
     def chosen_rule(self) -> RuleName:

@@ -196,6 +196,7 @@ def _values(findings: Findings) -> dict[str, Any] | None:
         "cut": cut,
         "per_class": choice is not None and choice.per_class,
         "other_order": choice is not None and choice.ordering != "value",
+        "utility": _utility(findings),
         "negative": int((value < 0).sum()),
         "lowest": float(value.min()),
         "median": float(np.median(value)),
@@ -204,10 +205,17 @@ def _values(findings: Findings) -> dict[str, Any] | None:
 
 
 def _unit(findings: Findings) -> tuple[str, ...]:
-    """The unit of sampled values; empty if the values are exact."""
-    if findings.sampled is None:
-        return ()
-    return (f"units of {findings.sampled.record['utility']}",)
+    """The unit of the values; empty if it is accuracy, as of the utility `knn`."""
+    utility = _utility(findings)
+    return (f"units of {utility}",) if utility else ()
+
+
+def _utility(findings: Findings) -> str:
+    """The utility, unless it is `knn`."""
+    if findings.sampled is not None:
+        return str(findings.sampled.record["utility"])
+    utility = findings.settings.get("value", {}).get("utility", "knn")
+    return "" if utility == "knn" else str(utility)
 
 
 def _classes(findings: Findings) -> dict[str, Any] | None:

@@ -38,6 +38,7 @@ from dcai_ray.steps import tasks
 from dcai_ray.steps.conflicts import Copies, find_copies
 from dcai_ray.steps.feature_set import FeatureSet
 from dcai_ray.steps.out_of_fold import Predicted, read_predictions
+from dcai_ray.valuation.count_values import CountGame, count_game
 from dcai_ray.valuation.knn_shapley import KnnGame, Values, knn_game, merged
 
 FORMAT = 6
@@ -102,14 +103,18 @@ class Known:
     def reference_scores(self, ordering: str, config: Config) -> NDArray[np.float64] | None:
         """(r, C) what the reference images would be ordered by, with each label.
 
-        None if it was not computed, as for values that do not weigh classes alike.
+        None if it was not computed, as for values that do not weigh classes alike, and of other
+        utilities than `knn`.
         """
         if ordering == "probability":
             return None if self.judged is None else -self.judged.reference_odds
-        if config.value.class_weights != "balanced":
+        own, by_set = (
+            None if valued is None or not valued.column.newcomers.size
+            else valued.column.newcomers[0]
+            for valued in (self.own, self.clean)
+        )  # fmt: skip
+        if own is None and by_set is None:
             return None
-        own = None if self.own is None else self.own.column.newcomers[0]
-        by_set = None if self.clean is None else self.clean.column.newcomers[0]
         if ordering == "self":
             return own
         if ordering == "both" or config.value.validation == "both":
@@ -333,15 +338,23 @@ def _valued(
         "semivalue": settings.semivalue,
         "beta": settings.beta,
     }
-    if settings.class_weights == "balanced":
+    balanced = settings.class_weights == "balanced"
+    if balanced and (settings.method == "sample" or settings.utility == "knn"):
+        # One ranking serves both.
         found = _run(
             game(**chosen, class_weights="balanced", further_k=counts, **further),
             points, config, by_self=by_self,
         )  # fmt: skip
         return Valued(found, found.without_first())
-    column = _run(game(**chosen, class_weights="none"), points, config, by_self=by_self)
-    balanced = game(k=counts[0], class_weights="balanced", further_k=counts[1:], **further)
-    return Valued(column, _run(balanced, points, config, by_self=by_self))
+    asked = game(**chosen, class_weights=settings.class_weights)
+    if settings.method == "exact" and settings.utility != "knn":
+        options: dict[str, Any] = {**chosen, **settings.utility_options}
+        counted = count_game(asked, settings.utility, **options, balanced=balanced)
+        column = _run(counted, points, config, by_self=by_self)
+    else:
+        column = _run(asked, points, config, by_self=by_self)
+    fair = game(k=counts[0], class_weights="balanced", further_k=counts[1:], **further)
+    return Valued(column, _run(fair, points, config, by_self=by_self))
 
 
 def _unvalued(
@@ -366,12 +379,13 @@ def _unvalued(
     return pairs[(pairs >= 0).all(axis=1)]
 
 
-def _run(game: KnnGame, points: FeatureSet, config: Config, *, by_self: bool) -> Values:
+def _run(game: KnnGame | CountGame, points: FeatureSet, config: Config, *, by_self: bool) -> Values:
     name = f"valuing by {'the training set (leave-one-out)' if by_self else 'shapley_val'}"
     unit = f"validation {RunDirectory(points.run).unit}"
     step = Step.of_blocks(name, unit, game.val_blocks, points.run)
     function = partial(tasks.value_block, game=game)
-    return merged(game, run_tasks(function, game.val_blocks, step, config.resources))
+    sums = run_tasks(function, game.val_blocks, step, config.resources)
+    return merged(game.points if isinstance(game, CountGame) else game, sums)
 
 
 def _gathered(

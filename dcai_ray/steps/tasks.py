@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dcai_ray.cleaning.conflicts import Pairs, Pictures
     from dcai_ray.cleaning.evidence import Probe
     from dcai_ray.cleaning.label_fit import LabelledSet
+    from dcai_ray.valuation.count_values import CountGame
     from dcai_ray.valuation.knn_shapley import KnnGame, Sums
     from dcai_ray.valuation.removal import Removal
 
@@ -278,10 +279,13 @@ def trained(model: Location, fingerprint: str) -> list[dict[str, Any]] | None:
     return json.loads(notes["history"]) if notes.get("fingerprint") == fingerprint else None
 
 
-def value_block(block: slice, game: "KnnGame") -> "Sums":
+def value_block(block: slice, game: "KnnGame | CountGame") -> "Sums":
     """Values summed over one block of validation points."""
+    from dcai_ray.valuation.count_values import CountGame, count_block_sums
     from dcai_ray.valuation.knn_shapley import val_block_sums
 
+    if isinstance(game, CountGame):
+        return count_block_sums(game, block)
     return val_block_sums(game, block)
 
 

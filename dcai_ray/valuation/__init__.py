@@ -8,6 +8,7 @@ of S. Shapley weighs all sizes alike.
     arrays          what users pass as features, labels and ids, checked
     neighbours      training points ranked by distance; ties broken alike on every machine
     knn_shapley     values of the nearest-neighbour utility in closed form
+    count_values    exact values of any utility of the K nearest labels, such as their majority vote
     utilities       what a coalition is worth, one file per kind
     semivalues      weights by coalition size; values by enumeration
     samplers        rounds of weighted orders: unbiased estimates of all values at once

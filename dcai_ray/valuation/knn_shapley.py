@@ -292,7 +292,7 @@ def val_block_sums(game: KnnGame, block: slice, tile_bytes: int = 256 * 2**20) -
         distance = distances(game.train, val, game.offset)
         order = neighbour_order(distance, own if game.leave_one_out else None, game.far)
         further = distances(game.newcomers, val, game.newcomer_offset) if r else None
-        for rows, ranked in _without_copies(game, own, order):
+        for rows, ranked in without_copies(game, own, order):
             add_values(ranked, game.y_train, y_val[rows], gains, total, squares)
             if len(gained):
                 add_gains(ranked, gains, gained)
@@ -306,7 +306,7 @@ def val_block_sums(game: KnnGame, block: slice, tile_bytes: int = 256 * 2**20) -
     return Sums(total.T, squares.T, match.T, mismatch.T, chosen.T)
 
 
-def _without_copies(
+def without_copies(
     game: KnnGame, own: NDArray[np.intp], order: NDArray[np.int32]
 ) -> Iterator[tuple[slice, NDArray[np.int32]]]:
     """The rows of a tile in their order: those without near copies together, others one by one.

@@ -6,11 +6,12 @@ import pytest
 from numpy.testing import assert_allclose
 
 from dcai_ray.cli import main
-from dcai_ray.config import parse_config
+from dcai_ray.config import EXACT_ONLY, parse_config
 from dcai_ray.errors import UserError
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.exact_values import compute_values
 from dcai_ray.storage.location import Location
+from dcai_ray.valuation.count_values import knn_values
 from dcai_ray.valuation.knn_shapley import knn_shapley
 from tests.support import in_process
 from tests.support.feature_sets import write_features
@@ -71,6 +72,61 @@ def test_errors_of_both_add_up_as_those_of_independent_validation_sets(
     weight = 0.4 * N
     expected = np.hypot(M * errors["clean"], weight * errors["self"]) / (M + weight)
     assert_allclose(errors["both"], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["validated", "zero"])
+@pytest.mark.parametrize("class_weights", ["balanced", "none"])
+@pytest.mark.parametrize("utility", ["knn-accuracy", *EXACT_ONLY])
+def test_other_utilities_of_the_neighbours_are_exact_too(
+    features, tmp_path, monkeypatch, utility, class_weights, rule
+):
+    in_process.patch(monkeypatch)
+    chosen = {"k": 5, "utility": utility, "class_weights": class_weights, "semivalue": "beta"}
+    run = RunDirectory(Location(str(tmp_path / "run")), Location(str(features)))
+    compute_values(run, parse_config({"value": {**chosen, "rule": rule}}, "test"))
+    table = pd.read_parquet(tmp_path / "run/values/values.parquet")
+    expected = knn_values(*points(N, 0), *points(M, 1), **chosen)
+    assert_allclose(table.value, expected, rtol=0, atol=1e-15)
+    by_self = knn_values(*points(N, 0), **chosen)
+    assert_allclose(table.value_self, by_self, rtol=0, atol=1e-15)
+    assert table.stderr.eq(0).all()
+    if rule == "zero":
+        assert (table.value[table.decision == "drop"] <= 0).all()
+
+
+def test_options_of_a_utility_are_those_of_its_exact_values(features, tmp_path, monkeypatch):
+    in_process.patch(monkeypatch)
+    chosen = {"k": 5, "utility": "knn-accuracy"}
+    options = {"few": "default", "empty": 0.25}
+    run = RunDirectory(Location(str(tmp_path / "run")), Location(str(features)))
+    compute_values(run, parse_config({"value": {**chosen, "utility_options": options}}, "test"))
+    table = pd.read_parquet(tmp_path / "run/values/values.parquet")
+    expected = knn_values(
+        *points(N, 0), *points(M, 1), class_weights="balanced", **chosen, **options
+    )
+    assert_allclose(table.value, expected, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"utility": "logistic"}, "value.utility logistic has no exact values; use value.method s"),
+        (
+            {"utility": "knn-brier", "method": "sample"},
+            "knn-brier is not sampled; use value",
+        ),
+        ({"utility_options": {"few": "vote"}}, "few: knn takes none for exact values"),
+        (
+            {"utility": "knn-accuracy", "utility_options": {"ridge": 1}},
+            "ridge: knn-accuracy takes few and empty for exact values",
+        ),
+        ({"utility": "knn-brier", "utility_options": {"few": "all"}}, "must be vote or default"),
+        ({"utility": "knn-brier", "utility_options": {"empty": "no"}}, "must be a number"),
+    ],
+)
+def test_what_has_no_exact_values_is_refused_before_any_work(settings, message):
+    with pytest.raises(UserError, match=message):
+        parse_config({"value": settings}, "flags")
 
 
 def test_a_negative_weight_is_refused():

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 
 from dcai_ray.cli import main
 from dcai_ray.storage import schemas
+from dcai_ray.valuation.count_values import knn_values
 from dcai_ray.valuation.knn_shapley import knn_shapley
 from tests.support.feature_sets import write_features
 from tests.support.small_runs import Process, done, files
@@ -70,6 +71,15 @@ def test_values_agree_with_the_closed_form_within_their_intervals(finished):
     assert (table.evaluated > 0).all()
     assert set(table.decision) <= {"keep", "drop", "undecided"}
     assert not table.suggested_label.isna().any()
+
+
+@pytest.mark.parametrize("few", ["vote", "default"])
+def test_the_sampled_accuracy_agrees_with_its_exact_values(few, features, tmp_path, ray_cluster):
+    run = tmp_path / "run"
+    flags = ("--utility", "knn-accuracy", "--utility-options", "few", few)
+    value(features, run, *flags, "--stop", "rounds", "--rounds", 1500, *SLOW[:2])
+    points = (*clusters(N, 0), *clusters(M, 1))
+    assert_in_intervals(values_of(run), knn_values(*points, k=5, class_weights="balanced", few=few))
 
 
 @pytest.mark.parametrize(("weights", "others"), [("balanced", "none"), ("none", "balanced")])

@@ -169,8 +169,8 @@ def test_the_clock_alone_never_stops_the_aggregator():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"value": {"utility": "logistic"}}, "value.utility logistic has no closed form"),
-        ({"value": {"utility_options": {"c": 1}}}, "value.utility_options are for"),
+        ({"value": {"utility": "logistic"}}, "value.utility logistic has no exact values"),
+        ({"value": {"utility_options": {"c": 1}}}, "value.utility_options c: knn takes none"),
         ({"value": {"rule": "certain"}}, "value.rule certain needs value.method sample"),
         ({"value": {"method": "sample", "validation": "self"}}, "values by shapley_val alone"),
         (
