@@ -311,8 +311,8 @@ def _join_few(  # type: ignore[no-untyped-def]
                 continue
             cap = _cap(player, own, votes)
             _multiply(before[player], after[player + 1], left, 0, left, between, active)
-            # In a coalition that is large enough with the member, and in one that is without it. With
-            # one more, a class at its cap would win instead.
+            # In a coalition that is large enough with the member, and in one that is without it;
+            # with one more, a class at its cap would win instead.
             for m in range(left + 1):
                 if votes + m + 1 >= quorum:
                     _coefficient(less[player], between, cap - 1, m, term, active)
