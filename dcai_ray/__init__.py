@@ -27,6 +27,7 @@ _PUBLIC = {
     "AllOf": "dcai_ray.valuation.stopping",
     "AnyOf": "dcai_ray.valuation.stopping",
     "DataShapley": "dcai_ray.valuation.estimator",
+    "Grouped": "dcai_ray.valuation.utilities.grouped",
     "Knn": "dcai_ray.valuation.utilities.knn",
     "KnnAccuracy": "dcai_ray.valuation.utilities.knn_accuracy",
     "LeastSquares": "dcai_ray.valuation.utilities.least_squares",

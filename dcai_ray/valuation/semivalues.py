@@ -10,7 +10,6 @@ with p(t) >= 0, in sum 1 over t = 0..n-1:
     leave-one-out   1 at t = n - 1
 """
 
-from itertools import combinations
 from math import comb
 from typing import Literal
 
@@ -61,17 +60,34 @@ def by_enumeration(utility: Utility, weights: NDArray[np.float64]) -> NDArray[np
         utility: its `score` is called 2^n times.
         weights: (n,) p(t), as `size_weights` gives them.
     """
-    n = utility.num_players
-    v = {
-        coalition: utility.score(np.array(coalition, dtype=np.intp))
-        for size in range(n + 1)
-        for coalition in combinations(range(n), size)
-    }
-    values = np.zeros(n)
-    for coalition, score in v.items():
-        if len(coalition) == n:
-            continue
-        weight = weights[len(coalition)] / comb(n - 1, len(coalition))
-        for i in set(range(n)).difference(coalition):
-            values[i] += weight * (v[tuple(sorted((*coalition, i)))] - score)
+    coalitions = slice(0, 1 << utility.num_players)
+    return from_scores(scores_of(utility, coalitions), weights)
+
+
+def scores_of(utility: Utility, numbers: slice) -> NDArray[np.float64]:
+    """v of some coalitions by their numbers, in which bit i is set if player i is in it."""
+    players = np.arange(utility.num_players)
+    return np.array(
+        [
+            utility.score(players[number >> players & 1 == 1])
+            for number in range(numbers.start, numbers.stop)
+        ]
+    )
+
+
+def from_scores(scores: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) values from the scores (2^n,) of all coalitions, by their numbers.
+
+    Args:
+        scores: as `scores_of` gives them.
+        weights: (n,) p(t), as `size_weights` gives them.
+    """
+    n = len(weights)
+    number = np.arange(1 << n)
+    size = ((number[:, np.newaxis] >> np.arange(n)) & 1).sum(axis=1)
+    of_size = weights / [comb(n - 1, t) for t in range(n)]
+    values = np.empty(n)
+    for i in range(n):
+        without = number[number >> i & 1 == 0]
+        values[i] = of_size[size[without]] @ (scores[without | 1 << i] - scores[without])
     return values
