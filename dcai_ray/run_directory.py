@@ -134,6 +134,11 @@ class RunDirectory:
         return self.location / "values/validation_values.parquet"
 
     @property
+    def group_values(self) -> Location:
+        """What groups of training images are worth; only where it was asked for."""
+        return self.location / "values/groups.parquet"
+
+    @property
     def out_of_fold(self) -> Location:
         """Class probabilities by networks that were not trained on the image."""
         return self.location / "crossfit/probabilities.parquet"

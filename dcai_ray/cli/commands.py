@@ -120,7 +120,8 @@ def value(arguments: Sequence[str]) -> None:
         return
     if chosen.data is not None:
         follow(directory, _lasting("--data", chosen.data))
-    pipeline.run_valuation(directory, config, value_splits=chosen.value_splits)
+    players = None if chosen.players is None else _lasting("--players", chosen.players)
+    pipeline.run_valuation(directory, config, value_splits=chosen.value_splits, players=players)
     print_results(directory, chosen.shown)
 
 

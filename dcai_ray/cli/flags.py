@@ -218,6 +218,9 @@ class Value:
     """Estimate the cost of sampling and exit without writing anything."""
     value_splits: ValueSplits = ()
     """Also list the suspicious labels of these splits, by all other images: shapley_val, val."""
+    players: OptionalFile = None
+    """Also value groups of training images, such as sources or annotators: a table (CSV, Parquet)
+    with the columns id and group."""
     value: Annotated[ValueConfig, Flat]
     sample: Annotated[SampleConfig, Flat]
     resources: Annotated[ResourcesConfig, Flat]

@@ -22,6 +22,7 @@ from dcai_ray.report.sampling_summary import Check, Sampled, read_check, read_sa
 from dcai_ray.report.trust import Trust, read_trust
 from dcai_ray.run_directory import RunDirectory
 from dcai_ray.storage import parquet
+from dcai_ray.storage.location import Location
 from dcai_ray.storage.values import kept_digest, kept_mask
 from dcai_ray.valuation.moments import rank_correlation
 
@@ -47,6 +48,8 @@ class Findings:
     """The before/after table of networks and probes."""
     removal: list[dict[str, Any]]
     """Rows of `schemas.REMOVAL`."""
+    groups: list[dict[str, Any]]
+    """Rows of `schemas.GROUP_VALUES`."""
     curves: list[dict[str, Any]]
     """Rows of both metrics.parquet."""
     agreement: float | None
@@ -122,13 +125,19 @@ def read_findings(run: RunDirectory) -> Findings:
             _network_scores(run, curves, values, truth)
             + ([] if "probes" in outdated else _probe_scores(run))
         ),
-        removal=parquet.read_table(run.removal).to_pylist() if run.removal.exists() else [],
+        removal=_rows(run.removal),
+        groups=_rows(run.group_values),
         curves=curves,
         agreement=_agreement(values),
         sampled=read_sampled(run) if values is not None else None,
         check=read_check(run, values, truth),
         outdated=outdated,
     )
+
+
+def _rows(table: Location) -> list[dict[str, Any]]:
+    """The rows of a table that may not be there."""
+    return parquet.read_table(table).to_pylist() if table.exists() else []
 
 
 def summary(findings: Findings) -> list[str]:

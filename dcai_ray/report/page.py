@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 GALLERY = 40
 """Number of images listed without the page's script."""
 _SHOWN = 10  # lines of a list of duplicates
+_GROUPS = 100  # rows of the table of groups
 _CLASSES = 20  # rows of a table of classes
 _PAIRS = 10  # rows of the table of pairs of classes
 _TEMPLATES = ("page.html.jinja", "suspects.html.jinja")
@@ -137,6 +138,7 @@ def _content(findings: Findings) -> dict[str, Any]:
         "detection": _detection(findings),
         "shares": _shares(findings),
         "removal": _removal(findings),
+        "groups": _groups(findings),
         "settings": yaml.safe_dump(
             without_secrets(findings.settings), sort_keys=False, allow_unicode=True
         ),
@@ -381,6 +383,19 @@ def _removal(findings: Findings) -> dict[str, Any] | None:
         "high": at[HIGHEST, 0.2],
         "random": at[RANDOM, 0.2],
         "k": findings.settings.get("value", {}).get("k", 10),
+    }
+
+
+def _groups(findings: Findings) -> dict[str, Any] | None:
+    """What groups are worth; None where it was not asked for."""
+    rows = findings.groups
+    if not rows:
+        return None
+    return {
+        "rows": rows[:_GROUPS],
+        "count": len(rows),
+        "sampled": any(row["rounds"] for row in rows),
+        "wrong": any(row["wrong_share"] == row["wrong_share"] for row in rows),
     }
 
 

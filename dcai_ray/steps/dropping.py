@@ -150,12 +150,12 @@ def _orderings(
         unjudged: (n,) images that stay undecided whatever their scores.
         config: its section value is used.
         known: the self-valuation is used.
-        exact: whether values have a closed form, so that both kinds have one unit.
+        exact: whether values are exact; those of `knn` have one unit with the self-valuation.
     """
     found = {"value": value}
     if known.own is not None and config.value.validation != "self":
         found["self"] = known.own.column.value[0]
-        if exact and config.value.validation == "clean":
+        if exact and config.value.validation == "clean" and config.value.utility == "knn":
             found["both"] = known.both(value, found["self"], config)
     if right is not None:
         found["probability"] = right

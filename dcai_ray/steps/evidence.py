@@ -339,7 +339,11 @@ def _valued(
         "beta": settings.beta,
     }
     balanced = settings.class_weights == "balanced"
-    if balanced and (settings.method == "sample" or settings.utility == "knn"):
+    # A second opinion beside the values by clean images is that of the closed form, whatever the
+    # utility: it has as many validation points as there are training images.
+    is_second = by_self and settings.validation == "clean"
+    counts_votes = settings.method == "exact" and settings.utility != "knn" and not is_second
+    if balanced and not counts_votes:
         # One ranking serves both.
         found = _run(
             game(**chosen, class_weights="balanced", further_k=counts, **further),
@@ -347,7 +351,7 @@ def _valued(
         )  # fmt: skip
         return Valued(found, found.without_first())
     asked = game(**chosen, class_weights=settings.class_weights)
-    if settings.method == "exact" and settings.utility != "knn":
+    if counts_votes:
         options: dict[str, Any] = {**chosen, **settings.utility_options}
         counted = count_game(asked, settings.utility, **options, balanced=balanced)
         column = _run(counted, points, config, by_self=by_self)

@@ -18,6 +18,7 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.backbones import check_backbones, with_names_of_backbones
 from dcai_ray.steps.exact_values import compute_values
 from dcai_ray.steps.extraction import extract_features
+from dcai_ray.steps.group_values import value_groups
 from dcai_ray.steps.out_of_fold import predict_out_of_fold
 from dcai_ray.steps.probing import score_probes
 from dcai_ray.steps.reading import read_images
@@ -26,6 +27,7 @@ from dcai_ray.steps.texts import TextSet, encode_texts, encoder_of
 from dcai_ray.steps.training import retrain_networks, train_baseline
 from dcai_ray.steps.trusted_labels import value_trusted
 from dcai_ray.storage.folder_lock import locked
+from dcai_ray.storage.location import Location
 
 P = ParamSpec("P")
 
@@ -129,8 +131,14 @@ def run_extraction(run: RunDirectory, listing: Listing, config: Config) -> None:
 
 
 @_alone
-def run_valuation(run: RunDirectory, config: Config, *, value_splits: Sequence[str] = ()) -> None:
-    """Step 2b, by the method of the settings.
+def run_valuation(
+    run: RunDirectory,
+    config: Config,
+    *,
+    value_splits: Sequence[str] = (),
+    players: Location | None = None,
+) -> None:
+    """Step 2b, by the method of the settings; also of the groups that a file names (`players`).
 
     Raises:
         UserError: as `run_pipeline`.
@@ -141,6 +149,8 @@ def run_valuation(run: RunDirectory, config: Config, *, value_splits: Sequence[s
     run.bind_settings(sections)
     _value(run, config)
     value_trusted(run, config, value_splits)
+    if players is not None:
+        value_groups(run, config, players)
 
 
 def estimate_valuation(run: RunDirectory, config: Config) -> list[str]:

@@ -55,7 +55,7 @@ def compute_sampled_values(run: RunDirectory, config: Config) -> None:
         write_values(run, points, config, estimates, interim, fingerprint)
 
     if not session.finished:
-        session.sample(_utility(points, config), save_interim)
+        session.sample(utility_of(points, config), save_interim)
     aggregator = session.aggregator
     fingerprint = new_fingerprint(
         "values",
@@ -93,7 +93,7 @@ def check_values(run: RunDirectory, config: Config) -> None:
     source = block_fingerprint(config, points.fingerprint)
     session = Session(run, config, source, target=CROSS_CHECK)
     if not session.finished:
-        session.sample(_utility(points, config), lambda aggregator: None)
+        session.sample(utility_of(points, config), lambda aggregator: None)
     fingerprint = new_fingerprint("check", FORMAT, source, session.aggregator.next_index)
     if not parquet.is_up_to_date(run.check, fingerprint):
         estimates = estimates_of(session.aggregator, points)
@@ -110,7 +110,7 @@ def estimate_sampling(run: RunDirectory, config: Config) -> list[str]:
         raise UserError("--dry-run is for --method sample; the closed form takes seconds")
     points = read_points(run)
     check_clean(run, points, "sample")
-    return estimate(_utility(points, config), config)
+    return estimate(utility_of(points, config), config)
 
 
 def estimates_of(aggregator: Aggregator, points: FeatureSet, number: int = 0) -> Estimates:
@@ -135,7 +135,8 @@ def estimates_of(aggregator: Aggregator, points: FeatureSet, number: int = 0) ->
     )
 
 
-def _utility(points: FeatureSet, config: Config) -> Utility:
+def utility_of(points: FeatureSet, config: Config) -> Utility:
+    """The utility of the settings on the training images and shapley_val."""
     train, clean = (points.train.x, points.train.y), (points.clean.x, points.clean.y)
     with threadpool_limits(1):  # the last bits of distances and axes depend on their number
         return new_utility(train, clean, config.value, config.sample)

@@ -47,6 +47,7 @@ class Target:
 
 VALUES = Target("values", "sampling")
 CROSS_CHECK = Target("check", "sampling_check")
+GROUPS = Target("groups", "sampling_groups")
 
 
 _AFTER_SAMPLING = (  # settings of values that decide no block

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dcai_ray.valuation.count_values import CountGame
     from dcai_ray.valuation.knn_shapley import KnnGame, Sums
     from dcai_ray.valuation.removal import Removal
+    from dcai_ray.valuation.utilities.grouped import Grouped
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +288,20 @@ def value_block(block: slice, game: "KnnGame | CountGame") -> "Sums":
     if isinstance(game, CountGame):
         return count_block_sums(game, block)
     return val_block_sums(game, block)
+
+
+def score_coalitions(
+    block: slice, utility: "Grouped"
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Some coalitions by their numbers, and their scores: of a block of chains, or of numbers."""
+    from threadpoolctl import threadpool_limits
+
+    from dcai_ray.valuation.semivalues import scores_along, scores_of, symmetric_chains
+
+    with threadpool_limits(1):  # the last bits of a model depend on it
+        if utility.walks:
+            return scores_along(utility, symmetric_chains(utility.num_players)[block])
+        return np.arange(block.start, block.stop), scores_of(utility, block)
 
 
 @dataclass(frozen=True, slots=True)

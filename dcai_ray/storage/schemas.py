@@ -109,6 +109,19 @@ VALIDATION_VALUES = pa.schema(  # of validation images, the most suspicious firs
         ("doubted", pa.bool_()),
     ]
 )
+GROUP_VALUES = pa.schema(  # of groups of training images, the lowest value first
+    [
+        ("group", pa.string()),
+        ("images", pa.int64()),
+        ("value", pa.float64()),
+        ("value_per_image", pa.float64()),
+        ("stderr", pa.float64()),  # by sampling; 0 if exact, and the bounds are the value
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("rounds", pa.int64()),
+        ("wrong_share", pa.float64()),  # mean P(wrong); NaN where no probability is known
+    ]
+)
 TRACE = pa.schema(  # of sampling, one row per look
     [
         ("rounds", pa.int64()),  # summed over chains

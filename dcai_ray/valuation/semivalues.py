@@ -10,6 +10,7 @@ with p(t) >= 0, in sum 1 over t = 0..n-1:
     leave-one-out   1 at t = n - 1
 """
 
+from collections.abc import Sequence
 from math import comb
 from typing import Literal
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dcai_ray.errors import UserError
-from dcai_ray.valuation.utilities import Utility
+from dcai_ray.valuation.utilities import Orders, Utility
 
 Semivalue = Literal["shapley", "banzhaf", "beta", "leave-one-out"]
 
@@ -73,6 +74,53 @@ def scores_of(utility: Utility, numbers: slice) -> NDArray[np.float64]:
             for number in range(numbers.start, numbers.stop)
         ]
     )
+
+
+def symmetric_chains(num_players: int) -> list[tuple[NDArray[np.int32], int]]:
+    """As few orders as can visit all 2^n coalitions, each once: players, and where visits begin.
+
+    Of (players, first), the visited coalitions are players[:first], players[:first + 1], ... to all
+    of these players. There are C(n, n // 2): each visits one coalition of n // 2 players.
+
+    Source: Greene and Kleitman 1976, J. Combin. Theory A 20: with players as brackets, absent ones
+    opening and present ones closing, the unmatched ones join one after the other.
+    """
+    chains = []
+    for number in range(1 << num_players):
+        present, waiting = [], []
+        for player in range(num_players):
+            if not number >> player & 1:
+                waiting.append(player)
+            elif waiting:
+                waiting.pop()
+                present.append(player)
+            else:
+                break  # it is unmatched: the chain began below
+        else:
+            chains.append((np.array([*present, *waiting], np.int32), len(present)))
+    return chains
+
+
+def scores_along(
+    utility: Utility, chains: Sequence[tuple[NDArray[np.int32], int]]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The coalitions that orders visit, by their numbers, and the scores of these.
+
+    Args:
+        utility: its `marginals` are asked once.
+        chains: as `symmetric_chains` gives them.
+    """
+    players = np.concatenate([order for order, _ in chains])
+    offsets = np.cumsum([0, *(len(order) for order, _ in chains)])
+    marginals = utility.marginals(Orders(players, offsets, np.ones(len(players))))
+    empty = utility.score(np.empty(0, np.intp))
+    numbers, scores = [], []
+    for (order, first), start in zip(chains, offsets, strict=False):
+        joined = np.concatenate([[0], np.cumsum(1 << order.astype(np.int64))])
+        reached = np.concatenate([[0.0], np.cumsum(marginals[start : start + len(order)])])
+        numbers.append(joined[first:])
+        scores.append(empty + reached[first:])
+    return np.concatenate(numbers), np.concatenate(scores)
 
 
 def from_scores(scores: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

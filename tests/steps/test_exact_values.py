@@ -87,11 +87,24 @@ def test_other_utilities_of_the_neighbours_are_exact_too(
     table = pd.read_parquet(tmp_path / "run/values/values.parquet")
     expected = knn_values(*points(N, 0), *points(M, 1), **chosen)
     assert_allclose(table.value, expected, rtol=0, atol=1e-15)
-    by_self = knn_values(*points(N, 0), **chosen)
-    assert_allclose(table.value_self, by_self, rtol=0, atol=1e-15)
+    closed = {**chosen, "utility": lambda matches, others: matches / 5}
+    assert_allclose(table.value_self, knn_values(*points(N, 0), **closed), rtol=0, atol=1e-15)
     assert table.stderr.eq(0).all()
     if rule == "zero":
         assert (table.value[table.decision == "drop"] <= 0).all()
+
+
+def test_both_weighs_values_of_one_utility(features, tmp_path, monkeypatch):
+    in_process.patch(monkeypatch)
+    chosen = {"k": 5, "utility": "knn-accuracy", "class_weights": "balanced"}
+    run = RunDirectory(Location(str(tmp_path / "run")), Location(str(features)))
+    compute_values(run, parse_config({"value": {**chosen, "validation": "both"}}, "test"))
+    table = pd.read_parquet(tmp_path / "run/values/values.parquet")
+    by_self = knn_values(*points(N, 0), **chosen)
+    by_clean = knn_values(*points(N, 0), *points(M, 1), **chosen)
+    assert_allclose(table.value_self, by_self, rtol=0, atol=1e-15)
+    expected = (M * by_clean + 0.4 * N * by_self) / (M + 0.4 * N)
+    assert_allclose(table.value, expected, rtol=0, atol=1e-15)
 
 
 def test_options_of_a_utility_are_those_of_its_exact_values(features, tmp_path, monkeypatch):

@@ -31,7 +31,9 @@ def utilities():
 
 
 @pytest.mark.parametrize("number", range(4))
-@pytest.mark.parametrize("rounds", [permutation(5), multilevel(5, base=2, levels=2)], ids=["full", "cut"])
+@pytest.mark.parametrize(
+    "rounds", [permutation(5), multilevel(5, base=2, levels=2)], ids=["full", "cut"]
+)
 def test_marginals_are_differences_of_scores(number, rounds):
     game = Grouped(utilities()[number], GROUPS)
     orders = rounds.draw(randomness(0, 0, 0, 0))
@@ -65,7 +67,9 @@ def test_the_whole_is_the_mean_of_its_components():
 def test_values_are_sampled_as_of_any_utility():
     game = Grouped(KnnAccuracy(*points(), k=3), GROUPS)
     exact = by_enumeration(game, size_weights("shapley", 5))
-    found = dcai_ray.shapley_values(game, ids=game.groups.tolist(), stop=dcai_ray.MaxRounds(rounds=4000))
+    found = dcai_ray.shapley_values(
+        game, ids=game.groups.tolist(), stop=dcai_ray.MaxRounds(rounds=4000)
+    )
     assert found.ids == tuple("abcde")
     assert ((found.low <= exact) & (exact <= found.high)).all()
     assert_allclose(found.value, exact, atol=5 * found.stderr.max())

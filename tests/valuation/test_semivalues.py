@@ -7,7 +7,14 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import beta as beta_function
 
-from dcai_ray.valuation.semivalues import by_enumeration, size_weights
+from dcai_ray.valuation.semivalues import (
+    by_enumeration,
+    from_scores,
+    scores_along,
+    scores_of,
+    size_weights,
+    symmetric_chains,
+)
 from tests.support import games
 
 NAMES = ["shapley", "banzhaf", "beta", "leave-one-out"]
@@ -70,3 +77,26 @@ def test_banzhaf_values_of_the_majority_game():
 def test_an_unknown_semivalue_is_named():
     with pytest.raises(ValueError, match="got 'nucleolus'"):
         size_weights("nucleolus", 3)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
+def test_symmetric_chains_visit_every_coalition_once(n):
+    chains = symmetric_chains(n)
+    assert len(chains) == comb(n, n // 2)
+    visited = [
+        frozenset(players[:size].tolist())
+        for players, first in chains
+        for size in range(first, len(players) + 1)
+    ]
+    assert len(visited) == len(set(visited)) == 2**n
+
+
+def test_scores_along_chains_are_those_of_the_coalitions():
+    costs = [3.0, 1.0, 4.0, 1.5, 9.0, 2.0]
+    game = games.airport(costs)
+    numbers, scores = scores_along(game, symmetric_chains(6))
+    table = np.full(64, np.nan)
+    table[numbers] = scores
+    assert_allclose(table, scores_of(game, slice(0, 64)), atol=1e-12)
+    found = from_scores(table, size_weights("shapley", 6))
+    assert_allclose(found, games.airport_values(costs), atol=1e-12)

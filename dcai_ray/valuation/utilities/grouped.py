@@ -15,7 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from dcai_ray.errors import UserError
 from dcai_ray.valuation.arrays import class_labels
 from dcai_ray.valuation.utilities import Orders, Utility
-from dcai_ray.valuation.utilities.refit import Refit
+from dcai_ray.valuation.utilities.knn import Knn
+from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
+from dcai_ray.valuation.utilities.least_squares import LeastSquares
 
 
 class Grouped:
@@ -59,6 +61,14 @@ class Grouped:
         return [self._with(part) for part in parts]
 
     @property
+    def walks(self) -> bool:
+        """Whether a group's marginal is the sum over its points, which join one after the other.
+
+        So it is where a point costs next to nothing. Where it costs a refit, a group costs one.
+        """
+        return isinstance(self._utility, Knn | KnnAccuracy | LeastSquares)
+
+    @property
     def marginal_range(self) -> float:
         """That of the points' utility for a whole group; infinite where it is not known."""
         largest = max(map(len, self._members))
@@ -69,11 +79,8 @@ class Grouped:
         return self._utility.score(self._points(coalition))
 
     def marginals(self, orders: Orders) -> NDArray[np.float64]:
-        """(t,) marginals: the sum over the points of each group, which join one after the other.
-
-        Where each point costs a refit, a group costs one.
-        """
-        if isinstance(self._utility, Refit):
+        """(t,) marginals, in the order of `orders.players`."""
+        if not self.walks:
             return self._marginals_by_score(orders)
         points = self._points(orders.players)
         sizes = np.array([len(self._members[player]) for player in orders.players])
