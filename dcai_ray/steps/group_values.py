@@ -8,6 +8,7 @@ beside: what a group is worth is also its size and how much others say the same.
 
 import math
 import time
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -41,12 +42,21 @@ _IDS = ("id", "path")  # columns that may name the images
 _SHOWN = 5  # groups that the terminal names
 
 
-def value_groups(run: RunDirectory, config: Config, file: Location) -> None:
-    """Value the groups that a file names; `values/groups.parquet`.
+@dataclass(frozen=True, slots=True)
+class Players:
+    """The groups of the training images."""
+
+    groups: list[str]  # (n,)
+    digest: str
+    """SHA-256 of the file."""
+
+
+def read_players(run: RunDirectory, config: Config, file: Location) -> Players:
+    """The groups that a file names, before any work.
 
     Args:
-        run: its values are there.
-        config: its sections value, sample and resources are used.
+        run: its features are there.
+        config: its section value is used.
         file: a table with the columns id (or path) and group, a row for each training image.
     Raises:
         UserError: the file makes no sense, an image has no group, there is no shapley_val, or the
@@ -60,8 +70,20 @@ def value_groups(run: RunDirectory, config: Config, file: Location) -> None:
             "knn-accuracy, or --method sample with another one"
         )
     arrays, digest = read_arrays(file)
-    groups = _groups(file, arrays, points.ids)
-    source = block_fingerprint(config, new_fingerprint("groups", digest, points.fingerprint))
+    return Players(_groups(file, arrays, points.ids), digest)
+
+
+def value_groups(run: RunDirectory, config: Config, players: Players) -> None:
+    """Value the groups; `values/groups.parquet`.
+
+    Args:
+        run: its values are there.
+        config: its sections value, sample and resources are used.
+        players: the groups.
+    """
+    points, groups = read_points(run), players.groups
+    made_of = new_fingerprint("groups", players.digest, points.fingerprint)
+    source = block_fingerprint(config, made_of)
     told = {key: entry for key, entry in plain(config.value).items() if key not in RULE_SETTINGS}
     utility = partial(_utility, points, config, groups)
     start = time.monotonic()

@@ -18,7 +18,7 @@ from dcai_ray.run_directory import RunDirectory
 from dcai_ray.steps.backbones import check_backbones, with_names_of_backbones
 from dcai_ray.steps.exact_values import compute_values
 from dcai_ray.steps.extraction import extract_features
-from dcai_ray.steps.group_values import value_groups
+from dcai_ray.steps.group_values import read_players, value_groups
 from dcai_ray.steps.out_of_fold import predict_out_of_fold
 from dcai_ray.steps.probing import score_probes
 from dcai_ray.steps.reading import read_images
@@ -146,11 +146,12 @@ def run_valuation(
     sections = _sections(config, "value", "sample")
     if run.external_features is not None:
         sections["features"] = run.external_features.uri
+    groups = None if players is None else read_players(run, config, players)
     run.bind_settings(sections)
     _value(run, config)
     value_trusted(run, config, value_splits)
-    if players is not None:
-        value_groups(run, config, players)
+    if groups is not None:
+        value_groups(run, config, groups)
 
 
 def estimate_valuation(run: RunDirectory, config: Config) -> list[str]:

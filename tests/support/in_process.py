@@ -7,7 +7,7 @@ import pytest
 
 STEPS = (
     *("reading", "training", "extraction", "out_of_fold", "evidence", "conflicts", "dropping"),
-    *("probing", "removing"),
+    *("probing", "removing", "group_values"),
 )
 
 
