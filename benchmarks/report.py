@@ -51,6 +51,7 @@ def main() -> None:
     print(f"\n{output('saturation.py')}")
     print(f"\n{output('coverage.py')}")
     print(f"\n{output('exact_utilities.py', *study)}")
+    print(f"\n{output('crowd.py')}")
     print(f"\n{output('rerun.py')}")
     sizes = ("3000,500,1280", "50000,1000,512")
     print(f"\n{output('evidence.py', '--sizes', *sizes)}")
