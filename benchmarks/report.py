@@ -49,7 +49,7 @@ def main() -> None:
     print(f"\n{output('marginals.py', *study, *pydvl)}")
     print(f"\n{output('chains.py', *study, '--simulated-s', args.simulated_s)}")
     print(f"\n{output('saturation.py')}")
-    print(f"\n{output('coverage.py')}")
+    print(f"\n{output('interval_coverage.py')}")
     print(f"\n{output('exact_utilities.py', *study)}")
     print(f"\n{output('crowd.py')}")
     print(f"\n{output('rerun.py')}")

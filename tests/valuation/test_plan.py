@@ -85,7 +85,7 @@ def test_errors_have_the_stated_spread_and_intervals_hold_whenever_one_looks(sam
     exact = knn_shapley(*data, k=10, metric="euclidean")
     utility = Knn(*data, k=10, metric="euclidean")
     missed, wrong, errors = [], [], []
-    for seed in range(10):  # 200 in benchmarks/coverage.py
+    for seed in range(10):  # 200 in benchmarks/interval_coverage.py
         plan = new_plan(utility, sampler=sampler, seed=seed, rounds_per_block=4)
         aggregator = Aggregator(300, 8, min_rounds=plan.min_rounds, stop=Settled())
         ever, signs = np.zeros(300, dtype=bool), np.zeros(300, dtype=bool)

@@ -1,24 +1,28 @@
-"""Coverage of the intervals: sampled values compared with the closed form after every wave.
+"""Coverage of the intervals: sampled values compared with exact ones after every wave.
 
-    python benchmarks/coverage.py --seeds 200          # four minutes on one core
+    python benchmarks/interval_coverage.py --seeds 200          # ten minutes on one core
 
-The data are 300 points in three clusters, with a fifth of the labels random. For each sampler, the
-benchmark prints the share of points whose 95 % interval misses the exact value at any look until
-95 % of the points are settled (at most .05), the share whose settled sign is ever wrong (at most
-.01), the standard deviation of the standardized errors (1), and the number of rounds.
+The data are 300 points in three clusters, with a fifth of the labels random. For each sampler and
+two utilities, the smooth `knn` and the stepped `knn-accuracy`, the benchmark prints the share of
+points whose 95 % interval misses the exact value at any look until 95 % of the points are settled
+(at most .05), the share whose settled sign is ever wrong (at most .01), the standard deviation of
+the standardized errors (1), and the number of rounds.
 """
 
 import argparse
+from typing import Any
 
 import numpy as np
 from results import Result, print_results
 
 from dcai_ray.valuation.aggregator import Aggregator
+from dcai_ray.valuation.count_values import knn_values
 from dcai_ray.valuation.knn_shapley import knn_shapley
 from dcai_ray.valuation.plan import new_plan
 from dcai_ray.valuation.sampling import sample
 from dcai_ray.valuation.stopping import Settled
 from dcai_ray.valuation.utilities.knn import Knn
+from dcai_ray.valuation.utilities.knn_accuracy import KnnAccuracy
 
 _N, _M = 300, 60
 
@@ -32,11 +36,12 @@ def clusters() -> tuple[np.ndarray, ...]:
     return x, np.where(rng.random(_N) < 0.2, rng.integers(0, 3, _N), y), x_val, y_val
 
 
-def coverage(sampler: str, seeds: int) -> Result:
-    """One sampler over many seeds."""
+def coverage(name: str, sampler: str, seeds: int) -> Result:
+    """One utility and sampler over many seeds."""
     data = clusters()
-    exact = knn_shapley(*data, k=10, metric="euclidean")
-    utility = Knn(*data, k=10, metric="euclidean")
+    settings: dict[str, Any] = {"k": 10, "metric": "euclidean"}
+    values, made = {"knn": (knn_shapley, Knn), "knn-accuracy": (knn_values, KnnAccuracy)}[name]
+    exact, utility = values(*data, **settings), made(*data, **settings)
     missed, wrong, errors, rounds = [], [], [], []
     for seed in range(seeds):
         plan = new_plan(utility, sampler=sampler, seed=seed, rounds_per_block=4)
@@ -51,7 +56,7 @@ def coverage(sampler: str, seeds: int) -> Result:
         errors.append((aggregator.value[0] - exact) / aggregator.stderr[0])
         rounds.append(aggregator.rounds)
     return Result(
-        f"{sampler}: ever missed / ever a wrong sign",
+        f"{name}, {sampler}: ever missed / ever a wrong sign",
         "<= .05 / <= .01",
         f"{np.mean(missed):.4f} / {np.mean(wrong):.5f}; SD of errors {np.std(errors):.3f}; "
         f"{np.mean(rounds):,.0f} rounds",
@@ -63,8 +68,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=200)
     seeds = parser.parse_args().seeds
     samplers = ("multilevel", "permutation", "antithetic")
+    few = max(1, seeds // 10)  # stepped marginals settle late
     print_results(
-        f"Intervals over {seeds} seeds", [coverage(sampler, seeds) for sampler in samplers]
+        f"Intervals over {seeds} seeds, of knn-accuracy over {few}",
+        [
+            coverage(name, sampler, count)
+            for name, count in (("knn", seeds), ("knn-accuracy", few))
+            for sampler in samplers
+        ],
     )
 
 
