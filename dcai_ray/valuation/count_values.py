@@ -19,8 +19,8 @@ where P(x) is the product of the binomials, with one member of class a left out:
 a suffix sum for each class, so the cost is linear in n. The semivalue is in the measure of q: dq
 for Shapley; q^(b-1) (1-q)^(a-1) dq, normalized, for Beta(a, b); q = 1/2 for Banzhaf; q = 1 for
 leave-one-out. Gauss and Legendre's nodes in u, with q = u^3 as the mass lies near q = K / n, give
-the integral to the rounding of a sum. Nodes are computed in decimal arithmetic and all chances by
-products and sums, so that values have the same bits on every machine.
+the integral to the rounding of a sum. Nodes are computed once, in decimal arithmetic (the density
+of Beta in floating point), and all chances by products and sums: any worker gives the same bits.
 
 A utility of (matches, others), the members with the validation point's label and all others, needs
 two classes whatever their number. The majority vote needs them all: for each number of votes of the
