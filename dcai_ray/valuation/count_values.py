@@ -58,6 +58,8 @@ Counts = Callable[[int, int], float]
 """V(matches, others) of at most K neighbours: the members with the validation point's label, and
 all others."""
 _DIGITS = 40
+_MAX_GAINS = 1 << 28
+"""Training points times classes, 8 bytes each, that a worker holds to value by a vote."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +126,7 @@ def knn_values(
         (n,) values in units of the utility; Shapley values sum to v(all) - v(empty).
     Raises:
         UserError: for an unknown utility or semivalue, beta below 1, a utility that is not finite,
-            and as `knn_shapley`.
+            a vote of too many points and classes for a worker's memory, and as `knn_shapley`.
     """
     if (x_val is None) != (y_val is None):
         raise UserError("x_val and y_val must be given together, or neither")
@@ -164,6 +166,12 @@ def count_game(
         by_class = np.bincount(points.y_val, minlength=num_classes)
         empty = 1 / np.count_nonzero(by_class) if balanced else by_class.max() / by_class.sum()
     scores = _scores(utility, k, num_classes)
+    n = len(points.train)
+    if scores is None and n * num_classes > _MAX_GAINS:
+        raise UserError(
+            f"exact knn-accuracy of {n:,} points in {num_classes:,} classes needs "
+            f"{n * num_classes / 2**27:.0f} GB a worker; sample it, or take another utility"
+        )
     if scores is not None:
         empty = float(scores[0, 0, 0]) if empty is None else empty
         matches, others = np.indices(scores.shape[1:])
@@ -171,7 +179,7 @@ def count_game(
     assert empty is not None
     if not np.isfinite(empty) or (scores is not None and not np.isfinite(scores).all()):
         raise UserError("the utility must be finite for all numbers of matches and others up to K")
-    nodes, weights = quadrature(semivalue, beta, len(points.train), k)
+    nodes, weights = quadrature(semivalue, beta, n, k)
     quorum = 1 if few == "vote" else k
     return CountGame(points, k, quorum, float(empty), scores, nodes, weights)
 

@@ -185,6 +185,22 @@ def test_what_makes_no_sense_is_refused(changes, message):
         knn_values(*cloud(8, 10, 3, 3), **changes)
 
 
+def test_a_vote_that_no_worker_can_hold_is_refused(monkeypatch):
+    monkeypatch.setattr("dcai_ray.valuation.count_values._MAX_GAINS", 29)
+    with pytest.raises(UserError, match="exact knn-accuracy of 10 points in 3 classes needs"):
+        knn_values(*cloud(8, 10, 3, 3))
+    knn_values(*cloud(8, 10, 3, 3), utility="knn-brier")
+
+
+@pytest.mark.parametrize("few", ["vote", "default"])
+def test_a_label_that_no_training_point_has_is_never_right(few):
+    x, y, x_val, _ = cloud(10, 8, 3, 2)
+    points = (x, y, x_val, np.array([2, 0, 2]))
+    game = OfCounts(*points, 3, "knn-accuracy", few, 0.4)
+    found = knn_values(*points, k=3, few=few, empty=0.4)
+    assert_allclose(found, by_enumeration(game, size_weights("shapley", 8)), atol=ROUNDING)
+
+
 def test_labels_may_be_text():
     x, y, x_val, y_val = cloud(9, 20, 5, 3)
     names = np.array(["ant", "bee", "cat"])
