@@ -41,9 +41,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dcai_ray.errors import UserError
-from dcai_ray.valuation.arrays import feature_matrix, whole_number
+from dcai_ray.valuation.arrays import whole_number
 from dcai_ray.valuation.count_kernels import add_plurality, add_two_counts
-from dcai_ray.valuation.knn_shapley import KnnGame, Sums, knn_game, merged, without_copies
+from dcai_ray.valuation.knn_shapley import KnnGame, Sums, game_of, merged, without_copies
 from dcai_ray.valuation.neighbours import (
     ClassWeights,
     Metric,
@@ -51,7 +51,6 @@ from dcai_ray.valuation.neighbours import (
     neighbour_order,
     tiles,
 )
-from dcai_ray.valuation.utilities.inputs import labelled_points
 
 CountUtility = Literal["knn-accuracy", "knn-probability", "knn-log-likelihood", "knn-brier"]
 Counts = Callable[[int, int], float]
@@ -128,16 +127,7 @@ def knn_values(
         UserError: for an unknown utility or semivalue, beta below 1, a utility that is not finite,
             a vote of too many points and classes for a worker's memory, and as `knn_shapley`.
     """
-    if (x_val is None) != (y_val is None):
-        raise UserError("x_val and y_val must be given together, or neither")
-    x_train = feature_matrix("x_train", x_train)
-    by_self = x_val is None or y_val is None
-    pair = (x_train, y_train) if x_val is None or y_val is None else (x_val, y_val)
-    points = labelled_points(x_train, y_train, *pair)
-    others = (None, None) if by_self else (points.x_val, points.y_val)
-    game = knn_game(
-        points.x_train, points.y_train, *others, k=k, metric=metric, class_weights=class_weights
-    )
+    game = game_of(x_train, y_train, x_val, y_val, k=k, metric=metric, class_weights=class_weights)
     counted = count_game(
         game, utility, k=k, semivalue=semivalue, beta=beta, few=few, empty=empty,
         balanced=class_weights == "balanced",

@@ -163,6 +163,21 @@ def knn_shapley(
         UserError: for a k that is no whole number above 0, sizes that do not fit, features that
             are not finite, or labels that are soft, missing, fractions or of several kinds.
     """
+    game = game_of(x_train, y_train, x_val, y_val, k=k, metric=metric, class_weights=class_weights)
+    return game_values(game, tile_bytes).value[0]
+
+
+def game_of(
+    x_train: ArrayLike,
+    y_train: ArrayLike,
+    x_val: ArrayLike | None,
+    y_val: ArrayLike | None,
+    *,
+    k: int,
+    metric: Metric,
+    class_weights: ClassWeights,
+) -> KnnGame:
+    """The game on what a user passes; arguments and errors as in `knn_shapley`."""
     k = whole_number("k", k)
     if class_weights not in ("balanced", "none"):
         raise UserError(f"class_weights must be balanced or none, got {class_weights!r}")
@@ -173,10 +188,9 @@ def knn_shapley(
     pair = (x_train, y_train) if x_val is None or y_val is None else (x_val, y_val)
     points = labelled_points(x_train, y_train, *pair)
     others = (None, None) if by_self else (points.x_val, points.y_val)
-    game = knn_game(
+    return knn_game(
         points.x_train, points.y_train, *others, k=k, metric=metric, class_weights=class_weights
     )
-    return game_values(game, tile_bytes).value[0]
 
 
 def knn_game(

@@ -177,12 +177,15 @@ def test_standard_errors_are_those_of_the_mean_over_validation_points():
         ({"semivalue": "beta", "beta": (0.5, 1.0)}, "beta must be at least 1"),
         ({"few": "none"}, "few must be vote or default"),
         ({"k": 2.5}, "k must be a whole number"),
+        ({"class_weights": "Balanced"}, "class_weights must be balanced or none"),
+        ({"x_val": None}, "x_val and y_val must be given together"),
         ({"empty": float("inf")}, "must be finite"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes, message):
     with pytest.raises(UserError, match=message):
-        knn_values(*cloud(8, 10, 3, 3), **changes)
+        x, y, x_val, y_val = cloud(8, 10, 3, 3)
+        knn_values(x, y, **{"x_val": x_val, "y_val": y_val, **changes})
 
 
 def test_a_vote_that_no_worker_can_hold_is_refused(monkeypatch):
