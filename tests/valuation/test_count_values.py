@@ -183,9 +183,10 @@ def test_standard_errors_are_those_of_the_mean_over_validation_points():
     ],
 )
 def test_what_makes_no_sense_is_refused(changes, message):
+    x, y, x_val, y_val = cloud(8, 10, 3, 3)
+    arguments = {"x_val": x_val, "y_val": y_val, **changes}
     with pytest.raises(UserError, match=message):
-        x, y, x_val, y_val = cloud(8, 10, 3, 3)
-        knn_values(x, y, **{"x_val": x_val, "y_val": y_val, **changes})
+        knn_values(x, y, **arguments)
 
 
 def test_a_vote_that_no_worker_can_hold_is_refused(monkeypatch):
