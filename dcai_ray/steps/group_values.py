@@ -85,18 +85,17 @@ def value_groups(run: RunDirectory, config: Config, players: Players) -> None:
     made_of = new_fingerprint("groups", players.digest, points.fingerprint)
     source = block_fingerprint(config, made_of)
     told = {key: entry for key, entry in plain(config.value).items() if key not in RULE_SETTINGS}
-    utility = partial(_utility, points, config, groups)
     start = time.monotonic()
     if len(set(groups)) <= MAX_ENUMERATED:
         fingerprint = new_fingerprint(FORMAT, source, told)
         if not is_current(run.group_values, fingerprint):
-            game = utility()
+            game = _game(points, config, groups)
             value = _enumerated(game, config, points.run)
             exact = {"stderr": np.zeros(len(value)), "low": value, "high": value}
             _write(run, game, groups, fingerprint, start, value=value, rounds=0, **exact)
     else:
         session = Session(run, config, source, target=GROUPS)
-        game = utility()
+        game = _game(points, config, groups)
         if not session.finished:
             session.sample(game, lambda aggregator: None)
         found = session.aggregator
@@ -134,7 +133,7 @@ def _groups(
     return chosen
 
 
-def _utility(points: FeatureSet, config: Config, groups: list[str]) -> Grouped:
+def _game(points: FeatureSet, config: Config, groups: list[str]) -> Grouped:
     return Grouped(utility_of(points, config), groups)
 
 
@@ -193,4 +192,5 @@ def _tell(run: RunDirectory, table: pa.Table) -> None:
         share = row["wrong_share"]
         beside = "" if share != share else f", about {100 * share:.0f} % of its labels wrong"
         images = progress.counted(row["images"], run.unit)
-        progress.say(f"  {row['group']}: {row['value']:.3g} for {images}{beside}")
+        name = " ".join(row["group"].split())  # a new line in it would break the line
+        progress.say(f"  {name}: {row['value']:.3g} for {images}{beside}")

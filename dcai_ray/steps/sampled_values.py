@@ -107,7 +107,7 @@ def estimate_sampling(run: RunDirectory, config: Config) -> list[str]:
         UserError: the method is exact, or features are missing or do not fit.
     """
     if config.value.method != "sample":
-        raise UserError("--dry-run is for --method sample; the closed form takes seconds")
+        raise UserError("--dry-run is for --method sample; exact values are not estimated")
     points = read_points(run)
     check_clean(run, points, "sample")
     return estimate(utility_of(points, config), config)
